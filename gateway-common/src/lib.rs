@@ -1,0 +1,2 @@
+//! What the kernel programs and the agent both know.
+#![no_std]

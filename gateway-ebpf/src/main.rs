@@ -1,0 +1,3 @@
+//! The programs that run in the kernel.
+#![no_std]
+#![no_main]

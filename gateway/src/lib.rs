@@ -1,0 +1,3 @@
+//! The agent: everything that runs beside the kernel programs. The binary is a thin door to [`cli`].
+
+pub mod model;

@@ -1,0 +1,137 @@
+//! What runs: parsed, complete and immutable. `config` lowers what users wrote into these types once;
+//! nothing here is optional because a user may leave it out, only because it may really be absent.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use gateway_kernel::Plan;
+use http::Method;
+use ipnet::IpNet;
+
+/// Everything one configuration says, complete with every default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// What the kernel programs enforce.
+    pub kernel: Plan,
+    /// The path of a request.
+    pub proxy: Proxy,
+    /// Where operators and scrapers reach the agent.
+    pub admin: Admin,
+    /// SHA-256 of the configuration text, in hexadecimal: the same in `status`, logs and metrics.
+    pub config_hash: String,
+}
+
+/// The proxy: listeners, routes and upstreams, joined by index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Worker threads, each with a runtime of its own; at least 1.
+    pub workers: usize,
+    /// How long a drain may take before what is left is cut.
+    pub drain_timeout: Duration,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// Where requests go.
+    pub upstreams: Vec<Upstream>,
+    /// Which request goes where; order has no meaning, precedence comes from the patterns.
+    pub routes: Vec<Route>,
+}
+
+/// One listening address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in the configuration and in metrics.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Peers whose X-Forwarded-For and Forwarded are believed. Empty: nobody's.
+    pub trusted_proxies: Vec<IpNet>,
+    /// From the first byte of a request (or from accept) to the end of its headers: 408 after that.
+    pub header_timeout: Duration,
+    /// How long a keep-alive connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// Request line and headers together, in bytes: 431 beyond.
+    pub max_header_bytes: usize,
+    /// Number of header fields: 431 beyond.
+    pub max_header_count: usize,
+    /// Open client connections over all workers; more are not accepted until one closes.
+    pub max_connections: usize,
+}
+
+/// A named set of equal servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name in the configuration and in metrics.
+    pub name: String,
+    /// At least one; requests go round-robin.
+    pub endpoints: Vec<Endpoint>,
+    /// TCP connect, name resolution included.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the response's head: 504 after that.
+    pub response_timeout: Duration,
+    /// Between two reads or writes of a body in flight.
+    pub idle_timeout: Duration,
+    /// Idle connections kept in each worker, to each endpoint.
+    pub max_idle_connections: usize,
+    /// How long an idle connection is kept.
+    pub keepalive_timeout: Duration,
+}
+
+/// One server of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// An IP address (without brackets) or a DNS name, resolved at connect time.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// One route: a request that matches every part of `matches` goes to `upstream`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Its name in the configuration and in metrics.
+    pub name: String,
+    /// What it matches.
+    pub matches: RouteMatch,
+    /// Index into [`Proxy::upstreams`].
+    pub upstream: usize,
+}
+
+/// The patterns of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Empty: every host.
+    pub hosts: Vec<HostPattern>,
+    /// The path's pattern.
+    pub path: PathPattern,
+    /// Empty: every method.
+    pub methods: Vec<Method>,
+}
+
+/// A host pattern, lower case, without a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `api.example.com`
+    Exact(String),
+    /// `*.example.com`: one or more labels in front of this suffix, which is kept with its leading dot.
+    Wildcard(String),
+}
+
+/// A path pattern, as written after percent-decoding of unreserved characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum PathPattern {
+    /// `/v1/users`
+    Exact(String),
+    /// `/v1/**`: this path itself and everything below it, by segment; kept without the `/**`
+    /// (so `/**` is the empty string).
+    Prefix(String),
+}
+
+/// The admin listener and socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// `/metrics`, `/healthz`, `/readyz`; `None` switches the TCP listener off.
+    pub address: Option<SocketAddr>,
+    /// The Unix socket for commands, mode 0600.
+    pub socket: PathBuf,
+}
