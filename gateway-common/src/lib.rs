@@ -1,2 +1,12 @@
-//! What the kernel programs and the agent both know.
+//! What the kernel programs and the agent both know: the layout of the maps ([`abi`]), the readers of a
+//! frame ([`packet`]), the stages a packet goes through ([`stages`]) and what may come of it ([`verdict`]).
+//!
+//! Everything here is pure: the frame, the tables and the time are arguments. So the kernel programs, the
+//! agent's `explain`, the fallback at accept and the tests on the host all run this very code.
 #![no_std]
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod packet;
+pub mod stages;
+pub mod verdict;

@@ -1,3 +1,66 @@
-//! The programs that run in the kernel.
+//! The programs that run in the kernel: glue around the pure code of gateway-common.
+//!
+//! A hook makes a [`frame::XdpFrame`] of its context, lets `gateway_common::stages` judge it against
+//! [`maps`], and has [`observe`] count and sample what came of it. Decisions live in gateway-common.
 #![no_std]
 #![no_main]
+
+mod bench;
+mod frame;
+mod maps;
+mod observe;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
+    macros::xdp,
+    programs::XdpContext,
+};
+use gateway_common::{
+    packet::Headers,
+    stages::judge,
+    verdict::{Reason, Verdict},
+};
+
+use crate::{
+    frame::XdpFrame,
+    maps::KernelTables,
+    observe::{RuleHits, record},
+};
+
+/// Judges every packet of an interface. `frags`: a driver may hand over frames in several buffers
+/// (jumbo frames); headers are in the first.
+#[xdp(frags)]
+pub fn gateway_xdp(ctx: XdpContext) -> u32 {
+    judge_frame(&ctx)
+}
+
+#[inline(always)]
+fn judge_frame(ctx: &XdpContext) -> u32 {
+    let frame = XdpFrame::new(ctx);
+    let length = frame::total_len(ctx);
+    let mut headers = Headers::BLANK;
+    let judgement = judge(&frame, &mut headers, &KernelTables, &mut RuleHits { length });
+    let recorded = record(&judgement, &headers, length);
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(ctx, "reason {} rule {}", judgement.reason as u32, judgement.rule);
+    match recorded {
+        Err(Reason::Internal) => XDP_ABORTED,
+        _ => match judgement.verdict() {
+            Verdict::Pass => XDP_PASS,
+            Verdict::Drop => XDP_DROP,
+        },
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier refuses programs that can get here, so there is nothing to do.
+    loop {}
+}
+
+/// The helpers and per-processor counting need a GPL-compatible licence string; the sources are
+/// Apache-2.0 OR MIT, which `Dual MIT/GPL` lets the kernel accept.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gateway_common::abi::{Entry, List};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,36 @@ pub enum Owner {
     Config,
     /// Somebody at the command line or the admin API.
     Operator,
+}
+
+impl From<ListKind> for List {
+    fn from(list: ListKind) -> Self {
+        match list {
+            ListKind::Allow => Self::Allow,
+            ListKind::Ban => Self::Ban,
+            ListKind::Deny => Self::Deny,
+        }
+    }
+}
+
+impl From<List> for ListKind {
+    fn from(list: List) -> Self {
+        match list {
+            List::Allow => Self::Allow,
+            List::Ban => Self::Ban,
+            List::Deny => Self::Deny,
+        }
+    }
+}
+
+impl Owner {
+    /// Its bit in an entry's flags.
+    pub(crate) const fn bit(self) -> u16 {
+        match self {
+            Self::Config => Entry::CONFIG,
+            Self::Operator => Entry::OPERATOR,
+        }
+    }
 }
 
 /// An entry to be written.

@@ -31,6 +31,14 @@ pub enum Error {
         /// Entries that would have been added.
         wanted: u64,
     },
+    /// Too many distinct rules.
+    #[error(
+        "{capacity} different rules have entries already, and a new one does not fit; use reasons in common for more entries"
+    )]
+    RulesFull {
+        /// Rules that can be told apart.
+        capacity: u32,
+    },
     /// An interface that does not exist.
     #[error("there is no interface {name}; this host has {known}")]
     UnknownInterface {
@@ -68,4 +76,20 @@ pub enum Error {
         /// Its answer.
         why: String,
     },
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    // The verifier's log runs over many lines; the first one says what it is about.
+    text.lines().next().unwrap_or_default().to_owned()
 }

@@ -1,14 +1,20 @@
 //! The agent's half: attach the programs (or say why not), keep them attached, read their events.
 
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{Attach, NewEntry};
+use crate::attach;
+use crate::entry::{Attach, ListKind, NewEntry, Owner};
 use crate::error::Error;
-use crate::rules::Rules;
+use crate::events::Events;
+use crate::object;
+use crate::pin::PinDir;
+use crate::privilege;
+use crate::rules::{Entry, Rules};
+use crate::store::Pinned;
 
 /// What the configuration wants of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,54 +64,16 @@ pub struct State {
 
 /// Protection held by a running agent. Dropping it leaves the pinned programs in force.
 #[derive(Debug)]
-pub struct Protection;
-
-/// A sampled verdict.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// Milliseconds since the Unix epoch.
-    pub time_ms: u64,
-    /// The interface's name.
-    pub interface: String,
-    /// `pass` or `drop`.
-    pub verdict: String,
-    /// The reason's stable name.
-    pub reason: String,
-    /// The rule's label, where a rule matched.
-    pub rule: Option<String>,
-    /// Where it came from, if the packet got that far in parsing.
-    pub source: Option<IpAddr>,
-    /// Where it went.
-    pub destination: Option<IpAddr>,
-    /// IP protocol number.
-    pub protocol: Option<u8>,
-    /// Source port, for TCP and UDP.
-    pub source_port: Option<u16>,
-    /// Destination port.
-    pub destination_port: Option<u16>,
-    /// Bytes on the wire.
-    pub length: u32,
+pub struct Protection {
+    rules: Rules,
+    enforcer: Enforcer,
+    interfaces: Vec<InterfaceState>,
 }
 
-/// The reading end of the programs' ring buffer. Poll its descriptor for reading, then call `read`.
 #[derive(Debug)]
-pub struct Events;
-
-impl AsFd for Events {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        todo!()
-    }
-}
-
-impl Events {
-    /// Hands every waiting event to `sink`.
-    pub fn read(&mut self, _sink: &mut dyn FnMut(Event)) {
-        todo!()
-    }
-    /// Grants each reason another share of events; call it every 100 ms while somebody reads.
-    pub fn grant(&mut self) {
-        todo!()
-    }
+enum Enforcer {
+    Kernel { dir: PinDir, store: Arc<Pinned>, events: Option<Events>, _lock: OwnedFd },
+    Userspace { why: String },
 }
 
 impl Protection {
@@ -116,41 +84,209 @@ impl Protection {
     /// # Errors
     /// An unknown interface, a foreign program on the hook, another agent on this pin directory, a pin
     /// directory that cannot be written, or a list longer than its map. Nothing is half-applied.
-    pub fn start(_plan: &Plan, _pin_dir: &Path) -> Result<Self, Error> {
-        todo!()
+    pub fn start(plan: &Plan, pin_dir: &Path) -> Result<Self, Error> {
+        match privilege::why_userspace(plan)? {
+            Some(why) => Self::start_in_userspace(plan, pin_dir, why),
+            None => Self::start_in_kernel(plan, pin_dir),
+        }
     }
 
-    /// Converges on a new plan while running. On error the former state stays.
-    pub fn apply(&mut self, _plan: &Plan) -> Result<(), Error> {
-        todo!()
+    fn start_in_kernel(plan: &Plan, pin_dir: &Path) -> Result<Self, Error> {
+        let dir = PinDir::new(pin_dir);
+        let fresh = !dir.exists();
+        dir.create()?;
+        let lock = dir.lock_agent()?;
+        let started = Self::take_over(plan, &dir, lock);
+        if started.is_err() && fresh {
+            // Nothing was here before, so nothing is to stay.
+            let _ = dir.remove();
+        }
+        started
+    }
+
+    fn take_over(plan: &Plan, dir: &PinDir, lock: OwnedFd) -> Result<Self, Error> {
+        // Loading the programs once makes and pins whatever maps are missing.
+        drop(object::load(0, &dir.maps())?);
+        let store = Arc::new(Pinned::open(dir)?);
+        let rules = Rules::over(store.clone());
+        let events = Events::open(dir, store.clone())?;
+        let interfaces = converge(dir, &store, &rules, plan)?;
+        let enforcer = Enforcer::Kernel { dir: dir.clone(), store, events: Some(events), _lock: lock };
+        Ok(Self { rules, enforcer, interfaces })
+    }
+
+    fn start_in_userspace(plan: &Plan, pin_dir: &Path, why: String) -> Result<Self, Error> {
+        let rules = Rules::in_userspace();
+        // What operators added while the kernel enforced it moves along; then the kernel lets go.
+        if let Ok(pinned) = Rules::open(pin_dir) {
+            let dir = PinDir::new(pin_dir);
+            let lock = dir.lock_agent()?;
+            move_operators_entries(&pinned, &rules)?;
+            dir.remove()?;
+            drop(lock);
+        }
+        reconcile(&rules, plan)?;
+        Ok(Self { rules, enforcer: Enforcer::Userspace { why }, interfaces: Vec::new() })
+    }
+
+    /// Converges on a new plan while running. Moving between kernel and userspace needs a restart.
+    ///
+    /// # Errors
+    /// As [`Protection::start`]; the former state stays.
+    pub fn apply(&mut self, plan: &Plan) -> Result<(), Error> {
+        let wanted = privilege::why_userspace(plan)?;
+        match (&self.enforcer, wanted) {
+            (Enforcer::Kernel { dir, store, .. }, None) => {
+                self.interfaces = converge(dir, store, &self.rules, plan)?;
+                Ok(())
+            }
+            (Enforcer::Userspace { .. }, Some(_)) => reconcile(&self.rules, plan),
+            (Enforcer::Kernel { .. }, Some(_)) | (Enforcer::Userspace { .. }, None) => Err(Error::Kernel {
+                what: "move the rules between kernel and userspace while running".to_owned(),
+                why: "kernel.attach or kernel.interfaces now ask for the other one; restart the gateway"
+                    .to_owned(),
+            }),
+        }
     }
 
     /// The rules in force.
     pub fn rules(&self) -> &Rules {
-        todo!()
+        &self.rules
     }
 
     /// Where and how the rules are enforced.
     pub fn state(&self) -> State {
-        todo!()
+        match &self.enforcer {
+            Enforcer::Userspace { why } => {
+                State { enforcement: Enforcement::Userspace { why: why.clone() }, interfaces: Vec::new() }
+            }
+            Enforcer::Kernel { dir, store, .. } => {
+                let rows = store.interfaces().unwrap_or_default();
+                let mut interfaces = attach::attached(dir, &rows);
+                for interface in &mut interfaces {
+                    let known = self.interfaces.iter().find(|known| known.name == interface.name);
+                    interface.note = known.and_then(|known| known.note.clone());
+                }
+                State { enforcement: Enforcement::Kernel, interfaces }
+            }
+        }
     }
 
     /// The ring buffer's reading end; `None` in userspace or when already taken.
     pub fn take_events(&mut self) -> Option<Events> {
-        todo!()
+        match &mut self.enforcer {
+            Enforcer::Kernel { events, .. } => events.take(),
+            Enforcer::Userspace { .. } => None,
+        }
+    }
+}
+
+/// Makes kernel and lists what the plan says: look first, then attach, then reconcile the lists; if
+/// anything fails, what was newly attached is released again.
+fn converge(
+    dir: &PinDir,
+    store: &Arc<Pinned>,
+    rules: &Rules,
+    plan: &Plan,
+) -> Result<Vec<InterfaceState>, Error> {
+    let before = store.interfaces()?;
+    let targets = attach::survey(dir, &before, &plan.interfaces)?;
+    let mut states = Vec::with_capacity(targets.len());
+    let mut newly = Vec::new();
+    let mut done = Ok(());
+    for target in &targets {
+        match attach::attach(dir, store, target, plan.attach) {
+            Ok((state, new)) => {
+                if new {
+                    newly.push(state.name.clone());
+                }
+                states.push(state);
+            }
+            Err(error) => {
+                done = Err(error);
+                break;
+            }
+        }
+    }
+    let done = done.and_then(|()| reconcile(rules, plan));
+    let after = store.interfaces()?;
+    let leave: Vec<String> = match &done {
+        Ok(()) => after
+            .iter()
+            .map(crate::interfaces::name_of)
+            .filter(|name| !plan.interfaces.contains(name))
+            .collect(),
+        Err(_) => newly,
+    };
+    for slot in leave.iter().filter(|name| !name.is_empty()).filter_map(|name| attach::slot_of(&after, name))
+    {
+        attach::release(dir, store, slot)?;
+    }
+    done.map(|()| states)
+}
+
+/// Both lists, or neither.
+fn reconcile(rules: &Rules, plan: &Plan) -> Result<(), Error> {
+    let former_allow: Vec<NewEntry> = configured(rules, ListKind::Allow)?;
+    rules.reconcile(ListKind::Allow, &plan.allow)?;
+    if let Err(error) = rules.reconcile(ListKind::Deny, &plan.deny) {
+        rules.reconcile(ListKind::Allow, &former_allow)?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// The configuration's entries of a list, as they are now.
+fn configured(rules: &Rules, list: ListKind) -> Result<Vec<NewEntry>, Error> {
+    let entries = rules.entries(list)?.into_iter();
+    Ok(entries.filter(|entry| entry.owners.contains(&Owner::Config)).map(as_new).collect())
+}
+
+fn move_operators_entries(from: &Rules, to: &Rules) -> Result<(), Error> {
+    for list in [ListKind::Allow, ListKind::Ban, ListKind::Deny] {
+        let entries = from.entries(list)?.into_iter();
+        let moved: Vec<NewEntry> =
+            entries.filter(|entry| entry.owners.contains(&Owner::Operator)).map(as_new).collect();
+        to.add(list, Owner::Operator, &moved, &mut |_| {})?;
+    }
+    Ok(())
+}
+
+fn as_new(entry: Entry) -> NewEntry {
+    NewEntry {
+        prefix: entry.prefix,
+        rule: entry.rule,
+        ttl: entry.ttl_seconds.map(std::time::Duration::from_secs),
+        shadow: entry.shadow,
     }
 }
 
 /// The attachments pinned under `pin_dir`, for `status` while no agent runs.
-pub fn attachments(_pin_dir: &Path) -> Result<Vec<InterfaceState>, Error> {
-    todo!()
+///
+/// # Errors
+/// [`Error::NotPinned`] when there are none, [`Error::Privilege`] when they may not be opened.
+pub fn attachments(pin_dir: &Path) -> Result<Vec<InterfaceState>, Error> {
+    let dir = PinDir::new(pin_dir);
+    if !dir.exists() {
+        return Err(Error::NotPinned(pin_dir.to_owned()));
+    }
+    let store = Pinned::open(&dir)?;
+    Ok(attach::attached(&dir, &store.interfaces()?))
 }
 
 /// Detaches the programs and removes the maps under `pin_dir`; refused while an agent runs. Returns the
 /// interfaces that were released.
-pub fn detach(_pin_dir: &Path) -> Result<Vec<String>, Error> {
-    todo!()
+///
+/// # Errors
+/// [`Error::NotPinned`], [`Error::Locked`], or why the directory could not be removed.
+pub fn detach(pin_dir: &Path) -> Result<Vec<String>, Error> {
+    let dir = PinDir::new(pin_dir);
+    if !dir.exists() {
+        return Err(Error::NotPinned(pin_dir.to_owned()));
+    }
+    let _lock = dir.lock_agent()?;
+    // Maps of a half-made directory may be missing; it must be possible to remove it all the same.
+    let released = attachments(pin_dir).unwrap_or_default();
+    dir.remove()?;
+    Ok(released.into_iter().map(|interface| interface.name).collect())
 }
-
-/// Whether an accepted connection's addresses are used by `Rules::admits`.
-pub type Peer = (SocketAddr, SocketAddr);

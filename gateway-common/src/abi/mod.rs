@@ -1,0 +1,28 @@
+//! The layout of the pinned maps: what the kernel programs, the agent and every command agree on.
+//!
+//! A change to anything in here is a change of [`SCHEMA_VERSION`], so that a new agent never reads an old
+//! map by mistake: maps live in a directory named after it.
+
+mod counters;
+mod events;
+mod interfaces;
+mod lists;
+#[cfg(feature = "aya")]
+mod pod;
+
+pub use counters::{COUNTER_SLOTS, Counter, RuleCounter, counter_index};
+pub use events::{EVENT_RING_BYTES, Event, EventCredit, NOBODY_READS};
+pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
+pub use lists::{
+    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, Entry, LIST_MAPS, List, ListSizes, NO_RULE, RULE_SLOTS,
+    RuleRecord,
+};
+
+/// Version of everything in this module; part of the pin directory's name.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The XDP program's name in the object and in the kernel.
+pub const XDP_PROGRAM: &str = "gateway_xdp";
+
+/// The constant in the program that says which row of counters is its own.
+pub const SLOT_GLOBAL: &str = "INTERFACE_SLOT";

@@ -1,0 +1,59 @@
+//! A frame in the driver's buffer, with the bounds checks that the verifier wants to see.
+
+use aya_ebpf::{helpers::bpf_xdp_get_buff_len, programs::XdpContext};
+use gateway_common::packet::Frame;
+
+/// Offsets stay below this, so the verifier can bound every pointer. The longest chain of headers that
+/// `parse` walks (two VLAN tags, IPv6, eight extension headers of at most 2 KiB) ends before it.
+const OFFSET_MASK: usize = 0x7fff;
+
+/// The linear part of a frame.
+pub struct XdpFrame {
+    start: usize,
+    end: usize,
+}
+
+impl XdpFrame {
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { start: ctx.data(), end: ctx.data_end() }
+    }
+
+    /// A pointer to `N` bytes at `offset`, if they are there.
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<usize> {
+        let pointer = self.start + (offset & OFFSET_MASK);
+        if pointer + N > self.end { None } else { Some(pointer) }
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let pointer = self.start + (offset & OFFSET_MASK);
+        if pointer + N * 4 > self.end {
+            return None;
+        }
+        // SAFETY: the bytes were just shown to be inside the frame, which the kernel keeps until the
+        // program returns. `read_unaligned`, because an IP header stands two bytes off a word.
+        Some(unsafe { (pointer as *const [u32; N]).read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn half(&self, offset: usize) -> Option<u16> {
+        // SAFETY: as above.
+        self.at::<2>(offset).map(|pointer| unsafe { (pointer as *const u16).read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// Bytes of the whole frame, the buffers behind the first one included.
+#[inline(always)]
+pub fn total_len(ctx: &XdpContext) -> u64 {
+    // SAFETY: the helper reads the context that the kernel gave to this very program.
+    unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
+}

@@ -1,0 +1,103 @@
+//! Counts every packet by reason and every match by rule, and samples what was not plainly passed.
+
+use core::mem::MaybeUninit;
+
+use gateway_common::{
+    abi::{Counter, Entry, Event, List, counter_index},
+    packet::Headers,
+    stages::{Judgement, Observer},
+    verdict::Reason,
+};
+
+use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, now_ns};
+
+/// The row of counters of the interface that this copy of the program is attached to: set by the loader,
+/// which loads the program once an interface, so that the verifier sees a constant.
+#[unsafe(no_mangle)]
+static INTERFACE_SLOT: u32 = 0;
+
+#[inline(always)]
+fn slot() -> u32 {
+    // SAFETY: a plain read of a static; volatile, because the loader writes the value into the object.
+    unsafe { core::ptr::read_volatile(&raw const INTERFACE_SLOT) }
+}
+
+/// Counts the rules that matched on the way.
+pub struct RuleHits {
+    pub length: u64,
+}
+
+impl Observer for RuleHits {
+    #[inline(always)]
+    fn matched(&mut self, _list: List, entry: &Entry) {
+        if let Some(counter) = RULE_HITS.get_ptr_mut(entry.rule) {
+            // SAFETY: the map's value lives as long as the map, and this processor alone writes it.
+            unsafe {
+                (*counter).packets += 1;
+                (*counter).bytes += self.length;
+            }
+        }
+    }
+}
+
+/// Counts the packet and samples it if it is of interest.
+///
+/// # Errors
+/// [`Reason::Internal`], if there is no counter: then the object and its maps do not fit.
+#[inline(always)]
+pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(), Reason> {
+    let index = counter_index(slot(), judgement.reason);
+    let Some(counter) = COUNTERS.get_ptr_mut(index) else { return Err(Reason::Internal) };
+    // SAFETY: the map's value lives as long as the map, and this processor alone writes it.
+    let counter = unsafe { &mut *counter };
+    counter.packets += 1;
+    counter.bytes += length;
+    if is_of_interest(judgement.reason) {
+        sample(judgement, headers, length, counter);
+    }
+    Ok(())
+}
+
+/// Plain traffic is only counted.
+#[inline(always)]
+const fn is_of_interest(reason: Reason) -> bool {
+    !matches!(reason, Reason::NoMatch | Reason::NotIp | Reason::AllowList)
+}
+
+#[inline(always)]
+fn sample(judgement: &Judgement, headers: &Headers, length: u64, counter: &mut Counter) {
+    let Some(credit) = EVENT_CREDIT.get_ptr_mut(judgement.reason as u32) else { return };
+    // SAFETY: as above; a reader that renews the credit at the same moment loses or grants one event.
+    let credit = unsafe { &mut *credit };
+    if *credit < 0 {
+        return;
+    }
+    let room = if *credit > 0 { EVENTS.reserve::<Event>(0) } else { None };
+    let Some(mut room) = room else {
+        counter.events_lost += 1;
+        return;
+    };
+    *credit -= 1;
+    write_event(&mut room, judgement, headers, length);
+    room.submit(0);
+}
+
+/// Fills the ring's memory in place: an event on the stack would be copied.
+#[inline(always)]
+fn write_event(room: &mut MaybeUninit<Event>, judgement: &Judgement, headers: &Headers, length: u64) {
+    let packet = &headers.packet;
+    room.write(Event {
+        time_ns: now_ns(),
+        rule: judgement.rule,
+        reason: judgement.reason as u32,
+        length: length as u32,
+        slot: slot(),
+        source: packet.source.words,
+        destination: packet.destination.words,
+        source_port: packet.source_port,
+        destination_port: packet.destination_port,
+        family: if headers.has_addresses { packet.source.family as u8 } else { 0 },
+        protocol: packet.protocol,
+        padding: [0; 2],
+    });
+}

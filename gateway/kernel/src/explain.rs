@@ -1,0 +1,40 @@
+//! Remembers what each stage said of a packet, for `explain`.
+
+use gateway_common::abi::{Entry as MapEntry, List};
+use gateway_common::stages::{Observer, Outcome, Stage};
+
+use crate::rules::{Entry, StageTrace};
+
+/// The stages a packet went through, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    matched: Option<(List, MapEntry)>,
+    stages: Vec<(Stage, Outcome, Option<(List, MapEntry)>)>,
+}
+
+impl Observer for Trace {
+    fn matched(&mut self, list: List, entry: &MapEntry) {
+        self.matched = Some((list, *entry));
+    }
+
+    fn left(&mut self, stage: Stage, outcome: Outcome) {
+        self.stages.push((stage, outcome, self.matched.take()));
+    }
+}
+
+impl Trace {
+    /// The stages in words; `read_back` makes a map's entry readable.
+    pub(crate) fn into_stages(self, read_back: impl Fn(List, &MapEntry) -> Option<Entry>) -> Vec<StageTrace> {
+        let stages = self.stages.into_iter().map(|(stage, outcome, matched)| StageTrace {
+            stage: stage.name().to_owned(),
+            outcome: match outcome {
+                Outcome::Next => "next",
+                Outcome::Shadow(_) => "shadow",
+                Outcome::Decided(judgement) => judgement.verdict().name(),
+            }
+            .to_owned(),
+            entry: matched.and_then(|(list, entry)| read_back(list, &entry)),
+        });
+        stages.collect()
+    }
+}

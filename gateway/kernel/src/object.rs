@@ -1,0 +1,50 @@
+//! The kernel programs, embedded. `cargo xtask ebpf` builds the object; it is committed, so that plain
+//! stable Rust gives the whole agent.
+
+use std::path::Path;
+
+use aya::programs::Xdp;
+use aya::{Ebpf, EbpfLoader};
+use gateway_common::abi::{SLOT_GLOBAL, XDP_PROGRAM};
+
+use crate::error::Error;
+use crate::store::kernel;
+
+/// The object, aligned as its reader needs it.
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/gateway.bpf.o"));
+
+/// A debug build of the programs, with logging, may stand in for the embedded one.
+const OBJECT_VARIABLE: &str = "GATEWAY_EBPF_OBJECT";
+
+/// The programs for one interface, with the maps that are pinned under `maps` (made where missing).
+pub(crate) fn load(slot: u32, maps: &Path) -> Result<Ebpf, Error> {
+    let substitute = match std::env::var_os(OBJECT_VARIABLE) {
+        Some(path) => Some(std::fs::read(&path).map_err(|error| Error::Kernel {
+            what: format!("use {} as {OBJECT_VARIABLE} says", path.display()),
+            why: error.to_string(),
+        })?),
+        None => None,
+    };
+    EbpfLoader::new()
+        .default_map_pin_directory(maps)
+        .override_global(SLOT_GLOBAL, &slot, true)
+        .load(substitute.as_deref().unwrap_or(OBJECT))
+        .map_err(|error| kernel("load the gateway's programs", error))
+}
+
+/// One XDP program of the object, verified and ready to attach.
+pub(crate) fn xdp<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp, Error> {
+    let program = ebpf.program_mut(name).ok_or_else(|| Error::Kernel {
+        what: format!("find the program {name}"),
+        why: "the embedded object does not have it; rebuild it with `cargo xtask ebpf`".to_owned(),
+    })?;
+    let program: &mut Xdp = program.try_into().map_err(|error| kernel("use an XDP program", error))?;
+    program.load().map_err(|error| kernel("verify the XDP program", error))?;
+    Ok(program)
+}
+
+/// The program that judges an interface's packets.
+pub(crate) fn gateway(ebpf: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    xdp(ebpf, XDP_PROGRAM)
+}

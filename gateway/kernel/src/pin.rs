@@ -1,0 +1,185 @@
+//! The pin directory: `DIR/v1/` with a file a map and a link, and two locks.
+//!
+//! The lock on `DIR/v1` itself is held by the agent for its life; the lock on `DIR/v1/maps` is every
+//! writer's, for one change. Both are flock(2) on the directory, because a BPF file system holds no
+//! ordinary files, and both vanish with the process that held them.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use aya::maps::MapError;
+use gateway_common::abi::SCHEMA_VERSION;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::Error;
+
+/// Where the kernel's file system for BPF objects usually is.
+const BPFFS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` of linux/magic.h.
+const BPFFS_MAGIC: u64 = 0xcafe_4a11;
+/// How long a writer waits for its turn: longer than writing a full list takes.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory on a BPF file system that belongs to one gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct PinDir {
+    base: PathBuf,
+}
+
+impl PinDir {
+    pub(crate) fn new(base: &Path) -> Self {
+        Self { base: base.to_owned() }
+    }
+
+    fn version(&self) -> PathBuf {
+        self.base.join(format!("v{SCHEMA_VERSION}"))
+    }
+
+    /// Where the maps are pinned, each under its name.
+    pub(crate) fn maps(&self) -> PathBuf {
+        self.version().join("maps")
+    }
+
+    /// Where an interface's link is pinned. By row and not by name: a BPF file system takes no dots,
+    /// and the names of VLAN interfaces have them.
+    pub(crate) fn link(&self, slot: u32) -> PathBuf {
+        self.version().join(format!("link_{slot}"))
+    }
+
+    /// Whether a gateway has pinned anything here.
+    pub(crate) fn exists(&self) -> bool {
+        self.version().is_dir()
+    }
+
+    /// Makes the directory, mounting the BPF file system at its usual place if that is all that lacks.
+    pub(crate) fn create(&self) -> Result<(), Error> {
+        if let Some(other) = self.other_schema() {
+            return Err(self.unusable(format!(
+                "{other} was left by another version of this program; take it away with that version's `gateway detach`, or by `rm -r {}`, which ends its protection",
+                self.base.join(&other).display()
+            )));
+        }
+        if !on_bpffs(&self.base) && self.base.starts_with(BPFFS) {
+            mount_bpffs().map_err(|error| {
+                self.unusable(format!(
+                    "mounting a BPF file system there failed: {error}; try `mount -t bpf bpf {BPFFS}`"
+                ))
+            })?;
+        }
+        if !on_bpffs(&self.base) {
+            return Err(
+                self.unusable(format!("it is not on a BPF file system; choose a directory below {BPFFS}"))
+            );
+        }
+        for directory in [&self.base, &self.version(), &self.maps()] {
+            match fs::create_dir_all(directory) {
+                Ok(()) => {}
+                Err(error) => {
+                    return Err(self.unusable(format!("cannot make {}: {error}", directory.display())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory of another schema version beside ours.
+    fn other_schema(&self) -> Option<String> {
+        let ours = format!("v{SCHEMA_VERSION}");
+        let entries = fs::read_dir(&self.base).ok()?;
+        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).find(|name| {
+            *name != ours
+                && name.strip_prefix('v').is_some_and(|digits| {
+                    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+                })
+        })
+    }
+
+    /// The agent's lock, held until dropped.
+    pub(crate) fn lock_agent(&self) -> Result<OwnedFd, Error> {
+        match flock(&self.version()) {
+            Ok(held) => Ok(held),
+            Err(Errno::WOULDBLOCK) => Err(Error::Locked(self.base.clone())),
+            Err(error) => Err(self.unusable(format!("locking it failed: {error}"))),
+        }
+    }
+
+    /// A writer's turn.
+    pub(crate) fn lock_lists(&self) -> Result<OwnedFd, Error> {
+        let until = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match flock(&self.maps()) {
+                Ok(held) => return Ok(held),
+                Err(Errno::WOULDBLOCK) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(self.unusable(format!(
+                        "another command has been writing the lists for {} s; find it with `fuser {}`",
+                        LOCK_PATIENCE.as_secs(),
+                        self.maps().display()
+                    )));
+                }
+                Err(Errno::NOENT) => return Err(Error::NotPinned(self.base.clone())),
+                Err(error) => return Err(self.unusable(format!("locking it failed: {error}"))),
+            }
+        }
+    }
+
+    /// Removes everything: links first, so that no program runs on maps that are going away.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        let failed = |error: io::Error| self.unusable(format!("removing it failed: {error}"));
+        let version = self.version();
+        for entry in fs::read_dir(&version).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_file() {
+                fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        fs::remove_dir_all(&version).map_err(failed)?;
+        // Others may use the directory above.
+        let _ = fs::remove_dir(&self.base);
+        Ok(())
+    }
+
+    fn unusable(&self, why: String) -> Error {
+        Error::PinDir { path: self.base.clone(), why }
+    }
+}
+
+fn flock(directory: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let held = rustix::fs::open(directory, flags, Mode::empty())?;
+    rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(held)
+}
+
+/// Whether the directory, or the nearest one above it that exists, is on a BPF file system.
+fn on_bpffs(path: &Path) -> bool {
+    path.ancestors()
+        .find_map(|ancestor| rustix::fs::statfs(ancestor).ok())
+        .is_some_and(|stat| stat.f_type as u64 == BPFFS_MAGIC)
+}
+
+fn mount_bpffs() -> Result<(), Errno> {
+    use rustix::mount::{MountFlags, mount};
+    mount("bpf", BPFFS, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+}
+
+/// What it means that a pinned map could not be opened.
+pub(crate) fn opening(maps: &Path, name: &str, error: &MapError) -> Error {
+    let io_error = match error {
+        MapError::SyscallError(error) => Some(&error.io_error),
+        _ => None,
+    };
+    match io_error.map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) => Error::NotPinned(maps.ancestors().nth(2).unwrap_or(maps).to_owned()),
+        Some(io::ErrorKind::PermissionDenied) => {
+            Error::Privilege { what: format!("opening {}", maps.join(name).display()) }
+        }
+        _ => Error::Kernel { what: format!("open the pinned map {name}"), why: crate::error::chain(error) },
+    }
+}
