@@ -9,7 +9,14 @@ use crate::rules::{Entry, StageTrace};
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     matched: Option<(List, MapEntry)>,
-    stages: Vec<(Stage, Outcome, Option<(List, MapEntry)>)>,
+    stages: Vec<Step>,
+}
+
+#[derive(Debug)]
+struct Step {
+    stage: Stage,
+    outcome: Outcome,
+    matched: Option<(List, MapEntry)>,
 }
 
 impl Observer for Trace {
@@ -18,22 +25,22 @@ impl Observer for Trace {
     }
 
     fn left(&mut self, stage: Stage, outcome: Outcome) {
-        self.stages.push((stage, outcome, self.matched.take()));
+        self.stages.push(Step { stage, outcome, matched: self.matched.take() });
     }
 }
 
 impl Trace {
     /// The stages in words; `read_back` makes a map's entry readable.
     pub(crate) fn into_stages(self, read_back: impl Fn(List, &MapEntry) -> Option<Entry>) -> Vec<StageTrace> {
-        let stages = self.stages.into_iter().map(|(stage, outcome, matched)| StageTrace {
-            stage: stage.name().to_owned(),
-            outcome: match outcome {
+        let stages = self.stages.into_iter().map(|step| StageTrace {
+            stage: step.stage.name().to_owned(),
+            outcome: match step.outcome {
                 Outcome::Next => "next",
                 Outcome::Shadow(_) => "shadow",
                 Outcome::Decided(judgement) => judgement.verdict().name(),
             }
             .to_owned(),
-            entry: matched.and_then(|(list, entry)| read_back(list, &entry)),
+            entry: step.matched.and_then(|(list, entry)| read_back(list, &entry)),
         });
         stages.collect()
     }

@@ -72,7 +72,7 @@ pub struct Protection {
 
 #[derive(Debug)]
 enum Enforcer {
-    Kernel { dir: PinDir, store: Arc<Pinned>, events: Option<Events>, _lock: OwnedFd },
+    Kernel { dir: PinDir, store: Arc<Pinned>, events: Option<Box<Events>>, _lock: OwnedFd },
     Userspace { why: String },
 }
 
@@ -111,7 +111,8 @@ impl Protection {
         let rules = Rules::over(store.clone());
         let events = Events::open(dir, store.clone())?;
         let interfaces = converge(dir, &store, &rules, plan)?;
-        let enforcer = Enforcer::Kernel { dir: dir.clone(), store, events: Some(events), _lock: lock };
+        let enforcer =
+            Enforcer::Kernel { dir: dir.clone(), store, events: Some(Box::new(events)), _lock: lock };
         Ok(Self { rules, enforcer, interfaces })
     }
 
@@ -175,7 +176,7 @@ impl Protection {
     /// The ring buffer's reading end; `None` in userspace or when already taken.
     pub fn take_events(&mut self) -> Option<Events> {
         match &mut self.enforcer {
-            Enforcer::Kernel { events, .. } => events.take(),
+            Enforcer::Kernel { events, .. } => events.take().map(|events| *events),
             Enforcer::Userspace { .. } => None,
         }
     }

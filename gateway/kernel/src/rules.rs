@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_common::abi;
-use gateway_common::packet::{Fragment, Packet};
-use gateway_common::stages::{Judgement, Observer, judge_packet};
+use gateway_common::packet::{Fragment, Headers, Packet};
+use gateway_common::stages::{Judgement, Observer, judge, judge_packet};
 use gateway_common::verdict::Verdict;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::entry::{ListKind, NewEntry, Owner};
 use crate::error::Error;
 use crate::pin::PinDir;
 use crate::rulebook::Rulebook;
-use crate::store::{Pinned, StageTables, Store, Table, Userspace, exact};
+use crate::store::{InterfaceCounters, Pinned, StageTables, Store, Table, Userspace, exact};
 
 /// The rules in force. Cheap to clone; every clone speaks of the same tables. Writers are serialised by
 /// a lock on the pin directory (or inside the process), so commands and the agent never lose an update.
@@ -203,7 +203,7 @@ impl Rules {
     ) -> Result<Added, Error> {
         let mut edit = Edit::begin(&*self.store)?;
         let mut added = Added::default();
-        for (table, entry, present) in edit.plan(list, entries)? {
+        for Planned { table, entry, present } in edit.plan(list, entries)? {
             if edit.wants_change(owner, entry, present.as_ref()) {
                 let rule = edit.book.number(table.list, &entry.rule)?;
                 let new = merged(owner, entry, rule, present.as_ref(), self.store.now_ns());
@@ -346,7 +346,7 @@ impl Rules {
     /// What the kernel refused.
     pub fn counters(&self) -> Result<Counters, Error> {
         let mut counters = Counters::default();
-        for (interface, reasons) in self.store.counters()? {
+        for InterfaceCounters { interface, reasons } in self.store.counters()? {
             for (reason, counted) in reasons {
                 counters.events_lost += counted.events_lost;
                 if counted.packets > 0 {
@@ -396,6 +396,17 @@ impl Rules {
         })
     }
 
+    /// Judges a frame with the code the kernel runs, over the same tables, and counts nothing.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn judge(&self, frame: &[u8]) -> Result<Judgement, Error> {
+        let tables = StageTables::new(&*self.store);
+        let mut headers = Headers::BLANK;
+        let judgement = judge(&frame, &mut headers, &tables, &mut ());
+        tables.into_failure().map_or(Ok(judgement), Err)
+    }
+
     /// Judges and counts a connection at accept. `true`: serve it. Always `true` where the kernel
     /// already judged its packets.
     pub fn admits(&self, peer: SocketAddr, local: SocketAddr) -> bool {
@@ -405,7 +416,7 @@ impl Rules {
         let mut packet = syn(peer.ip().to_canonical(), Some(local));
         packet.source_port = peer.port();
         let tables = StageTables::new(&*self.store);
-        let judgement: Judgement = judge_packet(&packet, &tables, &mut Hits(&*self.store));
+        let judgement = judge_packet(&packet, &tables, &mut Hits(&*self.store));
         self.store.count(judgement.reason);
         judgement.verdict() == Verdict::Pass
     }
@@ -508,6 +519,13 @@ struct Edit<'a> {
     _turn: crate::store::Lock<'a>,
 }
 
+/// An entry to write, its table, and what stands there.
+struct Planned<'e> {
+    table: Table,
+    entry: &'e NewEntry,
+    present: Option<abi::Entry>,
+}
+
 struct Change {
     table: Table,
     prefix: IpNet,
@@ -534,11 +552,7 @@ impl<'a> Edit<'a> {
 
     /// The entries to write, each with its table and what stands there, one a prefix; refused as a whole
     /// if they do not fit.
-    fn plan<'e>(
-        &self,
-        list: ListKind,
-        entries: &'e [NewEntry],
-    ) -> Result<Vec<(Table, &'e NewEntry, Option<abi::Entry>)>, Error> {
+    fn plan<'e>(&self, list: ListKind, entries: &'e [NewEntry]) -> Result<Vec<Planned<'e>>, Error> {
         let mut last: HashMap<IpNet, usize> = HashMap::with_capacity(entries.len());
         for (index, entry) in entries.iter().enumerate() {
             last.insert(entry.prefix, index);
@@ -552,7 +566,7 @@ impl<'a> Edit<'a> {
             let table = Table::of(list.into(), &entry.prefix);
             let present = exact(self.store, table, &entry.prefix)?;
             wanted[table.index()] += u64::from(present.is_none());
-            planned.push((table, entry, present));
+            planned.push(Planned { table, entry, present });
         }
         let sizes = self.store.sizes()?;
         for table in tables(list) {

@@ -78,7 +78,7 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn clear_rule_hits(&self, number: u32) -> Result<(), Error>;
 
     /// Every interface's name with its counters by reason.
-    fn counters(&self) -> Result<Vec<(String, Vec<(Reason, Counter)>)>, Error>;
+    fn counters(&self) -> Result<Vec<InterfaceCounters>, Error>;
     /// Counts a judgement made in userspace; where the kernel judges there is none.
     fn count(&self, reason: Reason);
     /// Counts a rule's match in userspace.
@@ -90,6 +90,13 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn lock(&self) -> Result<Lock<'_>, Error>;
     /// Whether packets are judged before they reach this process.
     fn is_kernel(&self) -> bool;
+}
+
+/// What one interface counted, by reason.
+#[derive(Debug)]
+pub(crate) struct InterfaceCounters {
+    pub(crate) interface: String,
+    pub(crate) reasons: Vec<(Reason, Counter)>,
 }
 
 /// A writer's turn, until dropped.

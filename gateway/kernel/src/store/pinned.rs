@@ -12,7 +12,7 @@ use gateway_common::packet::{Address, Family};
 use gateway_common::verdict::Reason;
 use ipnet::IpNet;
 
-use super::{Lock, Store, Table, prefix};
+use super::{InterfaceCounters, Lock, Store, Table, prefix};
 use crate::error::Error;
 use crate::interfaces::name_of;
 use crate::pin::PinDir;
@@ -176,7 +176,7 @@ impl Store for Pinned {
         write(&self.rule_hits).set(number, zeros, 0).map_err(|error| kernel("clear a rule's counter", error))
     }
 
-    fn counters(&self) -> Result<Vec<(String, Vec<(Reason, Counter)>)>, Error> {
+    fn counters(&self) -> Result<Vec<InterfaceCounters>, Error> {
         let mut counted = Vec::new();
         for (slot, row) in self.interfaces()?.iter().enumerate() {
             if row.name[0] == 0 {
@@ -186,7 +186,7 @@ impl Store for Pinned {
                 .iter()
                 .map(|reason| Ok((*reason, self.summed(slot as u32 * COUNTER_SLOTS + *reason as u32)?)))
                 .collect::<Result<Vec<_>, Error>>()?;
-            counted.push((name_of(row), reasons));
+            counted.push(InterfaceCounters { interface: name_of(row), reasons });
         }
         Ok(counted)
     }

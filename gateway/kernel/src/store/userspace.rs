@@ -14,7 +14,7 @@ use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
 use ipnet::IpNet;
 
-use super::{Lock, Store, Table, boot_ns, prefix};
+use super::{InterfaceCounters, Lock, Store, Table, boot_ns, prefix};
 use crate::error::Error;
 
 /// Tables of this process.
@@ -162,11 +162,11 @@ impl Store for Userspace {
         Ok(())
     }
 
-    fn counters(&self) -> Result<Vec<(String, Vec<(Reason, Counter)>)>, Error> {
+    fn counters(&self) -> Result<Vec<InterfaceCounters>, Error> {
         let counts = Reason::ALL.iter().zip(&self.reasons).map(|(reason, packets)| {
             (*reason, Counter { packets: packets.load(Ordering::Relaxed), ..Counter::default() })
         });
-        Ok(vec![("accept".to_owned(), counts.collect())])
+        Ok(vec![InterfaceCounters { interface: "accept".to_owned(), reasons: counts.collect() }])
     }
 
     fn count(&self, reason: Reason) {

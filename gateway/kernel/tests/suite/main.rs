@@ -1,0 +1,30 @@
+//! The packet path and the lists, on the real kernel and on the host, by the same tables.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod agreement;
+mod frame;
+mod lists;
+mod packets;
+
+use std::io::Write as _;
+
+use gateway_kernel::sandbox::{Program, Sandbox};
+
+/// The programs with maps of their own; `None`, said loudly, where this process may not use BPF.
+fn sandbox() -> Option<Sandbox> {
+    match Sandbox::load(Program::Gateway) {
+        Ok(sandbox) => Some(sandbox),
+        Err(error) if !rustix::process::geteuid().is_root() => {
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            let line = format!("{test}: the kernel half needs root ({error})");
+            eprintln!("SKIPPED {line}");
+            if let Some(path) = std::env::var_os("GATEWAY_TEST_SKIPS") {
+                let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+                writeln!(file, "{line}").unwrap();
+            }
+            assert!(std::env::var_os("CI").is_none(), "nothing may be skipped here");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
