@@ -11,12 +11,16 @@ const OFFSET_MASK: usize = 0x7fff;
 pub struct XdpFrame {
     start: usize,
     end: usize,
+    /// 0, which the verifier cannot know.
+    zero: usize,
 }
 
 impl XdpFrame {
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
-        Self { start: ctx.data(), end: ctx.data_end() }
+        // No driver has 2^31 queues, so this is 0; to the verifier it is 0 or all ones.
+        let zero = 0_usize.wrapping_sub((ctx.rx_queue_index() >> 31) as usize);
+        Self { start: ctx.data(), end: ctx.data_end(), zero }
     }
 
     /// A pointer to `N` bytes at `offset`, if they are there.
@@ -43,6 +47,11 @@ impl Frame for XdpFrame {
     fn half(&self, offset: usize) -> Option<u16> {
         // SAFETY: as above.
         self.at::<2>(offset).map(|pointer| unsafe { (pointer as *const u16).read_unaligned() })
+    }
+
+    #[inline(always)]
+    fn forget_range(&self, offset: usize) -> usize {
+        (offset ^ self.zero) & OFFSET_MASK
     }
 
     #[inline(always)]

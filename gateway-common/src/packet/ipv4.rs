@@ -1,6 +1,6 @@
 //! IPv4 (RFC 791), options skipped by the header's length.
 
-use super::{Address, Fragment, Frame, Headers, transport};
+use super::{Address, Fragment, Frame, Headers};
 use crate::verdict::Reason;
 
 /// Reads the addresses and the protocol, and finds where the transport header begins.
@@ -24,29 +24,11 @@ pub(super) fn read(frame: &impl Frame, headers: &mut Headers) -> Result<(), Reas
     if headers.end < offset + header_len {
         return Err(Reason::BadIpv4);
     }
-    let fragment_field = u32::from_be(words[1]) & 0xffff;
     headers.packet.protocol = ((u32::from_be(words[2]) >> 16) & 0xff) as u8;
     headers.packet.source = Address::v4(words[3]);
     headers.packet.destination = Address::v4(words[4]);
-    headers.packet.fragment = fragment(fragment_field & 0x1fff, fragment_field & 0x2000 != 0);
-    headers.overwrites_header = overwrites_header(fragment_field & 0x1fff, headers.packet.protocol);
+    headers.packet.fragment = Fragment(u32::from_be(words[1]) & (Fragment::OFFSET | Fragment::MORE));
     headers.has_addresses = true;
     headers.offset = offset + header_len;
     Ok(())
-}
-
-/// The kind of fragment that an offset and the more-fragments bit make.
-#[inline(always)]
-pub(super) const fn fragment(offset: u32, more: bool) -> Fragment {
-    match (offset, more) {
-        (0, false) => Fragment::None,
-        (0, true) => Fragment::First,
-        _ => Fragment::Later,
-    }
-}
-
-/// A piece at offset 1 (8 bytes) lies inside a TCP header: the overlap attack of RFC 3128.
-#[inline(always)]
-pub(super) const fn overwrites_header(offset: u32, protocol: u8) -> bool {
-    offset == 1 && protocol == transport::TCP
 }

@@ -1,6 +1,6 @@
 //! IPv6 (RFC 8200) and its extension headers.
 
-use super::{Address, Fragment, Frame, Headers, ipv4};
+use super::{Address, Fragment, Frame, Headers};
 use crate::verdict::Reason;
 
 /// Extension headers that are read over; more are dropped (RFC 9098 tells why long chains are suspect).
@@ -48,17 +48,17 @@ fn skip_extensions(frame: &impl Frame, headers: &mut Headers) -> Result<(), Reas
         headers.packet.protocol = (word >> 24) as u8;
         let length = ((word >> 16) & 0xff) as usize;
         // RFC 4302 counts in units of 4 bytes, minus 2; all others in units of 8, minus 1.
-        headers.offset += match kind {
+        let header_len = match kind {
             FRAGMENT => 8,
             AUTHENTICATION => (length + 2) * 4,
             _ => (length + 1) * 8,
         };
+        headers.offset = frame.forget_range(headers.offset + header_len);
         if kind == FRAGMENT {
-            let fragment_offset = (word & 0xffff) >> 3;
-            headers.packet.fragment = ipv4::fragment(fragment_offset, word & 1 != 0);
-            headers.overwrites_header = ipv4::overwrites_header(fragment_offset, headers.packet.protocol);
+            // Offset above, the more-bit lowest: IPv4 has them the other way round.
+            headers.packet.fragment = Fragment((word & 0xfff8) >> 3 | (word & 1) << 13);
             // What follows in a later piece is payload, not headers.
-            if matches!(headers.packet.fragment, Fragment::Later) {
+            if headers.packet.fragment.is_later() {
                 return Ok(());
             }
         }

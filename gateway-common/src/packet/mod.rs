@@ -30,6 +30,12 @@ pub trait Frame {
     fn half(&self, offset: usize) -> Option<u16>;
     /// Bytes of the frame that can be read.
     fn len(&self) -> usize;
+    /// The same offset; the kernel's reader hides from the verifier in which range it can be. Otherwise
+    /// each way through each extension header has a range of its own, and the verifier walks all that
+    /// follows once for each: loading took a second.
+    fn forget_range(&self, offset: usize) -> usize {
+        offset
+    }
     /// Whether there is nothing to read.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -79,21 +85,43 @@ impl Packet {
         source: Address::UNSPECIFIED,
         destination: Address::UNSPECIFIED,
         protocol: 0,
-        fragment: Fragment::None,
+        fragment: Fragment::NONE,
         source_port: 0,
         destination_port: 0,
     };
 }
 
-/// Whether a packet is a piece of one.
+/// Whether a packet is a piece of one: the offset in units of 8 bytes, and above it the bit that says more
+/// pieces come, as in IPv4's header.
+///
+/// The field itself and not an enum of three: an enum is decided where it is read, and the verifier would
+/// walk all that follows once for each decision in each of eight extension headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fragment {
+pub struct Fragment(u32);
+
+impl Fragment {
     /// A whole packet.
-    None,
-    /// The first piece, with the transport header.
-    First,
-    /// A later piece, without it.
-    Later,
+    pub const NONE: Self = Self(0);
+    const OFFSET: u32 = 0x1fff;
+    const MORE: u32 = 0x2000;
+
+    /// A later piece, without the transport header.
+    #[inline(always)]
+    pub const fn is_later(self) -> bool {
+        self.0 & Self::OFFSET != 0
+    }
+
+    /// The first piece of several.
+    #[inline(always)]
+    pub const fn is_first(self) -> bool {
+        self.0 == Self::MORE
+    }
+
+    /// A piece at 8 bytes lies inside a TCP header: the overlap attack of RFC 3128.
+    #[inline(always)]
+    const fn is_inside_tcp_header(self) -> bool {
+        self.0 & Self::OFFSET == 1
+    }
 }
 
 /// What reading has found so far, and where it stands.
@@ -109,20 +137,12 @@ pub struct Headers {
     offset: usize,
     /// Where the packet ends by its own account: what is behind is padding.
     end: usize,
-    /// A later fragment that would overwrite the transport header of the first.
-    overwrites_header: bool,
 }
 
 impl Headers {
     /// Nothing read yet.
-    pub const BLANK: Self = Self {
-        packet: Packet::BLANK,
-        has_addresses: false,
-        ether_type: 0,
-        offset: 0,
-        end: 0,
-        overwrites_header: false,
-    };
+    pub const BLANK: Self =
+        Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, offset: 0, end: 0 };
 }
 
 /// Reads a frame's headers.

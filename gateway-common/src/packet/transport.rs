@@ -1,6 +1,6 @@
 //! TCP (RFC 9293), UDP (RFC 768), ICMP (RFC 792) and ICMPv6 (RFC 4443): ports, and that the header is there.
 
-use super::{Fragment, Frame, Headers};
+use super::{Frame, Headers};
 use crate::verdict::Reason;
 
 const ICMP: u8 = 1;
@@ -12,14 +12,13 @@ const ICMPV6: u8 = 58;
 #[inline(always)]
 pub(super) fn read(frame: &impl Frame, headers: &mut Headers) -> Result<(), Reason> {
     let (offset, end) = (headers.offset, headers.end);
-    if matches!(headers.packet.fragment, Fragment::Later) {
-        return if headers.overwrites_header { Err(Reason::TinyFragment) } else { Ok(()) };
+    let fragment = headers.packet.fragment;
+    if fragment.is_later() {
+        let overlaps = headers.packet.protocol == TCP && fragment.is_inside_tcp_header();
+        return if overlaps { Err(Reason::TinyFragment) } else { Ok(()) };
     }
     // Too short a header in a first fragment is an attack with a name; in a whole packet it is a fault.
-    let too_short = match headers.packet.fragment {
-        Fragment::First => Reason::TinyFragment,
-        _ => Reason::TruncatedTransport,
-    };
+    let too_short = if fragment.is_first() { Reason::TinyFragment } else { Reason::TruncatedTransport };
     match headers.packet.protocol {
         TCP => {
             let Some(words) = frame.words::<5>(offset) else { return Err(too_short) };

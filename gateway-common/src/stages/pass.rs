@@ -1,7 +1,7 @@
 //! The end of the chain: the packet passes, and the reason says what was peculiar about it.
 
 use super::{Judgement, Outcome};
-use crate::packet::{Fragment, Packet};
+use crate::packet::Packet;
 use crate::verdict::Reason;
 
 /// A shadow entry is the reason an operator wants to see first, the earlier stage's before the later's.
@@ -9,7 +9,7 @@ use crate::verdict::Reason;
 pub(super) const fn judge(packet: &Packet, banned: Outcome, denied: Outcome) -> Judgement {
     match (banned, denied) {
         (Outcome::Shadow(judgement), _) | (_, Outcome::Shadow(judgement)) => judgement,
-        _ if matches!(packet.fragment, Fragment::Later) => Judgement::without_rule(Reason::Fragment),
+        _ if packet.fragment.is_later() => Judgement::without_rule(Reason::Fragment),
         _ => Judgement::without_rule(Reason::NoMatch),
     }
 }

@@ -464,7 +464,7 @@ fn syn(source: IpAddr, destination: Option<SocketAddr>) -> Packet {
         source: source.into(),
         destination: destination.map_or(unspecified, |to| to.ip()).into(),
         protocol: TCP,
-        fragment: Fragment::None,
+        fragment: Fragment::NONE,
         source_port: 0,
         destination_port: destination.map_or(0, |to| to.port()),
     }

@@ -123,7 +123,8 @@ fn a_list_longer_than_its_map_is_refused_with_both_figures_and_writes_nothing() 
 #[test]
 fn an_expired_entry_does_not_hide_a_shorter_prefix_that_holds() {
     over_both(|rules| {
-        let over = |prefix: &str| NewEntry { ttl: Some(Duration::ZERO), rule: "over".to_owned(), ..new(prefix) };
+        let over =
+            |prefix: &str| NewEntry { ttl: Some(Duration::ZERO), rule: "over".to_owned(), ..new(prefix) };
         let holds =
             NewEntry { ttl: Some(Duration::from_secs(600)), rule: "holds".to_owned(), ..new("192.0.2.0/24") };
         let nested: Vec<NewEntry> =
