@@ -1,0 +1,4 @@
+//! x
+mod node;
+mod report;
+pub use report::*;
