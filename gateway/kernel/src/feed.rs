@@ -96,7 +96,8 @@ pub fn write_line(
     };
     if let Some(reason) = reason {
         let plain = !reason.is_empty() && !reason.starts_with('"') && !reason.contains(char::is_whitespace);
-        let _ = if plain { write!(out, " reason={reason}") } else { write!(out, " reason={}", quoted(reason)) };
+        let _ =
+            if plain { write!(out, " reason={reason}") } else { write!(out, " reason={}", quoted(reason)) };
     }
     if let Some(ttl) = ttl {
         let millis = ttl.as_nanos().div_ceil(1_000_000);
@@ -246,7 +247,10 @@ type Refused<'a> = (&'a [u8], String);
 
 fn parse_line(number: usize, line: &[u8]) -> Result<Option<FeedEntry>, Refused<'_>> {
     if line.len() > MAX_LINE_BYTES {
-        return Err((line, format!("a line has at most {MAX_LINE_BYTES} bytes, this one has {}", line.len())));
+        return Err((
+            line,
+            format!("a line has at most {MAX_LINE_BYTES} bytes, this one has {}", line.len()),
+        ));
     }
     let Ok(text) = std::str::from_utf8(line) else {
         return Err((line, "the line is not UTF-8".to_owned()));
@@ -340,7 +344,10 @@ fn mapped(text: &str, v4: Ipv4Addr, length: u8) -> BadPrefix {
         Ok(prefix) if length > 0 => Some(prefix.trunc().to_string()),
         _ => None,
     };
-    BadPrefix { why: format!("{} is IPv4 mapped into IPv6, and its packets are IPv4", shown(text)), suggestion }
+    BadPrefix {
+        why: format!("{} is IPv4 mapped into IPv6, and its packets are IPv4", shown(text)),
+        suggestion,
+    }
 }
 
 fn printable(bytes: &[u8]) -> String {
@@ -350,7 +357,7 @@ fn printable(bytes: &[u8]) -> String {
 }
 
 /// A text as an error repeats it: shortened, and nothing in it that a terminal would obey.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let mut chars = text.chars();
     let mut shown: String = chars
         .by_ref()
@@ -401,8 +408,16 @@ mod tests {
                 b"192.0.2.1 shadow\tttl=1h30m reason=a#b;c # x",
                 "1: 192.0.2.1 reason=a#b;c ttl=5400s shadow\n",
             ),
-            ("quoted", br#"192.0.2.1 reason="a # \"b\" \u00e9""#, "1: 192.0.2.1 reason=\"a # \\\"b\\\" é\"\n"),
-            ("quoted and more", br#"192.0.2.1 reason="a b"  ttl=540s"#, "1: 192.0.2.1 reason=\"a b\" ttl=540s\n"),
+            (
+                "quoted",
+                br#"192.0.2.1 reason="a # \"b\" \u00e9""#,
+                "1: 192.0.2.1 reason=\"a # \\\"b\\\" é\"\n",
+            ),
+            (
+                "quoted and more",
+                br#"192.0.2.1 reason="a b"  ttl=540s"#,
+                "1: 192.0.2.1 reason=\"a b\" ttl=540s\n",
+            ),
             ("garbage", b"x\n192.0.2.1\n", "2: 192.0.2.1\n1! x | x is not an address or a prefix\n"),
             (
                 "host bits",
@@ -430,11 +445,7 @@ mod tests {
                  4! 2001:db8::/129 | the prefix length of 2001:db8::/129 is not a number from 1 to 128\n",
             ),
             ("not UTF-8", b"192.0.2.1 \xff\n", "1! 192.0.2.1 \u{fffd} | the line is not UTF-8\n"),
-            (
-                "escape sequence",
-                b"\x1b[2J\n",
-                "1! \u{fffd}[2J | \u{fffd}[2J is not an address or a prefix\n",
-            ),
+            ("escape sequence", b"\x1b[2J\n", "1! \u{fffd}[2J | \u{fffd}[2J is not an address or a prefix\n"),
             (
                 "unknown attribute",
                 b"192.0.2.1 SBL1",
@@ -516,9 +527,11 @@ mod tests {
     fn any_prefix() -> impl Strategy<Value = IpNet> {
         let v4 = (any::<u32>(), 1..=32u8)
             .prop_map(|(bits, length)| IpNet::new_assert(Ipv4Addr::from(bits).into(), length).trunc());
-        let v6 = (any::<u128>(), 1..=128u8)
-            .prop_map(|(bits, length)| IpNet::new_assert(std::net::Ipv6Addr::from(bits).into(), length).trunc());
-        prop_oneof![v4, v6].prop_filter("neither mapped nor everything", |net| read_prefix(&net.to_string()).is_ok())
+        let v6 = (any::<u128>(), 1..=128u8).prop_map(|(bits, length)| {
+            IpNet::new_assert(std::net::Ipv6Addr::from(bits).into(), length).trunc()
+        });
+        prop_oneof![v4, v6]
+            .prop_filter("neither mapped nor everything", |net| read_prefix(&net.to_string()).is_ok())
     }
 
     proptest! {

@@ -2,8 +2,10 @@
 //! document, because only so depth, size, aliases and duplicate keys are judged while the tree grows,
 //! and a scalar keeps the text that its author wrote.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map;
 
+use gateway_kernel::feed::shown;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 /// Nesting beyond this is refused; the configuration itself needs 6 levels.
@@ -11,7 +13,8 @@ const MAX_DEPTH: usize = 32;
 /// Values in one file, repeated ones counted as often as they are repeated.
 const MAX_NODES: usize = 500_000;
 
-/// Where something stands in the file: line and column from 1, and its length on that line.
+/// Where something stands in the file: line and column from 1, and its length on that line (0 for what is
+/// not written).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) line: usize,
@@ -24,6 +27,18 @@ pub(crate) struct Place {
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) value: Value,
+}
+
+impl Node {
+    /// A value that nobody wrote.
+    pub(crate) fn null() -> Self {
+        Self { place: Place { line: 1, column: 1, length: 0 }, value: Value::Null }
+    }
+
+    /// A scalar that nobody wrote: a field's default.
+    pub(crate) fn text(text: &str) -> Self {
+        Self { value: Value::Scalar(Scalar { text: text.to_owned(), written: None }), ..Self::null() }
+    }
 }
 
 /// What a value is.
@@ -55,6 +70,14 @@ pub(crate) struct Key {
     pub(crate) place: Place,
 }
 
+/// What stands before a colon.
+#[derive(Debug)]
+enum Waiting {
+    Key(Key),
+    /// Something that is reported; its value is read and dropped.
+    NoName,
+}
+
 /// Something wrong with the YAML itself.
 #[derive(Debug)]
 pub(crate) struct Flaw {
@@ -65,7 +88,8 @@ pub(crate) struct Flaw {
 /// Reads one document. `None` is an empty file. Flaws that leave the rest readable are handed to
 /// `report`; one that does not ends the reading.
 pub(crate) fn read(text: &str, report: &mut dyn FnMut(Flaw)) -> Result<Option<Node>, Flaw> {
-    let mut tree = Tree { report, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0 };
+    let mut tree =
+        Tree { report, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, remembered: 0 };
     let mut parser = Parser::new_from_str(text);
     let mut documents = 0;
     while let Some(event) = parser.next_event() {
@@ -91,8 +115,9 @@ struct Open {
     node: Node,
     anchor: usize,
     /// A map's key that waits for its value.
-    key: Option<Key>,
-    names: HashSet<String>,
+    key: Option<Waiting>,
+    /// The lines of the keys so far.
+    names: HashMap<String, usize>,
     size: Size,
 }
 
@@ -109,6 +134,8 @@ struct Tree<'a> {
     root: Option<Node>,
     anchors: HashMap<usize, (Node, Size)>,
     nodes: usize,
+    /// Values kept for aliases: an anchor inside of an anchor keeps its values twice.
+    remembered: usize,
 }
 
 impl Tree<'_> {
@@ -117,7 +144,7 @@ impl Tree<'_> {
         match event {
             Event::Scalar(text, style, anchor, _) => {
                 let node = scalar(text.into_owned(), style, span);
-                self.remember(anchor, &node, leaf);
+                self.remember(anchor, &node, leaf)?;
                 self.add(node, leaf)
             }
             Event::SequenceStart(anchor, _) => self.open(Value::List(Vec::new()), anchor, span),
@@ -125,17 +152,27 @@ impl Tree<'_> {
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some((node, size)) => self.add(node, size),
-                None => Err(Flaw { place: place(span), message: "an alias cannot stand inside of itself".into() }),
+                None => {
+                    Err(Flaw { place: place(span), message: "an alias cannot stand inside of itself".into() })
+                }
             },
             _ => Ok(()),
         }
     }
 
-    fn remember(&mut self, anchor: usize, node: &Node, size: Size) {
+    fn remember(&mut self, anchor: usize, node: &Node, size: Size) -> Result<(), Flaw> {
         // 0 is no anchor.
         if anchor > 0 {
+            self.remembered += size.nodes;
+            if self.remembered > MAX_NODES {
+                return Err(Flaw {
+                    place: node.place,
+                    message: format!("anchors on more than {MAX_NODES} values"),
+                });
+            }
             self.anchors.insert(anchor, (node.clone(), size));
         }
+        Ok(())
     }
 
     fn open(&mut self, value: Value, anchor: usize, span: &Span) -> Result<(), Flaw> {
@@ -144,7 +181,7 @@ impl Tree<'_> {
             return Err(too_deep(place));
         }
         let size = Size { nodes: 1, height: 1 };
-        self.open.push(Open { node: Node { place, value }, anchor, key: None, names: HashSet::new(), size });
+        self.open.push(Open { node: Node { place, value }, anchor, key: None, names: HashMap::new(), size });
         Ok(())
     }
 
@@ -155,7 +192,7 @@ impl Tree<'_> {
         if span.start.line() == start.line && span.end.col() + 1 > start.column && !span.is_empty() {
             closed.node.place.length = span.end.col() + 1 - start.column;
         }
-        self.remember(closed.anchor, &closed.node, closed.size);
+        self.remember(closed.anchor, &closed.node, closed.size)?;
         // What is inside was counted when it was added; here only the collection itself is new.
         let inside = closed.size.nodes - 1;
         self.nodes -= inside.min(self.nodes);
@@ -163,7 +200,7 @@ impl Tree<'_> {
     }
 
     /// Puts a finished node where it belongs: into the open collection, or at the root.
-    fn add(&mut self, node: Node, size: Size) -> Result<(), Flaw> {
+    fn add(&mut self, mut node: Node, size: Size) -> Result<(), Flaw> {
         self.nodes += size.nodes;
         if self.nodes > MAX_NODES {
             let message = format!(
@@ -183,32 +220,40 @@ impl Tree<'_> {
         open.size.height = open.size.height.max(size.height + 1);
         match (&mut open.node.value, open.key.take()) {
             (Value::List(items), _) => items.push(node),
-            (Value::Map(_), None) => open.key = Some(self.key(node)),
-            (Value::Map(entries), Some(key)) => {
-                if open.names.insert(key.name.clone()) {
+            (Value::Map(_), None) => open.key = Some(key(node, self.report)),
+            (Value::Map(_), Some(Waiting::NoName)) => {}
+            (Value::Map(entries), Some(Waiting::Key(key))) => match open.names.entry(key.name.clone()) {
+                hash_map::Entry::Vacant(free) => {
+                    free.insert(key.place.line);
+                    if matches!(node.value, Value::Null) && node.place.length == 0 {
+                        node.place = key.place;
+                    }
                     entries.push((key, node));
-                } else {
-                    let first = entries.iter().find(|(known, _)| known.name == key.name);
-                    let line = first.map_or(key.place.line, |(known, _)| known.place.line);
-                    let message = format!("`{}` is given twice; the first is on line {line}", key.name);
+                }
+                hash_map::Entry::Occupied(first) => {
+                    let message = format!(
+                        "`{}` is given twice; the first is on line {}",
+                        shown(&key.name),
+                        first.get()
+                    );
                     (self.report)(Flaw { place: key.place, message });
                 }
-            }
+            },
             _ => {}
         }
         Ok(())
     }
+}
 
-    fn key(&mut self, node: Node) -> Key {
-        let place = node.place;
-        match node.value {
-            Value::Scalar(scalar) => Key { name: scalar.text, place },
-            // `~` and `null` before a colon; no field is called so, and a map's names are checked.
-            Value::Null => Key { name: "null".to_owned(), place },
-            _ => {
-                (self.report)(Flaw { place, message: "a key is a name, not a list or a map".to_owned() });
-                Key { name: String::new(), place }
-            }
+fn key(node: Node, report: &mut dyn FnMut(Flaw)) -> Waiting {
+    let place = node.place;
+    match node.value {
+        Value::Scalar(scalar) => Waiting::Key(Key { name: scalar.text, place }),
+        // `~` or nothing before a colon: as a name it is refused with the names that are valid there.
+        Value::Null => Waiting::Key(Key { name: "null".to_owned(), place }),
+        _ => {
+            report(Flaw { place, message: "a key is a name, not a list or a map".to_owned() });
+            Waiting::NoName
         }
     }
 }
@@ -234,8 +279,8 @@ fn syntax(error: &ScanError) -> Flaw {
 
 fn place(span: &Span) -> Place {
     let one_line = span.start.line() == span.end.line();
-    let length = if one_line { span.len() } else { 1 };
-    Place { line: span.start.line().max(1), column: span.start.col() + 1, length: length.max(1) }
+    let length = if one_line { span.end.index().saturating_sub(span.start.index()) } else { 1 };
+    Place { line: span.start.line().max(1), column: span.start.col() + 1, length }
 }
 
 #[cfg(test)]
@@ -259,7 +304,10 @@ mod tests {
                 Value::Map(entries) => {
                     out.push(format!("{at} {{"));
                     for (key, node) in entries {
-                        out.push(format!("{}:{}+{} {}:", key.place.line, key.place.column, key.place.length, key.name));
+                        out.push(format!(
+                            "{}:{}+{} {}:",
+                            key.place.line, key.place.column, key.place.length, key.name
+                        ));
                         walk(node, out);
                     }
                     out.push("}".into());
@@ -267,34 +315,82 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        let read = read(text, &mut |flaw| {
+        let tree = read(text, &mut |flaw| {
             let Place { line, column, length } = flaw.place;
-            println!("flaw {line}:{column}+{length} {}", flaw.message);
+            out.push(format!("flaw {line}:{column}+{length} {}", flaw.message));
         });
-        match read {
-            Ok(Some(node)) => walk(&node, &mut out),
-            Ok(None) => {}
-            Err(flaw) => {
-                let Place { line, column, length } = flaw.place;
-                out.push(format!("error {line}:{column}+{length} {}", flaw.message));
-            }
+        if let Some(node) = tree.expect("the table has only readable files") {
+            walk(&node, &mut out);
         }
         out.join(" ")
     }
 
     #[test]
-    fn probe() {
-        for text in ["", "a: b", "a:\n  b: \"cé\"\n  c: 'd''e' # x\n  'q' : |\n    text\n    more\n  z: {x: y, v: [1, 2]}\n",
-            "a: é\nb:\n- 1\n-   two\n- {é: ü, k: v}\n-\n- ~\n", "a: [1,\n 2]\nb: x y  \nc: multi\n  line\n", "a: &x {b: 1}\nc: *x\n", "a: &x [*x]\n",
-            "a: \"b", "a: [b", "a: b: c", "\ta: b", "a: 1\na: 2", "---\na: 1\n---\nb: 2", "{a: b}: c", "a: !!int 3\n", "&a : b", "? a\n: b", "%YAML 1.2\n---\na: b", "\u{feff}a: b", "a:\r\n  b: c\r\n", "- a\n-\n b", "@a", "a: *nope", "x: >-\n  f\n  g\n", "a:\n b: 1\n  c: 2\n", "a: [b, c", "k: {a: b, a: c}", "list:\n    - cidr: x\n      reason: y\n"] {
-            println!("{text:?}\n   {}", outline(text));
+    fn every_value_has_its_place() {
+        let table: &[(&str, &str, &str)] = &[
+            ("empty", "", ""),
+            ("comment", "# nothing\n", ""),
+            ("scalars", "a: b\nc: 'd''e'\n", r#"1:1+0 { 1:1+1 a: 1:4+1 "b" 2:1+1 c: 2:4+6 "d'e" }"#),
+            (
+                "wide characters",
+                "a: {é: ü, k: v}",
+                r#"1:1+0 { 1:1+1 a: 1:4+12 { 1:5+1 é: 1:8+1 "ü" 1:11+1 k: 1:14+1 "v" } }"#,
+            ),
+            ("byte order mark", "\u{feff}a: b", r#"1:1+0 { 1:1+1 a: 1:4+1 "b" }"#),
+            ("CRLF", "a:\r\n  b: c\r\n", r#"1:1+0 { 1:1+1 a: 2:3+0 { 2:3+1 b: 2:6+1 "c" } }"#),
+            ("no value", "a:\nb: ~\n", "1:1+0 { 1:1+1 a: 1:1+1 null 2:1+1 b: 2:4+1 null }"),
+            ("quoted null", "a: \"\"\nb: 'null'\n", r#"1:1+0 { 1:1+1 a: 1:4+2 "" 2:1+1 b: 2:4+6 "null" }"#),
+            ("block scalar", "a: |\n  b\n  c\n", r#"1:1+0 { 1:1+1 a: 2:3+1 "b\nc\n" }"#),
+            ("list", "- a\n-   b\n", r#"1:1+0 [ 1:3+1 "a" 2:5+1 "b" ]"#),
+            ("flow over lines", "a: [1,\n 2]\n", r#"1:1+0 { 1:1+1 a: 1:4+1 [ 1:5+1 "1" 2:2+1 "2" ] }"#),
+            ("tag", "a: !!int 3\n", r#"1:1+0 { 1:1+1 a: 1:4+7 "3" }"#),
+            (
+                "alias",
+                "a: &x {b: 1}\nc: *x\n",
+                r#"1:1+0 { 1:1+1 a: 1:4+9 { 1:8+1 b: 1:11+1 "1" } 2:1+1 c: 1:4+9 { 1:8+1 b: 1:11+1 "1" } }"#,
+            ),
+            (
+                "key of a list",
+                "[a]: b\nc: d",
+                r#"flaw 1:1+3 a key is a name, not a list or a map 1:1+0 { 2:1+1 c: 2:4+1 "d" }"#,
+            ),
+            (
+                "twice",
+                "a: b\na: c",
+                r#"flaw 2:1+1 `a` is given twice; the first is on line 1 1:1+0 { 1:1+1 a: 1:4+1 "b" }"#,
+            ),
+        ];
+        for (name, text, expected) in table {
+            assert_eq!(outline(text), *expected, "{name}");
         }
-        let deep = "[".repeat(1000);
-        println!("{}", outline(&deep));
-        let deep: String = (0..1000).map(|i| format!("{}a:\n", " ".repeat(i))).collect();
-        println!("{}", outline(&deep));
+    }
+
+    #[test]
+    fn hostile_files_are_refused_while_they_are_read() {
+        let nested_lists = "[".repeat(100_000);
+        let nested_maps: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
         let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for i in 1..10 { laughs += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i-1); 10].join(",")); }
-        println!("{}", &outline(&laughs)[..100]);
+        let mut chain = "a0: &a0 x\n".to_owned();
+        let mut anchors = "- x\n".repeat(100_000);
+        for level in 1..=40 {
+            let below = vec![format!("*a{}", level - 1); 10].join(", ");
+            laughs += &format!("a{level}: &a{level} [{below}]\n");
+            chain += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+        }
+        for level in 0..8 {
+            anchors = format!("&a{level}\n- {}\n", anchors.trim_end().replace('\n', "\n  "));
+        }
+        let table = [
+            ("lists", nested_lists, "not YAML: recursion limit exceeded"),
+            ("maps", nested_maps, "nested deeper than 32 levels"),
+            ("aliases that multiply", laughs, "more than 500000 values"),
+            ("aliases that nest", chain, "nested deeper than 32 levels"),
+            ("anchors that nest", anchors, "anchors on more than 500000 values"),
+            ("a long list", "- x\n".repeat(500_001), "more than 500000 values"),
+        ];
+        for (name, text, expected) in table {
+            let flaw = read(&text, &mut |_| {}).expect_err(name);
+            assert!(flaw.message.starts_with(expected), "{name}: {}", flaw.message);
+        }
     }
 }

@@ -148,7 +148,8 @@ impl Diagnostic {
     fn excerpt(&self) -> (String, usize, usize) {
         let chars: Vec<char> = self.source_line.chars().collect();
         let column = (self.column - 1).min(chars.len());
-        let first = if chars.len() > MAX_SOURCE_CHARS { column.saturating_sub(MAX_SOURCE_CHARS / 2) } else { 0 };
+        let first =
+            if chars.len() > MAX_SOURCE_CHARS { column.saturating_sub(MAX_SOURCE_CHARS / 2) } else { 0 };
         let last = chars.len().min(first + MAX_SOURCE_CHARS);
         let mut line: String = if first > 0 { "…".into() } else { String::new() };
         // A tab is shown as one space: the caret below then stands where it should on every terminal.
@@ -194,7 +195,12 @@ impl Findings {
     /// The report; the main file's mistakes come first, by line, then those of the files it names.
     pub(crate) fn into_report(mut self, main_file: &str) -> Report {
         self.diagnostics.sort_by(|a, b| {
-            (a.file != main_file, &a.file, a.line, a.column).cmp(&(b.file != main_file, &b.file, b.line, b.column))
+            (a.file != main_file, &a.file, a.line, a.column).cmp(&(
+                b.file != main_file,
+                &b.file,
+                b.line,
+                b.column,
+            ))
         });
         Report { diagnostics: self.diagnostics, total: self.total }
     }
@@ -215,8 +221,7 @@ struct Paint {
 
 impl Paint {
     const PLAIN: Self = Self { bold: "", error: "", help: "", reset: "" };
-    const COLORED: Self =
-        Self { bold: "\x1b[1m", error: "\x1b[1;31m", help: "\x1b[1;36m", reset: "\x1b[0m" };
+    const COLORED: Self = Self { bold: "\x1b[1m", error: "\x1b[1;31m", help: "\x1b[1;36m", reset: "\x1b[0m" };
 }
 
 /// A text that a terminal shows and does not obey.
