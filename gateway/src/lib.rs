@@ -1,3 +1,10 @@
 //! The agent: everything that runs beside the kernel programs. The binary is a thin door to [`cli`].
 
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod control;
 pub mod model;
+pub mod observe;
+#[path = "stub_proxy.rs"]
+pub mod proxy;

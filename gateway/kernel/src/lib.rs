@@ -9,6 +9,7 @@ mod entry;
 mod error;
 mod events;
 mod explain;
+pub mod feed;
 mod interfaces;
 mod object;
 mod pin;

@@ -78,7 +78,7 @@ pub struct Upstream {
 }
 
 /// One server of an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
     /// An IP address (without brackets) or a DNS name, resolved at connect time.
     pub host: String,

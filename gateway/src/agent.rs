@@ -1,0 +1,447 @@
+//! The composition root: starts everything in order, wires it together, and drains it at the end.
+//!
+//! Order: configuration, kernel protection, listeners, admin. Whoever is protected is protected before
+//! anything listens, and the admin server comes last because it answers for all the others.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use gateway_kernel::{Enforcement, Error, Plan, Protection, Rules, State};
+use thiserror::Error as ThisError;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::config;
+use crate::control::events::{Watchers, pump};
+use crate::control::{
+    AdminSocket, ConfigStatus, Live, Phase, ProxyStatus, ReloadOrder, Reloaded, SocketError, serve_tcp,
+    serve_unix,
+};
+use crate::model::{self, Model};
+use crate::observe::metrics::Recorder;
+use crate::proxy::{Proxy, ProxyError};
+
+/// How often expired entries are taken out of the maps. The programs ignore them at once, anyway.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Reloads that wait for the one under way.
+const RELOAD_QUEUE: usize = 4;
+/// Threads for what reads and writes maps beside the event loop.
+const MAX_BLOCKING_THREADS: usize = 4;
+/// What a map operation that is under way at the end may still take.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
+/// What the command line says of an agent.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where maps and links are pinned.
+    pub pin_dir: PathBuf,
+    /// The admin socket, instead of the configuration's.
+    pub socket: Option<PathBuf>,
+}
+
+/// Why an agent could not start. Nothing of it is left behind then.
+#[derive(Debug, ThisError)]
+pub enum StartError {
+    /// The configuration has mistakes.
+    #[error("the configuration has mistakes")]
+    Config(config::Report),
+    /// The kernel or the lists.
+    #[error(transparent)]
+    Kernel(#[from] Error),
+    /// The listeners.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The admin socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The admin listener.
+    #[error(
+        "cannot listen on {address} for admin.address: {error}; stop whoever holds it, or choose another address"
+    )]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+    /// The event loop.
+    #[error("cannot {what}: {error}")]
+    System {
+        /// What was tried, as an infinitive.
+        what: &'static str,
+        /// The system's answer.
+        error: std::io::Error,
+    },
+}
+
+/// Runs an agent until it is told to end.
+///
+/// # Errors
+/// See [`StartError`]; once it is ready, it ends well.
+pub fn run(options: Options) -> Result<(), StartError> {
+    let started = (Instant::now(), SystemTime::now());
+    let model = load(&options.config).map_err(StartError::Config)?;
+    let recorder = Recorder::default();
+    recorder.install();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build()
+        .map_err(system("start the event loop"))?;
+    let outcome = runtime.block_on(async {
+        // Before anything else, for a signal that nobody handles would kill a half-started agent.
+        let mut signals = Signals::new().map_err(system("handle signals"))?;
+        let agent = Agent::start(options, model, recorder, started)?;
+        agent.serve(&mut signals).await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(LAST_BREATH);
+    outcome
+}
+
+fn load(path: &Path) -> Result<Model, config::Report> {
+    config::load(path, &environment)
+}
+
+/// The variables that a configuration may refer to.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> StartError {
+    move |error| StartError::System { what, error }
+}
+
+/// What comes after the kernel.
+struct Assembled {
+    live: Arc<Live>,
+    proxy: Arc<Proxy>,
+    socket: AdminSocket,
+    orders: mpsc::Receiver<ReloadOrder>,
+}
+
+/// A running agent.
+struct Agent {
+    options: Options,
+    live: Arc<Live>,
+    proxy: Arc<Proxy>,
+    protection: Arc<Mutex<Protection>>,
+    /// The plan in force, to go back to when a reload fails half-way.
+    plan: Plan,
+    admin: model::Admin,
+    drain_timeout: Duration,
+    orders: mpsc::Receiver<ReloadOrder>,
+    // Removes the socket's file when the agent goes.
+    _socket: AdminSocket,
+}
+
+impl Agent {
+    /// Starts everything in order, inside the runtime.
+    fn start(
+        options: Options,
+        model: Model,
+        recorder: Recorder,
+        started: (Instant, SystemTime),
+    ) -> Result<Self, StartError> {
+        let fresh = matches!(Rules::open(&options.pin_dir), Err(Error::NotPinned(_)));
+        let mut protection = Protection::start(&model.kernel, &options.pin_dir)?;
+        match Self::assemble(&options, &model, &mut protection, recorder, started) {
+            Ok(Assembled { live, proxy, socket, orders }) => {
+                announce(&model, &live.kernel_state(), socket.path());
+                live.phase.set(Phase::Ready);
+                Ok(Self {
+                    options,
+                    live,
+                    proxy,
+                    protection: Arc::new(Mutex::new(protection)),
+                    drain_timeout: model.proxy.drain_timeout,
+                    plan: model.kernel,
+                    admin: model.admin,
+                    orders,
+                    _socket: socket,
+                })
+            }
+            Err(error) => {
+                drop(protection);
+                // What an agent before this one pinned stays in force; what this one pinned goes with it.
+                if fresh && let Err(left) = gateway_kernel::detach(&options.pin_dir) {
+                    tracing::debug!("nothing to take back from the kernel: {left}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Everything after the kernel: listeners, admin, and the tasks between them.
+    fn assemble(
+        options: &Options,
+        model: &Model,
+        protection: &mut Protection,
+        recorder: Recorder,
+        started: (Instant, SystemTime),
+    ) -> Result<Assembled, StartError> {
+        let rules = protection.rules().clone();
+        let judge = rules.clone();
+        let proxy =
+            Arc::new(Proxy::start(&model.proxy, Arc::new(move |peer, local| judge.admits(peer, local)))?);
+        let tcp = model.admin.address.map(listen).transpose()?;
+        let socket_path = options.socket.clone().unwrap_or_else(|| model.admin.socket.clone());
+        let (socket, unix) = AdminSocket::bind(&socket_path)?;
+        let unix = UnixListener::from_std(unix).map_err(system("poll the admin socket"))?;
+        let (reload, orders) = mpsc::channel(RELOAD_QUEUE);
+        let events = protection.take_events();
+        let live = Arc::new(Live {
+            pin_dir: options.pin_dir.clone(),
+            admin: model.admin.address,
+            socket: socket_path,
+            rules: rules.clone(),
+            recorder,
+            watchers: Watchers::default(),
+            sampled: events.is_some(),
+            proxy: ProxyStatus(Box::new({
+                let proxy = Arc::clone(&proxy);
+                move || proxy.status()
+            })),
+            reload,
+            phase: Default::default(),
+            started,
+            kernel: Mutex::new(protection.state()),
+            config: Mutex::new(ConfigStatus {
+                path: options.config.clone(),
+                hash: model.config_hash.clone(),
+                reload_failures: 0,
+                last_reload: None,
+            }),
+        });
+        if let Some(tcp) = tcp {
+            tokio::spawn(serve_tcp(tcp, Arc::clone(&live)));
+        }
+        tokio::spawn(serve_unix(unix, Arc::clone(&live)));
+        if let Some(events) = events {
+            tokio::spawn(pump(events, live.watchers.clone(), rules));
+        }
+        Ok(Assembled { live, proxy, socket, orders })
+    }
+
+    /// Serves until a signal ends it, then drains.
+    async fn serve(mut self, signals: &mut Signals) {
+        let mut sweeps = tokio::time::interval(SWEEP_EVERY);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sweep = Sweep::new(&self);
+        loop {
+            tokio::select! {
+                _ = sweeps.tick() => sweep.run().await,
+                _ = signals.hangup.recv() => {
+                    // The outcome is in the log; nobody waits for it.
+                    let _ = self.reload().await;
+                }
+                Some(order) = self.orders.recv() => {
+                    let outcome = self.reload().await;
+                    // Whoever asked may have gone away since.
+                    let _ = order.send(outcome);
+                }
+                () = signals.end.recv() => break,
+            }
+        }
+        self.drain(&mut signals.end).await;
+    }
+
+    /// Loads the configuration again. All of it comes into force, or nothing does.
+    async fn reload(&mut self) -> Result<Reloaded, String> {
+        let outcome = self.try_reload().await;
+        self.live.note_reload(&outcome);
+        match &outcome {
+            Ok(reloaded) => {
+                tracing::info!(hash = reloaded.hash, "the configuration was reloaded");
+                for what in &reloaded.needs_restart {
+                    tracing::warn!("{what} changed, which takes a restart");
+                }
+            }
+            Err(why) => {
+                tracing::error!(
+                    "the reload was refused, and the configuration before it stays in force: {why}"
+                );
+            }
+        }
+        outcome
+    }
+
+    async fn try_reload(&mut self) -> Result<Reloaded, String> {
+        let path = self.options.config.clone();
+        let model = beside(move || load(&path)).await?.map_err(|report| report.render(false))?;
+        self.apply(model.kernel.clone()).await?;
+        let proxy = Arc::clone(&self.proxy);
+        let wanted = model.proxy.clone();
+        let served = beside(move || proxy.reload(&wanted).map_err(|error| error.to_string())).await;
+        let reloaded = match served.and_then(|served| served) {
+            Ok(reloaded) => reloaded,
+            Err(why) => return Err(self.restore(why).await),
+        };
+        let mut needs_restart = self.needs_restart(&model.admin);
+        if reloaded.workers_need_restart {
+            needs_restart.push("the number of workers".to_owned());
+        }
+        self.plan = model.kernel;
+        self.drain_timeout = model.proxy.drain_timeout;
+        Ok(Reloaded { hash: model.config_hash, needs_restart })
+    }
+
+    /// Goes back to the plan in force after the proxy refused its half; gives the whole story.
+    async fn restore(&self, why: String) -> String {
+        match self.apply(self.plan.clone()).await {
+            Ok(()) => why,
+            Err(second) => format!("{why}; and the lists before it could not be restored: {second}"),
+        }
+    }
+
+    /// Makes the kernel follow a plan.
+    async fn apply(&self, plan: Plan) -> Result<(), String> {
+        let protection = Arc::clone(&self.protection);
+        let state = beside(move || {
+            let mut protection = protection.lock().unwrap_or_else(PoisonError::into_inner);
+            protection.apply(&plan).map(|()| protection.state())
+        });
+        let state = state.await?.map_err(|error| error.to_string())?;
+        self.live.note_kernel(state);
+        Ok(())
+    }
+
+    fn needs_restart(&self, wanted: &model::Admin) -> Vec<String> {
+        let mut names = Vec::new();
+        if wanted.address != self.admin.address {
+            names.push("admin.address".to_owned());
+        }
+        if wanted.socket != self.admin.socket && self.options.socket.is_none() {
+            names.push("admin.socket".to_owned());
+        }
+        names
+    }
+
+    /// Lets what is in flight end, until the deadline or a second signal.
+    async fn drain(self, signals: &mut EndSignals) {
+        self.live.phase.set(Phase::Draining);
+        tracing::info!("draining for at most {:?}; a second signal ends it at once", self.drain_timeout);
+        tokio::select! {
+            drained = self.proxy.drain(self.drain_timeout) => match drained.cut {
+                0 => tracing::info!("drained"),
+                cut => tracing::warn!("the deadline cut {cut} connections"),
+            },
+            () = signals.recv() => tracing::warn!("a second signal ended the drain"),
+        }
+        self.live.watchers.close();
+    }
+}
+
+/// The work of every second: expired entries go, and the attachments' state is looked at.
+struct Sweep {
+    live: Arc<Live>,
+    protection: Arc<Mutex<Protection>>,
+    failing: bool,
+}
+
+impl Sweep {
+    fn new(agent: &Agent) -> Self {
+        Self { live: Arc::clone(&agent.live), protection: Arc::clone(&agent.protection), failing: false }
+    }
+
+    async fn run(&mut self) {
+        let (rules, protection) = (self.live.rules.clone(), Arc::clone(&self.protection));
+        let swept = beside(move || {
+            let state = protection.lock().unwrap_or_else(PoisonError::into_inner).state();
+            (rules.expire(), state)
+        });
+        let failure = match swept.await {
+            Ok((expired, state)) => {
+                self.live.note_kernel(state);
+                expired.err().map(|error| error.to_string())
+            }
+            Err(why) => Some(why),
+        };
+        // Once, not once a second.
+        if let (false, Some(why)) = (self.failing, &failure) {
+            tracing::warn!("expired entries stay in the maps, where they are ignored: {why}");
+        }
+        self.failing = failure.is_some();
+    }
+}
+
+/// Runs what may take long beside the event loop.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("the work broke off: {error}"))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    });
+    listener.map_err(|error| StartError::Admin { address, error })
+}
+
+/// The signals an agent obeys.
+struct Signals {
+    hangup: Signal,
+    end: EndSignals,
+}
+
+/// Those that end it.
+struct EndSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        let end = EndSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        Ok(Self { hangup: signal(SignalKind::hangup())?, end })
+    }
+}
+
+impl EndSignals {
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Says in one line what is protected and where it listens; in a second one, loudly, if the kernel is not used.
+fn announce(model: &Model, state: &State, socket: &Path) {
+    if let Enforcement::Userspace { why } = &state.enforcement {
+        tracing::warn!("the rules are enforced at accept and not in the kernel: {why}");
+    }
+    // On stdout, so that it comes whatever the log level is; if nobody reads it, that is no failure.
+    let line = ready_line(model, state, socket);
+    let _ = std::io::Write::write_all(&mut std::io::stdout(), line.as_bytes());
+}
+
+fn ready_line(model: &Model, state: &State, socket: &Path) -> String {
+    let protects = match &state.enforcement {
+        Enforcement::Userspace { .. } => "rules at accept".to_owned(),
+        Enforcement::Kernel => {
+            let one = |interface: &gateway_kernel::InterfaceState| {
+                format!("{} ({})", interface.name, interface.mode)
+            };
+            format!("protects {}", join(state.interfaces.iter().map(one), "no interface"))
+        }
+    };
+    let listener = |listener: &model::Listener| format!("{} {}", listener.name, listener.address);
+    let listens = join(model.proxy.listeners.iter().map(listener), "nothing");
+    let admin = model.admin.address.map(|address| format!("{address}, ")).unwrap_or_default();
+    format!("gateway is ready: {protects}; listens on {listens}; admin on {admin}{}\n", socket.display())
+}
+
+fn join(words: impl Iterator<Item = String>, none: &str) -> String {
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { none.to_owned() } else { words.join(", ") }
+}

@@ -1,0 +1,412 @@
+//! `gateway deny` and `gateway allow`: the operator's entries, changed while everything runs.
+//!
+//! What people call the deny list is two: bans with a time to live, and entries that stay. `deny add`
+//! picks by `--ttl`, and the other verbs speak of both.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use gateway_kernel::feed;
+use gateway_kernel::{Added, Entry, ListKind, Owner};
+use ipnet::IpNet;
+
+use super::Global;
+use super::backend::Backend;
+use super::failure::{Failure, Outcome};
+use super::import;
+use super::output::{Column, Out, clean, entries, spell};
+use crate::control::WireEntry;
+use crate::observe::list_name;
+
+/// A list longer than this shows its progress.
+const PROGRESS_FROM: usize = 10_000;
+/// Lines about single prefixes on stderr, before the rest is only counted.
+pub(super) const MAX_REMARKS: usize = 20;
+
+/// What to do with a list.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Add addresses or prefixes
+    Add {
+        /// Addresses or prefixes: 192.0.2.1, 192.0.2.0/24, 2001:db8::/32
+        #[arg(required = true, value_name = "CIDR")]
+        prefixes: Vec<String>,
+        #[command(flatten)]
+        attributes: Attributes,
+    },
+    /// Take prefixes out, exactly as they stand in the list
+    Del {
+        /// Addresses or prefixes
+        #[arg(required = true, value_name = "CIDR")]
+        prefixes: Vec<String>,
+    },
+    /// Show the entries
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add all entries of a file: all of them or, if one line is bad, none
+    Import(import::Arguments),
+    /// Print the entries in the form that `import` reads
+    Export,
+    /// Take all entries out; those of the configuration stay
+    Flush,
+}
+
+/// What is said of entries, whether typed or imported.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Attributes {
+    /// How long they hold: 30s, 10m, 1h30m
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    pub(super) ttl: Option<Duration>,
+    /// The label their hits are counted under
+    #[arg(long, value_name = "TEXT", value_parser = label)]
+    pub(super) reason: Option<String>,
+    /// Count what they would decide, without deciding it
+    #[arg(long)]
+    pub(super) shadow: bool,
+}
+
+/// The two commands that share these verbs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Deny,
+    Allow,
+}
+
+impl Side {
+    /// The lists it speaks of, in the order in which packets meet them.
+    pub(super) fn lists(self) -> &'static [ListKind] {
+        match self {
+            Self::Deny => &[ListKind::Ban, ListKind::Deny],
+            Self::Allow => &[ListKind::Allow],
+        }
+    }
+
+    /// The list for an entry.
+    fn list_for(self, entry: &WireEntry) -> ListKind {
+        match (self, entry.ttl_ms) {
+            (Self::Allow, _) => ListKind::Allow,
+            (Self::Deny, Some(_)) => ListKind::Ban,
+            (Self::Deny, None) => ListKind::Deny,
+        }
+    }
+}
+
+pub(super) fn run(side: Side, arguments: Arguments, global: &Global, out: &mut Out) -> Outcome {
+    match arguments.verb {
+        Verb::Add { prefixes, attributes } => {
+            let wanted = typed(&prefixes, &attributes)?;
+            write(side, wanted, &Backend::open(global)?, out)
+        }
+        Verb::Del { prefixes } => remove(side, &read_prefixes(&prefixes)?, &Backend::open(global)?, out),
+        Verb::List { json } => list(side, json, &Backend::open(global)?, out),
+        Verb::Import(arguments) => {
+            // The file is read before the rules are opened: its mistakes are told to whoever asks.
+            let wanted = import::read(&arguments)?;
+            write(side, wanted, &Backend::open(global)?, out)
+        }
+        Verb::Export => export(side, &Backend::open(global)?, out),
+        Verb::Flush => flush(side, &Backend::open(global)?, out),
+    }
+}
+
+/// The entries of `add`.
+fn typed(prefixes: &[String], attributes: &Attributes) -> Outcome<Vec<WireEntry>> {
+    let rule = attributes.reason.clone().unwrap_or_else(|| "cli".to_owned());
+    let entry = |prefix| WireEntry {
+        prefix,
+        rule: rule.clone(),
+        ttl_ms: attributes.ttl.map(millis),
+        shadow: attributes.shadow,
+    };
+    Ok(read_prefixes(prefixes)?.into_iter().map(entry).collect())
+}
+
+/// Reads all prefixes of a command line, or says of each bad one what is wrong with it.
+fn read_prefixes(texts: &[String]) -> Outcome<Vec<IpNet>> {
+    let (mut prefixes, mut mistakes) = (Vec::new(), Vec::new());
+    for text in texts {
+        match feed::parse_prefix(text) {
+            Ok(prefix) => prefixes.push(prefix),
+            Err(why) => mistakes.push(why),
+        }
+    }
+    if mistakes.is_empty() { Ok(prefixes) } else { Err(Failure::Wrong(mistakes.join("\n"))) }
+}
+
+/// Adds entries to the lists they belong to: all or none, whatever the list.
+fn write(side: Side, wanted: Vec<WireEntry>, backend: &Backend, out: &mut Out) -> Outcome {
+    let (wanted, repeated) = last_of_each(wanted);
+    say_repeated(&repeated);
+    let total = wanted.len();
+    let mut shares: Vec<(ListKind, Vec<WireEntry>)> =
+        side.lists().iter().map(|list| (*list, Vec::new())).collect();
+    for entry in wanted {
+        let list = side.list_for(&entry);
+        if let Some((_, share)) = shares.iter_mut().find(|(kind, _)| *kind == list) {
+            share.push(entry);
+        }
+    }
+    shares.retain(|(_, share)| !share.is_empty());
+    if shares.is_empty() {
+        return Ok(out.line("there was nothing to add")?);
+    }
+    let mut progress = Progress::of(total);
+    let outcome = write_shares(shares, backend, &mut progress);
+    progress.end();
+    for (list, added) in outcome? {
+        out.line(format!("{}: {} added, {} updated", list_name(list), added.added, added.updated))?;
+    }
+    Ok(())
+}
+
+/// Writes each list's share. When a later list refuses, the earlier ones get back what they had.
+fn write_shares(
+    shares: Vec<(ListKind, Vec<WireEntry>)>,
+    backend: &Backend,
+    progress: &mut Progress,
+) -> Outcome<Vec<(ListKind, Added)>> {
+    let last = shares.len() - 1;
+    let mut written: Vec<(ListKind, Added)> = Vec::new();
+    let mut undo: Vec<Undo> = Vec::new();
+    for (index, (list, share)) in shares.into_iter().enumerate() {
+        let (count, before) =
+            (share.len(), written.iter().map(|(_, added)| added.added + added.updated).sum::<usize>());
+        if index < last {
+            undo.push(Undo::note(list, &share, backend)?);
+        }
+        match backend.add(list, share, &mut |done| progress.at(before + done.min(count))) {
+            Ok(added) => written.push((list, added)),
+            Err(failure) => {
+                // The share that failed wrote nothing, so only those before it are taken back.
+                undo.truncate(written.len());
+                undo.into_iter().try_for_each(|undo| undo.apply(backend))?;
+                return Err(failure);
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// What a list had for the prefixes that are about to be written.
+struct Undo {
+    list: ListKind,
+    prefixes: Vec<IpNet>,
+    before: Vec<WireEntry>,
+}
+
+impl Undo {
+    fn note(list: ListKind, share: &[WireEntry], backend: &Backend) -> Outcome<Self> {
+        let prefixes: Vec<IpNet> = share.iter().map(|entry| entry.prefix).collect();
+        let touched: std::collections::HashSet<IpNet> = prefixes.iter().copied().collect();
+        let before = backend
+            .entries(list)?
+            .into_iter()
+            .filter(|entry| entry.owners.contains(&Owner::Operator) && touched.contains(&entry.prefix))
+            .map(|entry| WireEntry {
+                prefix: entry.prefix,
+                rule: entry.rule,
+                ttl_ms: entry.ttl_seconds.map(|seconds| seconds.saturating_mul(1000)),
+                shadow: entry.shadow,
+            })
+            .collect();
+        Ok(Self { list, prefixes, before })
+    }
+
+    fn apply(self, backend: &Backend) -> Outcome {
+        backend.remove(self.list, self.prefixes)?;
+        if !self.before.is_empty() {
+            backend.add(self.list, self.before, &mut |_| {})?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(side: Side, prefixes: &[IpNet], backend: &Backend, out: &mut Out) -> Outcome {
+    let mut missing: HashMap<IpNet, usize> = HashMap::new();
+    let mut kept = Vec::new();
+    for list in side.lists() {
+        let removed = backend.remove(*list, prefixes.to_vec())?;
+        out.line(format!("{}: {} removed", list_name(*list), removed.removed))?;
+        removed.missing.into_iter().for_each(|prefix| *missing.entry(prefix).or_default() += 1);
+        kept.extend(removed.kept_by_config);
+    }
+    // A prefix that one of the lists had was there.
+    let absent: Vec<&IpNet> =
+        prefixes.iter().filter(|prefix| missing.get(prefix) == Some(&side.lists().len())).collect();
+    remarks(absent.iter().map(|prefix| format!("{prefix} is not in the list")));
+    remarks(kept.iter().map(|prefix| {
+        format!("{prefix} stays: the configuration names it; take it out there and `gateway reload`")
+    }));
+    if absent.is_empty() && kept.is_empty() { Ok(()) } else { Err(Failure::No) }
+}
+
+fn list(side: Side, json: bool, backend: &Backend, out: &mut Out) -> Outcome {
+    let found = read(side, backend)?;
+    if json {
+        return Ok(print_json(&found, out)?);
+    }
+    let columns = [
+        Column::words("PREFIX"),
+        Column::words("LIST"),
+        Column::words("RULE"),
+        Column::words("LEFT"),
+        Column::words("MODE"),
+        Column::words("OWNERS"),
+    ];
+    let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, out.terminal)).collect();
+    if rows.is_empty() && out.terminal {
+        return Ok(out.line("there are no entries")?);
+    }
+    Ok(out.table(&columns, &rows)?)
+}
+
+fn row(entry: &Entry, terminal: bool) -> Vec<String> {
+    let left = match entry.ttl_seconds {
+        None => "-".to_owned(),
+        Some(seconds) if terminal => spell(Duration::from_secs(seconds)),
+        Some(seconds) => seconds.to_string(),
+    };
+    let owners: Vec<&str> = entry
+        .owners
+        .iter()
+        .map(|owner| match owner {
+            Owner::Config => "config",
+            Owner::Operator => "operator",
+        })
+        .collect();
+    let mode = if entry.shadow { "shadow" } else { "enforced" };
+    vec![
+        entry.prefix.to_string(),
+        list_name(entry.list).to_owned(),
+        clean(&entry.rule),
+        left,
+        mode.to_owned(),
+        owners.join(","),
+    ]
+}
+
+/// One array, but an entry a line: both `jq` and `grep` can read it.
+fn print_json(found: &[Entry], out: &mut Out) -> std::io::Result<()> {
+    out.text("[")?;
+    for (index, entry) in found.iter().enumerate() {
+        out.text(if index == 0 { "\n" } else { ",\n" })?;
+        out.text(&serde_json::to_string(entry)?)?;
+    }
+    out.line(if found.is_empty() { "]" } else { "\n]" })
+}
+
+fn export(side: Side, backend: &Backend, out: &mut Out) -> Outcome {
+    let mut line = String::new();
+    for entry in read(side, backend)? {
+        line.clear();
+        let ttl = entry.ttl_seconds.map(Duration::from_secs);
+        feed::write_line(&mut line, entry.prefix, Some(&entry.rule), ttl, entry.shadow);
+        out.text(&line)?;
+    }
+    Ok(())
+}
+
+fn flush(side: Side, backend: &Backend, out: &mut Out) -> Outcome {
+    for list in side.lists() {
+        let count = backend.flush(*list)?;
+        out.line(format!("{}: {} removed", list_name(*list), entries(count)))?;
+    }
+    Ok(())
+}
+
+fn read(side: Side, backend: &Backend) -> Outcome<Vec<Entry>> {
+    let mut found = Vec::new();
+    for list in side.lists() {
+        found.extend(backend.entries(*list)?);
+    }
+    Ok(found)
+}
+
+/// Keeps the last entry for each prefix, in the order of those that are kept.
+fn last_of_each(wanted: Vec<WireEntry>) -> (Vec<WireEntry>, Vec<IpNet>) {
+    let mut last: HashMap<IpNet, usize> = HashMap::with_capacity(wanted.len());
+    let mut repeated = Vec::new();
+    for (index, entry) in wanted.iter().enumerate() {
+        if last.insert(entry.prefix, index).is_some() {
+            repeated.push(entry.prefix);
+        }
+    }
+    let kept = wanted
+        .into_iter()
+        .enumerate()
+        .filter(|(index, entry)| last.get(&entry.prefix) == Some(index))
+        .map(|(_, entry)| entry)
+        .collect();
+    (kept, repeated)
+}
+
+fn say_repeated(repeated: &[IpNet]) {
+    remarks(repeated.iter().map(|prefix| format!("{prefix} is given more than once; the last one counts")));
+}
+
+/// Remarks on stderr, as many as somebody reads.
+pub(super) fn remarks(texts: impl ExactSizeIterator<Item = String>) {
+    let total = texts.len();
+    texts.take(MAX_REMARKS).for_each(|text| eprintln!("{text}"));
+    if total > MAX_REMARKS {
+        eprintln!("… and {} more like it", total - MAX_REMARKS);
+    }
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    match feed::parse_duration(text)? {
+        Duration::ZERO => Err("a time to live of 0 would be over before it began".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+fn label(text: &str) -> Result<String, String> {
+    feed::check_label(text).map(|()| text.to_owned())
+}
+
+/// A line on stderr that counts up, where somebody sees it and the list is long.
+struct Progress {
+    total: usize,
+    shown: Option<usize>,
+    on: bool,
+}
+
+impl Progress {
+    fn of(total: usize) -> Self {
+        Self { total, shown: None, on: total >= PROGRESS_FROM && std::io::stderr().is_terminal() }
+    }
+
+    fn at(&mut self, done: usize) {
+        let percent = done.saturating_mul(100) / self.total.max(1);
+        if self.on && self.shown != Some(percent) {
+            self.shown = Some(percent);
+            eprint!("\r{done} of {} entries, {percent} %", self.total);
+            let _ = std::io::stderr().flush();
+        }
+    }
+
+    fn end(self) {
+        if self.shown.is_some() {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lists_tests.rs"]
+mod tests;

@@ -1,0 +1,141 @@
+//! `gateway watch`: sampled verdicts as they happen.
+
+use clap::Args;
+use gateway_kernel::Event;
+
+use super::Global;
+use super::failure::{Failure, Outcome};
+use super::output::{Out, Paint, clean};
+use crate::control::events::Line;
+use crate::control::{Client, ClientError};
+
+/// How to show them.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outcome {
+    let streamed = Client::new(&global.socket()).events(|line| {
+        let text = String::from_utf8_lossy(line);
+        if arguments.json {
+            out.text(&text)?;
+        } else if let Ok(line) = serde_json::from_str::<Line>(&text) {
+            let line = describe(&line, out);
+            out.line(line)?;
+        }
+        // A verdict is news: it must not wait in the buffer for the next one.
+        out.flush()
+    });
+    match streamed {
+        Ok(written) => {
+            written?;
+            Err(Failure::System("the agent has ended".to_owned()))
+        }
+        // Nothing about the command was wrong; it asks for what this agent or moment cannot give.
+        Err(ClientError::Refused(problem)) => Err(Failure::System(problem.detail)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn describe(line: &Line, out: &Out) -> String {
+    match line {
+        Line::LeftOut { left_out } => out.paint(Paint::Yellow, &format!("({left_out} left out)")),
+        Line::Event(event) => {
+            let verdict = match event.verdict.as_str() {
+                "pass" => out.paint(Paint::Green, "pass"),
+                "drop" => out.paint(Paint::Red, "drop"),
+                other => clean(other),
+            };
+            let rule = event.rule.as_ref().map(|rule| format!(" rule {}", clean(rule))).unwrap_or_default();
+            format!(
+                "{} {} {verdict} {}{rule}: {} {} bytes",
+                clock(event.time_ms),
+                clean(&event.interface),
+                clean(&event.reason),
+                flow(event),
+                event.length
+            )
+        }
+    }
+}
+
+/// `tcp 192.0.2.1:40000 -> 198.51.100.1:443`, as far as the packet was understood.
+fn flow(event: &Event) -> String {
+    let end = |address: Option<std::net::IpAddr>, port: Option<u16>| match (address, port) {
+        (Some(address), Some(port)) => std::net::SocketAddr::new(address, port).to_string(),
+        (Some(address), None) => address.to_string(),
+        (None, _) => "?".to_owned(),
+    };
+    let protocol = match event.protocol {
+        Some(1) => "icmp".to_owned(),
+        Some(6) => "tcp".to_owned(),
+        Some(17) => "udp".to_owned(),
+        Some(58) => "icmpv6".to_owned(),
+        Some(number) => format!("protocol {number}"),
+        None => "?".to_owned(),
+    };
+    let (source, destination) =
+        (end(event.source, event.source_port), end(event.destination, event.destination_port));
+    format!("{protocol} {source} -> {destination}")
+}
+
+/// The time of day in UTC; the date is today's.
+fn clock(time_ms: u64) -> String {
+    let seconds = time_ms / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02}.{:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60, time_ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::output::testing::printed;
+    use super::*;
+
+    #[test]
+    fn one_line_an_event() {
+        let event = Event {
+            time_ms: 86_400_000 + 3_723_004,
+            interface: "eth0".into(),
+            verdict: "drop".into(),
+            reason: "deny_list".into(),
+            rule: Some("spam".into()),
+            source: Some([192, 0, 2, 1].into()),
+            destination: Some("2001:db8::1".parse().expect("an address")),
+            protocol: Some(6),
+            source_port: Some(40_000),
+            destination_port: Some(443),
+            length: 60,
+        };
+        let bare = Event {
+            rule: None,
+            source: None,
+            destination: None,
+            protocol: None,
+            source_port: None,
+            destination_port: None,
+            ..event.clone()
+        };
+        let icmp = Event { protocol: Some(1), source_port: None, destination_port: None, ..event.clone() };
+        let table = [
+            (
+                Line::Event(event),
+                "01:02:03.004Z eth0 drop deny_list rule spam: tcp 192.0.2.1:40000 -> [2001:db8::1]:443 60 bytes\n",
+            ),
+            (Line::Event(bare), "01:02:03.004Z eth0 drop deny_list: ? ? -> ? 60 bytes\n"),
+            (
+                Line::Event(icmp),
+                "01:02:03.004Z eth0 drop deny_list rule spam: icmp 192.0.2.1 -> 2001:db8::1 60 bytes\n",
+            ),
+            (Line::LeftOut { left_out: 9 }, "(9 left out)\n"),
+        ];
+        for (line, expected) in table {
+            let text = printed(true, |out| {
+                let line = describe(&line, out);
+                out.line(line)
+            });
+            assert_eq!(text, expected);
+        }
+    }
+}

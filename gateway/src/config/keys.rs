@@ -1,0 +1,195 @@
+//! Every key there is, with its shape, default and sentence. `gateway schema`, the mistakes' lists of
+//! valid names and the guide's tables are made of this file.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use gateway_kernel::Attach;
+use http::Method;
+use ipnet::IpNet;
+use serde_json::{Value as Json, json};
+
+use crate::config::node::{Node, Value};
+use crate::config::notation::{
+    Address, Count, FilePath, Host, Interface, Label, MethodName, NameOf, Pattern, Prefix, Server, Size,
+    Span, WordOr,
+};
+use crate::config::reader::Reader;
+use crate::config::shape::{
+    At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
+    section,
+};
+use crate::model::{Endpoint, HostPattern, PathPattern};
+
+/// Entries written into one list by hand; longer lists are files.
+const MAX_LIST_ITEMS: usize = 100_000;
+/// Bytes of a Unix socket's path in the kernel, without the closing zero.
+pub(crate) const MAX_SOCKET_PATH: usize = 107;
+
+record! {
+    /// The whole file.
+    Root {
+        /// What the kernel programs do with packets before anything else sees them.
+        kernel: Kernel = OrEmpty(section::<Kernel>()),
+        /// Where clients connect, by name. The name stands in metrics.
+        listeners: Vec<Named<Listener>> = OrEmpty(MapOf(section::<Listener>(), 64)),
+        /// The servers that requests are sent to, by name.
+        upstreams: Vec<Named<Upstream>> = OrEmpty(MapOf(section::<Upstream>(), 10_000)),
+        /// Which request goes where, by name. The most specific route wins, whatever the order: an exact host before
+        /// a wildcard before none, an exact path before the longest prefix, named methods before none.
+        routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
+        /// Threads that serve requests. `auto` is one for each processor this process may use.
+        workers: Option<usize> = Or(WordOr("auto", Count(1, 1024)), "auto"),
+        /// How long requests in flight may go on after SIGTERM before they are cut.
+        drain_timeout: Duration = Or(Span("0s", "1h"), "30s"),
+        /// Where operators and scrapers reach the agent.
+        admin: Admin = OrEmpty(section::<Admin>()),
+    }
+}
+
+record! {
+    /// `kernel`
+    Kernel {
+        /// Interfaces whose incoming packets are judged.
+        interfaces: Vec<Located<String>> = OrEmpty(ListOf(At(Interface), 64)),
+        /// How the programs are attached: in the driver, else in the network stack (`auto`); only one of the two
+        /// (`native`, `generic`); or not at all (`off`), and the same lists are applied when a connection is accepted.
+        attach: Attach = Or(
+            Choice(&[
+                ("auto", Attach::Auto),
+                ("native", Attach::Native),
+                ("generic", Attach::Generic),
+                ("off", Attach::Off),
+            ]),
+            "auto"
+        ),
+        /// Sources that pass whatever other lists say. Each entry is an address, a prefix, or a map with the keys below.
+        allow: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),
+        /// Sources that are dropped. Each entry is an address, a prefix, or a map with the keys below.
+        deny: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),
+    }
+}
+
+record! {
+    /// An entry of `kernel.allow` or `kernel.deny`.
+    ListItem {
+        /// The address or prefix. An entry has this or `file`.
+        cidr: Option<Located<IpNet>> = Optional(At(Prefix)),
+        /// A list file, relative to the configuration's directory. An entry has this or `cidr`.
+        file: Option<Located<String>> = Optional(At(FilePath(4096))),
+        /// The label under which hits are counted. Left out, it is the prefix or the name of the file; a line of a
+        /// file may name its own.
+        reason: Option<String> = Optional(Label),
+        /// Count what the entry matches, and let it pass.
+        shadow: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+    }
+}
+
+record! {
+    /// An entry of `listeners`.
+    Listener {
+        /// Where it listens.
+        address: Option<Located<SocketAddr>> = Required(At(Address)),
+        /// Peers whose X-Forwarded-For and Forwarded headers are believed. Of everybody else they are replaced.
+        trusted_proxies: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
+        /// From the first byte of a request, or from accept, to the end of its headers. Later ones are answered 408.
+        header_timeout: Duration = Or(Span("100ms", "1h"), "10s"),
+        /// How long a connection may wait for its next request.
+        idle_timeout: Duration = Or(Span("100ms", "1d"), "75s"),
+        /// Request line and headers together. More is answered 431.
+        max_header_size: usize = Or(Size("1KiB", "1MiB"), "32KiB"),
+        /// Header fields of a request. More are answered 431.
+        max_header_count: usize = Or(Count(1, 1000), "100"),
+        /// Open connections over all workers. More wait in the kernel's queue until one closes.
+        max_connections: usize = Or(Count(1, 1_000_000), "10000"),
+    }
+}
+
+record! {
+    /// An entry of `upstreams`.
+    Upstream {
+        /// Servers that are equal; requests go to one after the other. Port 80 if none is named.
+        endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(Server), 1000)),
+        /// To resolve the name and open a connection.
+        connect_timeout: Duration = Or(Span("10ms", "5m"), "2s"),
+        /// From the end of the request to the head of the response. Later ones are answered 504.
+        response_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
+        /// Between two pieces of a body in flight.
+        idle_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
+        /// Idle connections that each worker keeps to each endpoint.
+        max_idle_connections: usize = Or(Count(0, 100_000), "64"),
+        /// How long an idle connection is kept.
+        keepalive_timeout: Duration = Or(Span("100ms", "1d"), "30s"),
+    }
+}
+
+record! {
+    /// An entry of `routes`.
+    Route {
+        /// Which requests it takes. Left out, every request.
+        r#match: Match = OrEmpty(section::<Match>()),
+        /// The upstream that its requests are sent to.
+        upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
+    }
+}
+
+record! {
+    /// `match` of a route.
+    Match {
+        /// Hosts, in any case and without a port. `*.example.com` is every name below example.com. Left out, every host.
+        hosts: Vec<Located<HostPattern>> = OrEmpty(ListOf(At(Host), 1000)),
+        /// The path: `/v1/users` is this path alone; `/v1/**` is /v1 and everything below it.
+        path: PathPattern = Or(Pattern, "/**"),
+        /// Methods. Left out, every method.
+        methods: Vec<Located<Method>> = OrEmpty(ListOf(At(MethodName), 64)),
+    }
+}
+
+record! {
+    /// `admin`
+    Admin {
+        /// Serves /metrics, /healthz and /readyz. It asks nobody for a password: keep it on an address that only
+        /// operators reach.
+        address: Located<Option<SocketAddr>> = Or(At(WordOr("off", Address)), "127.0.0.1:9900"),
+        /// The Unix socket through which commands reach the agent, relative to the configuration's directory.
+        socket: Located<String> = Or(At(FilePath(MAX_SOCKET_PATH)), "/run/gateway/admin.sock"),
+    }
+}
+
+/// An entry of a list: a prefix alone, or a map.
+pub(crate) struct Item;
+
+impl Shape for Item {
+    type Out = ListItem;
+
+    fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<ListItem> {
+        match &node.value {
+            Value::Scalar(_) => {
+                let cidr = At(Prefix).read(node, reader)?;
+                Some(ListItem { cidr: Some(cidr), file: None, reason: None, shadow: false })
+            }
+            Value::Map(entries) => {
+                if !entries.iter().any(|(key, _)| matches!(key.name.as_str(), "cidr" | "file")) {
+                    reader.error::<()>(node.place, "an entry needs `cidr` or `file`");
+                }
+                section::<ListItem>().read(node, reader)
+            }
+            _ => reader.expected(node, &self.noun()),
+        }
+    }
+
+    fn noun(&self) -> String {
+        "an address, a prefix or a map".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        let mut map = section::<ListItem>().schema();
+        map["type"] = json!("object");
+        map["oneOf"] = json!([{ "required": ["cidr"] }, { "required": ["file"] }]);
+        json!({ "anyOf": [{ "type": "string" }, map] })
+    }
+
+    fn keys(&self) -> Vec<FieldInfo> {
+        section::<ListItem>().keys()
+    }
+}

@@ -1,0 +1,132 @@
+//! From what was written to what runs: looks names up, compares entries with each other, and reports what
+//! only shows when the whole file is known.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use gateway_kernel::Plan;
+use sha2::Sha256;
+
+use crate::config::keys::{self, Root};
+use crate::config::lists;
+use crate::config::node::Place;
+use crate::config::reader::Reader;
+use crate::config::routes;
+use crate::config::shape::{Located, Named};
+use crate::model::{Admin, Listener, Model, Proxy, Upstream};
+
+/// The model, without the hash. The caller drops it when anything was reported.
+pub(crate) fn lower(
+    root: &Root,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+    hash: &mut Sha256,
+) -> Option<Model> {
+    let listeners = listeners(&root.listeners, reader);
+    let admin = admin(&root.admin, &root.listeners, reader, base_dir);
+    let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader)).collect();
+    let routes = routes::lower(&root.routes, &root.upstreams, reader);
+    let kernel = plan(&root.kernel, reader, base_dir, hash);
+    let workers = root.workers.unwrap_or_else(processors);
+    let proxy = Proxy { workers, drain_timeout: root.drain_timeout, listeners, upstreams, routes };
+    Some(Model { kernel, proxy, admin: admin?, config_hash: String::new() })
+}
+
+fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>) -> Vec<Listener> {
+    let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut lowered = Vec::new();
+    for Named { name, value, .. } in listeners {
+        let Some(listener) = value else { continue };
+        let Some(address) = &listener.address else { continue };
+        if let Some(other) = taken.insert(address.value, name) {
+            let message = format!("the listeners `{other}` and `{name}` have the same address");
+            reader.error::<()>(address.place, message);
+        }
+        lowered.push(Listener {
+            name: name.clone(),
+            address: address.value,
+            trusted_proxies: listener.trusted_proxies.clone(),
+            header_timeout: listener.header_timeout,
+            idle_timeout: listener.idle_timeout,
+            max_header_bytes: listener.max_header_size,
+            max_header_count: listener.max_header_count,
+            max_connections: listener.max_connections,
+        });
+    }
+    lowered
+}
+
+fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>) -> Option<Upstream> {
+    let upstream = named.value.as_ref()?;
+    let endpoints = upstream.endpoints.as_ref()?;
+    if endpoints.is_empty() {
+        reader.error::<()>(named.place, format!("the upstream `{}` needs at least one endpoint", named.name));
+    }
+    distinct(endpoints, reader, "endpoint");
+    Some(Upstream {
+        name: named.name.clone(),
+        endpoints: endpoints.iter().map(|endpoint| endpoint.value.clone()).collect(),
+        connect_timeout: upstream.connect_timeout,
+        response_timeout: upstream.response_timeout,
+        idle_timeout: upstream.idle_timeout,
+        max_idle_connections: upstream.max_idle_connections,
+        keepalive_timeout: upstream.keepalive_timeout,
+    })
+}
+
+/// Reports values that stand twice in one list.
+pub(crate) fn distinct<T: Eq + std::hash::Hash>(items: &[Located<T>], reader: &mut Reader<'_>, what: &str) {
+    let mut first: HashMap<&T, Place> = HashMap::new();
+    for item in items {
+        if let Some(place) = first.get(&item.value) {
+            let message = format!("this {what} is listed twice; the first is on line {}", place.line);
+            reader.error::<()>(item.place, message);
+        } else {
+            first.insert(&item.value, item.place);
+        }
+    }
+}
+
+fn admin(
+    admin: &keys::Admin,
+    listeners: &[Named<keys::Listener>],
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> Option<Admin> {
+    let clash = listeners.iter().find(|named| {
+        let address = named.value.as_ref().and_then(|listener| listener.address.as_ref());
+        admin.address.value.is_some() && address.map(|address| address.value) == admin.address.value
+    });
+    if let Some(Named { name, value: Some(keys::Listener { address: Some(address), .. }), .. }) = clash {
+        reader.error::<()>(address.place, format!("the listener `{name}` has the address of `admin`"));
+    }
+    Some(Admin { address: admin.address.value, socket: socket(&admin.socket, reader, base_dir)? })
+}
+
+fn socket(socket: &Located<String>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<PathBuf> {
+    let path = base_dir.join(&socket.value);
+    if path.as_os_str().len() > keys::MAX_SOCKET_PATH {
+        let message = format!(
+            "from the configuration's directory, the socket's path has {} bytes; the kernel takes {}",
+            path.as_os_str().len(),
+            keys::MAX_SOCKET_PATH
+        );
+        return reader.error(socket.place, message);
+    }
+    Some(path)
+}
+
+fn plan(kernel: &keys::Kernel, reader: &mut Reader<'_>, base_dir: &Path, hash: &mut Sha256) -> Plan {
+    distinct(&kernel.interfaces, reader, "interface");
+    Plan {
+        interfaces: kernel.interfaces.iter().map(|interface| interface.value.clone()).collect(),
+        attach: kernel.attach,
+        allow: lists::lower(&kernel.allow, reader, base_dir, hash),
+        deny: lists::lower(&kernel.deny, reader, base_dir, hash),
+    }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

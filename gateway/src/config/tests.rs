@@ -1,0 +1,548 @@
+//! The configuration as a whole: tables of broken and of good files, the report as a terminal shows it,
+//! and that the table of keys, the schema and the guide say the same.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use gateway_kernel::{Attach, NewEntry};
+use proptest::prelude::*;
+use serde_json::Value as Json;
+
+use super::keys::Root;
+use super::shape::{FieldInfo, Record as _};
+use super::{Report, load, parse, reference, schema};
+use crate::model::{Endpoint, HostPattern, Model, PathPattern};
+
+mod broken;
+
+const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "PORT" => Some("8080".to_owned()),
+        _ => None,
+    }
+}
+
+/// The files that the tables name.
+fn directory() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let files: &[(&str, &[u8])] = &[
+        ("good.txt", b"# two\n192.0.2.0/24\n2001:db8::/32 reason=its-own shadow\n"),
+        ("drop.txt", b"192.0.2.0/24 ; SBL1\n"),
+        ("bad.txt", b"192.0.2.1\n10.0.0.1/8 ; comment\n\n  nonsense\n\xff\n"),
+        ("ttl.txt", b"192.0.2.1 ttl=5m\n"),
+        ("secret.txt", b"hunter2\n"),
+        ("name.txt", b"users\r\n"),
+    ];
+    for (name, bytes) in files {
+        std::fs::write(dir.path().join(name), bytes).expect("a file in it");
+    }
+    dir
+}
+
+fn read(text: &str) -> Result<Model, Report> {
+    parse(text, Path::new("gateway.yaml"), &env, directory().path())
+}
+
+fn good(text: &str) -> Model {
+    read(text).unwrap_or_else(|report| panic!("{text}\n{report}"))
+}
+
+/// A report in the table's notation.
+fn findings(report: &Report, dir: &Path) -> Vec<String> {
+    let row = |diagnostic: &super::Diagnostic| {
+        let mut row = String::new();
+        if diagnostic.file != "gateway.yaml" {
+            let _ = write!(row, "{} ", diagnostic.file.replace(&dir.display().to_string(), "DIR"));
+        }
+        let (line, column, length) = (diagnostic.line, diagnostic.column, diagnostic.length);
+        let _ = write!(row, "{line}:{column}+{length} {}", diagnostic.message);
+        if let Some(suggestion) = &diagnostic.suggestion {
+            let _ = write!(row, " -> {suggestion}");
+        }
+        row
+    };
+    report.diagnostics().iter().map(row).collect()
+}
+
+#[test]
+fn broken_files_are_told_everything_that_is_wrong() {
+    let dir = directory();
+    for (name, text, expected) in broken::BROKEN {
+        let report = parse(text, Path::new("gateway.yaml"), &env, dir.path()).expect_err(name);
+        assert_eq!(findings(&report, dir.path()), *expected, "{name}");
+        let shown = report.render(true) + &report.json().to_string();
+        assert!(!shown.contains("hunter2"), "{name}: a secret is shown");
+    }
+}
+
+#[test]
+fn a_report_shows_lines_carets_suggestions_and_valid_names() {
+    let text = "\
+kernel:
+  atach: off
+  deny: [198.51.100.7/24, {file: bad.txt}]
+listeners:
+  web: {address: \"0.0.0.0:8080\", idle_timeout: 75}
+upstreams:
+  users: {endpoints: [\"http://127.0.0.1:9001\"]}
+routes:
+\tbad
+";
+    let report = read(text).expect_err("a tab");
+    assert_eq!(
+        report.render(false),
+        "\
+gateway.yaml:9:2: error: not YAML: tabs disallowed within this context (block indentation)
+ 9 |  bad
+   |  ^
+
+1 error
+"
+    );
+    let text = text.replace("\tbad", "  é: {upstream: \"user\"}\n  r: {upstream: user, match: {path: é*}}");
+    let dir = directory();
+    let report = parse(&text, Path::new("gateway.yaml"), &env, dir.path()).expect_err("mistakes");
+    let rendered = report.render(false).replace(&dir.path().display().to_string(), "DIR");
+    assert_eq!(
+        rendered,
+        "\
+gateway.yaml:2:3: error: unknown key `atach`
+ 2 |   atach: off
+   |   ^^^^^
+help: did you mean `attach`?
+valid: interfaces, attach, allow, deny
+
+gateway.yaml:3:10: error: 198.51.100.7/24 has host bits set
+ 3 |   deny: [198.51.100.7/24, {file: bad.txt}]
+   |          ^^^^^^^^^^^^^^^
+help: did you mean `198.51.100.0/24`?
+
+gateway.yaml:5:48: error: 75 has no unit; add a unit, such as 75s
+ 5 |   web: {address: \"0.0.0.0:8080\", idle_timeout: 75}
+   |                                                ^^
+help: did you mean `75s`?
+
+gateway.yaml:9:3: error: `é` cannot be a name; names are 1 to 63 of a-z, 0-9, _ and -
+ 9 |   é: {upstream: \"user\"}
+   |   ^
+
+gateway.yaml:10:17: error: there is no upstream `user`
+ 10 |   r: {upstream: user, match: {path: é*}}
+    |                 ^^^^
+help: did you mean `users`?
+valid: users
+
+gateway.yaml:10:37: error: the path é* does not begin with a slash
+ 10 |   r: {upstream: user, match: {path: é*}}
+    |                                     ^^
+help: did you mean `/é*`?
+
+DIR/bad.txt:2:1: error: 10.0.0.1/8 has host bits set; did you mean 10.0.0.0/8?
+ 2 | 10.0.0.1/8 ; comment
+   | ^^^^^^^^^^
+
+DIR/bad.txt:4:3: error: nonsense is not an address or a prefix
+ 4 |   nonsense
+   |   ^^^^^^^^
+
+DIR/bad.txt:5:1: error: the line is not UTF-8
+ 5 | \u{fffd}
+   | ^
+
+9 errors
+"
+    );
+    assert!(report.render(true).contains("\x1b["));
+}
+
+#[test]
+fn a_report_for_editors_is_an_array_of_objects() {
+    let report = read("kernel: {attach: nativ}\n").expect_err("a mistake");
+    assert_eq!(
+        report.json(),
+        serde_json::json!([{
+            "file": "gateway.yaml",
+            "line": 1,
+            "column": 18,
+            "end_column": 23,
+            "message": "expected `auto`, `native`, `generic` or `off`, found `nativ`",
+            "suggestion": "native",
+            "valid": ["auto", "native", "generic", "off"],
+        }])
+    );
+}
+
+#[test]
+fn reports_are_bounded() {
+    let many: String = (0..1000).map(|index| format!("k{index}: 1\n")).collect();
+    let report = read(&many).expect_err("unknown keys");
+    assert_eq!((report.diagnostics().len(), report.total()), (100, 1000));
+    assert!(report.render(false).ends_with("1000 errors, 900 not shown\n"));
+    let long = format!("{}xyzzy: 1\n", " ".repeat(60_000));
+    let rendered = read(&long).expect_err("an unknown key").render(false);
+    assert!(rendered.lines().all(|line| line.chars().count() < 200), "{rendered}");
+    let marked: Vec<&str> = rendered.lines().skip(1).take(2).collect();
+    assert_eq!(marked[0].find("xyzzy").map(|at| marked[0][..at].chars().count()), marked[1].find('^'));
+}
+
+#[test]
+fn files_that_are_no_configuration_are_refused_as_a_whole() {
+    let dir = directory();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::write(path("latin.yaml"), b"workers: 1\n# \xe9\n").expect("a file");
+    std::fs::write(path("large.yaml"), vec![b'#'; super::MAX_FILE_BYTES + 1]).expect("a file");
+    std::fs::write(path("wide.yaml"), vec![b'#'; super::MAX_LINE_BYTES + 1]).expect("a file");
+    let table = [
+        ("missing.yaml", "cannot be read: No such file or directory"),
+        (".", "cannot be read: Is a directory"),
+        ("latin.yaml", "is not UTF-8; the first wrong byte is on line 2"),
+        ("large.yaml", "cannot be read: it has more than 16777216 bytes"),
+        ("wide.yaml", "has more than 65536 bytes on line 1"),
+    ];
+    for (name, expected) in table {
+        let report = load(&path(name), &env).expect_err(name);
+        let rendered = report.render(false);
+        assert!(rendered.starts_with(&format!("{}: error: {expected}", path(name).display())), "{rendered}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_a_configuration() {
+    for text in ["", "# nothing\n", "---\n", "kernel:\nlisteners:\nroutes: {}\nadmin: ~\n", "\u{feff}"] {
+        let model = good(text);
+        assert!(model.proxy.listeners.is_empty() && model.kernel.deny.is_empty(), "{text:?}");
+        assert_eq!(model.kernel.attach, Attach::Auto, "{text:?}");
+        assert!(model.proxy.workers >= 1, "{text:?}");
+        assert_eq!(model.admin.address, Some(SocketAddr::from(([127, 0, 0, 1], 9900))), "{text:?}");
+        assert_eq!(model.admin.socket, PathBuf::from("/run/gateway/admin.sock"), "{text:?}");
+    }
+}
+
+/// What a configuration without a word means, in words.
+const EVERY_DEFAULT: &str = "\
+workers: auto
+drain_timeout: 30s
+kernel:
+  interfaces: []
+  attach: auto
+  allow: []
+  deny: [{cidr: 192.0.2.1, shadow: false}]
+listeners:
+  web:
+    address: 0.0.0.0:8080
+    trusted_proxies: []
+    header_timeout: 10s
+    idle_timeout: 75s
+    max_header_size: 32KiB
+    max_header_count: 100
+    max_connections: 10000
+upstreams:
+  users:
+    endpoints: [http://127.0.0.1:80]
+    connect_timeout: 2s
+    response_timeout: 60s
+    idle_timeout: 60s
+    max_idle_connections: 64
+    keepalive_timeout: 30s
+routes:
+  all: {match: {hosts: [], path: /**, methods: []}, upstream: users}
+admin:
+  address: 127.0.0.1:9900
+  socket: /run/gateway/admin.sock
+";
+
+#[test]
+fn a_default_is_the_same_said_or_unsaid() {
+    let said = good(EVERY_DEFAULT);
+    let unsaid = good(
+        "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080}}\n\
+         upstreams: {users: {endpoints: [http://127.0.0.1]}}\nroutes: {all: {upstream: users}}\n",
+    );
+    assert_ne!(said.config_hash, unsaid.config_hash);
+    assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);
+    each_key(&Root::fields(), &mut |field| {
+        if let Some(default) = field.default {
+            let said = format!("{}: {default}", field.name);
+            assert!(EVERY_DEFAULT.contains(&said), "EVERY_DEFAULT lacks `{said}`");
+        }
+    });
+}
+
+#[test]
+fn a_configuration_becomes_a_model() {
+    let model = good(
+        "\
+kernel:
+  interfaces: [eth0]
+  attach: native
+  deny:
+    - 203.0.113.0/24
+    - {file: good.txt, reason: spamhaus-drop}
+    - {file: drop.txt, shadow: true}
+    - {cidr: 203.0.113.0/24, reason: again, shadow: true}
+  allow: [198.51.100.7/32, \"2001:db8::1\"]
+listeners:
+  web: {address: \"[::1]:${PORT}\", trusted_proxies: [10.0.0.0/8], max_header_size: 1MB}
+upstreams:
+  users: {endpoints: [\"http://127.0.0.1:9001\", \"http://Users.Internal\", \"http://[2001:DB8::1]:81\"]}
+routes:
+  a: {match: {hosts: [API.example.com, \"*.Example.com\"], path: /v%31/%7Eusers%2Fx/**, methods: [GET]}, upstream: users}
+  b: {match: {path: /}, upstream: \"${file:name.txt}\"}
+  c: {upstream: users}
+workers: 3
+drain_timeout: 1m30s
+admin: {address: off, socket: run/admin.sock}
+",
+    );
+    let entry = |prefix: &str, rule: &str, shadow: bool| NewEntry {
+        prefix: prefix.parse().expect("a prefix"),
+        rule: rule.to_owned(),
+        ttl: None,
+        shadow,
+    };
+    assert_eq!(model.kernel.interfaces, ["eth0"]);
+    assert_eq!(model.kernel.attach, Attach::Native);
+    assert_eq!(
+        model.kernel.deny,
+        [
+            entry("203.0.113.0/24", "again", true),
+            entry("192.0.2.0/24", "drop.txt", true),
+            entry("2001:db8::/32", "its-own", true),
+        ]
+    );
+    let allow = [
+        entry("198.51.100.7/32", "198.51.100.7/32", false),
+        entry("2001:db8::1/128", "2001:db8::1/128", false),
+    ];
+    assert_eq!(model.kernel.allow, allow);
+    let listener = &model.proxy.listeners[0];
+    assert_eq!((listener.address.to_string().as_str(), listener.max_header_bytes), ("[::1]:8080", 1_000_000));
+    let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port };
+    assert_eq!(
+        model.proxy.upstreams[0].endpoints,
+        [endpoint("127.0.0.1", 9001), endpoint("users.internal", 80), endpoint("2001:db8::1", 81)]
+    );
+    let routes = &model.proxy.routes;
+    let hosts =
+        [HostPattern::Exact("api.example.com".to_owned()), HostPattern::Wildcard(".example.com".to_owned())];
+    assert_eq!(routes[0].matches.hosts, hosts);
+    assert_eq!(routes[0].matches.path, PathPattern::Prefix("/v1/~users%2Fx".to_owned()));
+    assert_eq!(routes[0].matches.methods, [http::Method::GET]);
+    assert_eq!(routes[1].matches.path, PathPattern::Exact("/".to_owned()));
+    assert_eq!(routes[2].matches.path, PathPattern::Prefix(String::new()));
+    assert_eq!((model.proxy.workers, model.proxy.drain_timeout), (3, Duration::from_secs(90)));
+    assert_eq!(model.admin.address, None);
+    assert!(model.admin.socket.is_absolute() && model.admin.socket.ends_with("run/admin.sock"));
+}
+
+#[test]
+fn references_are_replaced_once() {
+    let table = [
+        ("${SECRET}", "hunter2"),
+        ("a${SECRET}b${PORT}", "ahunter2b8080"),
+        ("${NOWHERE:-x y}", "x y"),
+        ("${EMPTY:-x}", "x"),
+        ("a${EMPTY}", "a"),
+        ("$${SECRET}", "${SECRET}"),
+        ("$$${SECRET}", "$${SECRET}"),
+        ("${file:secret.txt}", "hunter2"),
+        ("$SECRET", "$SECRET"),
+        ("${NOWHERE:-${PORT}", "${PORT"),
+    ];
+    for (reason, expected) in table {
+        let model = good(&format!("kernel: {{deny: [{{cidr: 192.0.2.1, reason: \"{reason}\"}}]}}\n"));
+        assert_eq!(model.kernel.deny[0].rule, expected, "{reason}");
+    }
+}
+
+#[test]
+fn routes_that_differ_anywhere_live_together() {
+    let route = |name: &str, matches: &str| format!("  {name}: {{match: {{{matches}}}, upstream: u}}\n");
+    let mut text = "upstreams: {u: {endpoints: [http://a]}}\nroutes:\n".to_owned();
+    let patterns = [
+        "path: /a",
+        "path: /a/**",
+        "path: /a, methods: [GET]",
+        "path: /a, methods: [PUT, POST]",
+        "path: /a, hosts: [a.example]",
+        "path: /a, hosts: [\"*.a.example\"]",
+        "path: /a, hosts: [a.example], methods: [GET]",
+        "path: /A",
+    ];
+    for (index, pattern) in patterns.iter().enumerate() {
+        text += &route(&format!("r{index}"), pattern);
+    }
+    assert_eq!(good(&text).proxy.routes.len(), patterns.len());
+}
+
+#[test]
+fn the_hash_follows_the_text_and_the_lists() {
+    // As `sha256sum` says of an empty file.
+    let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    assert_eq!(good("").config_hash, empty);
+    let dir = directory();
+    let text = "kernel: {deny: [{file: good.txt}]}\n";
+    let hash = || parse(text, Path::new("gateway.yaml"), &env, dir.path()).expect("a model").config_hash;
+    let before = hash();
+    assert_eq!(before, hash());
+    std::fs::write(dir.path().join("good.txt"), "192.0.2.0/25\n").expect("a file");
+    assert_ne!(before, hash());
+}
+
+fn each_key(fields: &[FieldInfo], visit: &mut dyn FnMut(&FieldInfo)) {
+    for field in fields {
+        visit(field);
+        each_key(&field.keys, visit);
+    }
+}
+
+#[test]
+fn every_key_is_complete() {
+    let mut count = 0;
+    each_key(&Root::fields(), &mut |field| {
+        count += 1;
+        assert!(field.doc.ends_with('.'), "{}: {:?}", field.name, field.doc);
+        let bounds = field.noun.split(" from ").nth(1).and_then(|bounds| bounds.split_once(" to "));
+        if let (Some((low, high)), true) = (bounds, field.noun.starts_with("a duration")) {
+            let bound = |text| gateway_kernel::feed::parse_duration(text).expect("a bound is a duration");
+            assert!(bound(low) < bound(high), "{}: {}", field.name, field.noun);
+        }
+    });
+    assert!(count > 35, "{count}");
+}
+
+/// A field of every record that does not exist names those that do; the schema must name the same.
+#[test]
+fn the_schema_knows_the_keys_that_the_reader_knows() {
+    let properties = |pointer: &str| {
+        let schema = schema();
+        let record = schema.pointer(pointer).unwrap_or_else(|| panic!("no {pointer}")).clone();
+        assert_eq!(record["additionalProperties"], Json::Bool(false), "{pointer}");
+        let mut names: Vec<String> =
+            record["properties"].as_object().expect("an object").keys().cloned().collect();
+        names.sort();
+        names
+    };
+    let table = [
+        ("", "zzzzzz: 1\n"),
+        ("/properties/kernel", "kernel: {zzzzzz: 1}\n"),
+        (
+            "/properties/kernel/properties/deny/items/anyOf/1",
+            "kernel: {deny: [{cidr: 10.0.0.0/8, zzzzzz: 1}]}\n",
+        ),
+        ("/properties/listeners/additionalProperties", "listeners: {a: {address: 0.0.0.0:80, zzzzzz: 1}}\n"),
+        (
+            "/properties/upstreams/additionalProperties",
+            "upstreams: {a: {endpoints: [http://a], zzzzzz: 1}}\n",
+        ),
+        ("/properties/admin", "admin: {zzzzzz: 1}\n"),
+        (
+            "/properties/routes/additionalProperties",
+            "upstreams: {a: {endpoints: [http://a]}}\nroutes: {a: {upstream: a, zzzzzz: 1}}\n",
+        ),
+        (
+            "/properties/routes/additionalProperties/properties/match",
+            "upstreams: {a: {endpoints: [http://a]}}\nroutes: {a: {upstream: a, match: {zzzzzz: 1}}}\n",
+        ),
+    ];
+    for (pointer, text) in table {
+        let report = read(text).expect_err(pointer);
+        let mut valid = report.diagnostics()[0].valid.clone();
+        valid.sort();
+        assert_eq!(properties(pointer), valid, "{pointer}");
+    }
+}
+
+/// `UPDATE_GUIDE=1 cargo test -p gateway guide` writes the table and the report into the guide.
+#[test]
+fn the_guide_says_what_the_code_says() {
+    let guide = std::fs::read_to_string(GUIDE).expect("docs/configuration.md");
+    let (_, broken) = guide.split_once("```text broken\n").expect("an example of a broken file");
+    let (broken, _) = broken.split_once("```").expect("its end");
+    let report = read(broken).expect_err("mistakes").render(false);
+    let parts =
+        [("<!-- keys -->\n", "<!-- end of keys -->\n", reference()), ("```text report\n", "```\n", report)];
+    let mut updated = guide.clone();
+    for (begin, end, content) in parts {
+        let (before, rest) = updated.split_once(begin).expect(begin);
+        let (_, after) = rest.split_once(end).expect(end);
+        updated = format!("{before}{begin}{content}{end}{after}");
+    }
+    if std::env::var_os("UPDATE_GUIDE").is_some() {
+        std::fs::write(GUIDE, updated).expect("the guide can be written");
+    } else {
+        assert_eq!(guide, updated, "write it anew with UPDATE_GUIDE=1 cargo test -p gateway guide");
+    }
+}
+
+#[test]
+fn the_examples_of_the_guide_are_good() {
+    let guide = std::fs::read_to_string(GUIDE).expect("docs/configuration.md");
+    let examples: Vec<&str> =
+        guide.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(examples.len() >= 5, "{}", examples.len());
+    for example in examples {
+        good(example);
+    }
+}
+
+/// What the interface promises of the keys that there are so far.
+#[test]
+fn the_first_keys_are_written_as_promised() {
+    good(
+        "\
+kernel:
+  interfaces: [eth0]
+  attach: auto                 # auto (native, then generic) | native | generic | off (same rules in userspace)
+  deny:
+    - 203.0.113.0/24
+    - {file: drop.txt, reason: spamhaus-drop, shadow: true}
+  allow: [198.51.100.7/32]
+listeners:
+  web:    {address: \"0.0.0.0:8080\"}
+upstreams:
+  users: {endpoints: [\"http://127.0.0.1:9001\", \"http://127.0.0.1:9002\"]}
+routes:
+  users: {match: {hosts: [api.example.com], path: \"/v1/users/**\", methods: [GET]}, upstream: users}
+admin: {address: \"127.0.0.1:9900\", socket: /run/gateway/admin.sock}
+",
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = read(&text).map_err(|report| (report.render(true), report.json()));
+    }
+
+    #[test]
+    fn no_yaml_panics(
+        words in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "kernel", "deny", "listeners", "web", "address", "routes", "match", "hosts", "path", "upstream",
+                "upstreams", "endpoints", "admin", "workers", "file", "cidr", "reason", "drain_timeout", "auto",
+                "0.0.0.0:80", "http://a", "10.0.0.0/8", "30s", "32KiB", "${SECRET}", "${NOWHERE}", "${", "$$",
+                ": ", ": ", ": ", "\n", "\n  ", "\n    ", "- ", "[", "]", "{", "}", ", ", "&a ", "*a", "\"", "'", "#",
+                "|", ">", "!!int ", "~", "é", "\t", "? ", "<<", "---\n", "%",
+            ]),
+            0..40,
+        ),
+    ) {
+        let text: String = words.concat();
+        let _ = read(&text).map_err(|report| (report.render(true), report.json()));
+    }
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("gateway.yaml");
+        std::fs::write(&path, bytes).expect("a file");
+        let _ = load(&path, &env).map_err(|report| report.render(false));
+    }
+}

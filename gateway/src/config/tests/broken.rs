@@ -1,0 +1,661 @@
+//! Broken configurations, each with everything that is reported of it: `line:column+length message`, the
+//! file in front when it is not the configuration, and `-> suggestion` behind where there is one.
+
+/// Name, configuration, report.
+pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
+    (
+        "unclosed list",
+        "kernel:\n  interfaces: [eth0\n",
+        &["2:20+1 not YAML: while parsing a flow sequence, expected ',' or ']'"],
+    ),
+    (
+        "unclosed quote",
+        "admin: {socket: \"x}\n",
+        &["1:17+1 not YAML: while scanning a quoted scalar, found unexpected end of stream"],
+    ),
+    (
+        "colon in a value",
+        "workers: a: b\n",
+        &["1:11+1 not YAML: mapping values are not allowed in this context"],
+    ),
+    (
+        "bad indentation",
+        "kernel:\n  attach: off\n    deny: []\n",
+        &["3:9+1 not YAML: mapping values are not allowed in this context"],
+    ),
+    (
+        "tab as indentation",
+        "kernel:\n\tattach: off\n",
+        &["2:2+1 not YAML: tabs disallowed within this context (block indentation)"],
+    ),
+    ("unknown alias", "kernel: *k\n", &["1:9+1 not YAML: while parsing node, found unknown anchor"]),
+    ("alias of itself", "kernel: &k\n  deny: [*k]\n", &["2:10+2 an alias cannot stand inside of itself"]),
+    (
+        "two documents",
+        "workers: 1\n---\nworkers: 2\n",
+        &["2:1+3 a configuration is one YAML document; take this `---` out"],
+    ),
+    (
+        "too deep",
+        "a: [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\n",
+        &["1:35+1 nested deeper than 32 levels"],
+    ),
+    (
+        "duplicate key",
+        "workers: 1\ndrain_timeout: 1s\nworkers: 2\n",
+        &["3:1+7 `workers` is given twice; the first is on line 1"],
+    ),
+    (
+        "duplicate name",
+        "upstreams:\n  u: {endpoints: [http://a]}\n  u: {endpoints: [http://b]}\n",
+        &["3:3+1 `u` is given twice; the first is on line 2"],
+    ),
+    ("key that is a list", "[a]: 1\n", &["1:1+3 a key is a name, not a list or a map"]),
+    (
+        "merge key",
+        "kernel:\n  <<: {attach: off}\n",
+        &["2:3+2 merge keys are not part of YAML 1.2; write the keys out, or use an alias for the whole map"],
+    ),
+    (
+        "a list at the top",
+        "- kernel\n",
+        &[
+            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout` and `admin`, found a list",
+        ],
+    ),
+    (
+        "a word at the top",
+        "hello\n",
+        &[
+            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout` and `admin`, found `hello`",
+        ],
+    ),
+    ("unknown key", "kernels: {}\n", &["1:1+7 unknown key `kernels` -> kernel"]),
+    ("unknown key, far from all", "xyzzy: 1\n", &["1:1+5 unknown key `xyzzy`"]),
+    ("camel case", "drainTimeout: 1s\n", &["1:1+12 unknown key `drainTimeout` -> drain_timeout"]),
+    ("hyphens", "kernel: {}\ndrain-timeout: 1s\n", &["2:1+13 unknown key `drain-timeout` -> drain_timeout"]),
+    ("key of a later version", "kernel:\n  default: drop\n", &["2:3+7 unknown key `default`"]),
+    (
+        "key in a listener",
+        "listeners:\n  web: {address: 0.0.0.0:8080, header_time_out: 1s}\n",
+        &["2:32+15 unknown key `header_time_out` -> header_timeout"],
+    ),
+    (
+        "shortened key",
+        "listeners:\n  web:\n    addr: 0.0.0.0:80\n",
+        &[
+            "2:3+3 `address` is missing; it takes an IP address and a port",
+            "3:5+4 unknown key `addr` -> address",
+        ],
+    ),
+    (
+        "section is a word",
+        "kernel: on\n",
+        &["1:9+2 expected a map with `interfaces`, `attach`, `allow` and `deny`, found `on`"],
+    ),
+    (
+        "map is a list",
+        "listeners:\n  - address: 0.0.0.0:80\n",
+        &[
+            "2:3+1 expected a map from names to maps with `address`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count` and `max_connections`, found a list",
+        ],
+    ),
+    (
+        "list is a word",
+        "kernel:\n  interfaces: eth0\n",
+        &["2:15+4 expected a list, each entry the name of an interface, found `eth0`"],
+    ),
+    (
+        "scalar is a list",
+        "workers: [1]\n",
+        &["1:10+3 expected `auto` or a number from 1 to 1024, found a list"],
+    ),
+    (
+        "scalar is a map",
+        "drain_timeout: {seconds: 3}\n",
+        &["1:16+12 expected a duration from 0s to 1h, found a map"],
+    ),
+    ("scalar is nothing", "drain_timeout:\n", &["1:1+13 expected a duration from 0s to 1h, found nothing"]),
+    (
+        "required is nothing",
+        "listeners:\n  web:\n    address:\n",
+        &["3:5+7 expected an IP address and a port, found nothing"],
+    ),
+    (
+        "required is missing",
+        "listeners:\n  web: {}\n  other:\n",
+        &[
+            "2:3+3 `address` is missing; it takes an IP address and a port",
+            "3:3+5 `address` is missing; it takes an IP address and a port",
+        ],
+    ),
+    (
+        "name in capitals",
+        "upstreams:\n  Users: {endpoints: [http://a]}\n",
+        &["2:3+5 `Users` cannot be a name; names are 1 to 63 of a-z, 0-9, _ and - -> users"],
+    ),
+    (
+        "name with a space",
+        "upstreams:\n  \"my users!\": {endpoints: [http://a]}\n",
+        &["2:3+11 `my users!` cannot be a name; names are 1 to 63 of a-z, 0-9, _ and -"],
+    ),
+    (
+        "name too long",
+        "upstreams:\n  uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu: {endpoints: [http://a]}\n",
+        &[
+            "2:3+64 `uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu…` cannot be a name; names are 1 to 63 of a-z, 0-9, _ and -",
+        ],
+    ),
+    (
+        "duration without unit",
+        "drain_timeout: 30\n",
+        &["1:16+2 30 has no unit; add a unit, such as 30s -> 30s"],
+    ),
+    (
+        "duration with a wrong unit",
+        "drain_timeout: 30sec\n",
+        &["1:16+5 30sec is not a duration; write one like 30s, 1h30m or 250ms (ms, s, m, h, d)"],
+    ),
+    (
+        "duration with a fraction",
+        "drain_timeout: 1.5s\n",
+        &["1:16+4 1.5s is not a duration; write one like 30s, 1h30m or 250ms (ms, s, m, h, d)"],
+    ),
+    (
+        "duration too long",
+        "drain_timeout: 2h\n",
+        &["1:16+2 2h is out of bounds; expected a duration from 0s to 1h"],
+    ),
+    (
+        "duration too short",
+        "listeners:\n  web: {address: 0.0.0.0:8080, header_timeout: 0s}\n",
+        &["2:48+2 0s is out of bounds; expected a duration from 100ms to 1h"],
+    ),
+    (
+        "duration beyond all",
+        "upstreams:\n  u: {endpoints: [http://127.0.0.1:1], idle_timeout: 99999999999999999999d}\n",
+        &["2:54+21 99999999999999999999d is too long; the longest duration is 3650d"],
+    ),
+    (
+        "size without unit",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_size: 32768}\n",
+        &["2:49+5 32768 has no unit; add a unit, such as 32KiB -> 32KiB"],
+    ),
+    (
+        "size with a wrong unit",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_size: 32kib}\n",
+        &["2:49+5 32kib is not a size; write one like 32KiB (B, kB, MB, GB, KiB, MiB, GiB) -> 32KiB"],
+    ),
+    (
+        "size in words",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_size: big}\n",
+        &["2:49+3 big is not a size; write one like 32KiB (B, kB, MB, GB, KiB, MiB, GiB)"],
+    ),
+    (
+        "size too small",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_size: 10B}\n",
+        &["2:49+3 10B is out of bounds; expected a size from 1KiB to 1MiB"],
+    ),
+    (
+        "size too large",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_size: 99999999999GiB}\n",
+        &["2:49+14 99999999999GiB is too large"],
+    ),
+    (
+        "count with a word",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_connections: many}\n",
+        &["2:49+4 many is not a whole number; expected a number from 1 to 1000000"],
+    ),
+    (
+        "count negative",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_count: -1}\n",
+        &["2:50+2 -1 is not a whole number; expected a number from 1 to 1000"],
+    ),
+    (
+        "count of zero",
+        "listeners:\n  web: {address: 0.0.0.0:8080, max_header_count: 0}\n",
+        &["2:50+1 0 is out of bounds; expected a number from 1 to 1000"],
+    ),
+    ("workers", "workers: 0\n", &["1:10+1 0 is out of bounds; expected a number from 1 to 1024, or `auto`"]),
+    (
+        "workers, a word",
+        "workers: all\n",
+        &["1:10+3 all is not a whole number; expected a number from 1 to 1024, or `auto`"],
+    ),
+    (
+        "address without port",
+        "listeners:\n  web: {address: 0.0.0.0}\n",
+        &["2:18+7 0.0.0.0 is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080"],
+    ),
+    (
+        "port alone",
+        "listeners:\n  web: {address: \":8080\"}\n",
+        &["2:18+7 :8080 is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080 -> 0.0.0.0:8080"],
+    ),
+    (
+        "localhost",
+        "listeners:\n  web: {address: localhost:8080}\n",
+        &[
+            "2:18+14 localhost:8080 is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080 -> 127.0.0.1:8080",
+        ],
+    ),
+    (
+        "v6 without brackets",
+        "listeners:\n  web: {address: \"::1:8080\"}\n",
+        &[
+            "2:18+10 ::1:8080 is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080 -> [::1]:8080",
+        ],
+    ),
+    (
+        "port 0",
+        "listeners:\n  web: {address: 127.0.0.1:0}\n",
+        &["2:18+11 port 0 would be another one at every start; name one from 1 to 65535"],
+    ),
+    (
+        "port too large",
+        "listeners:\n  web: {address: 127.0.0.1:70000}\n",
+        &["2:18+15 127.0.0.1:70000 is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080"],
+    ),
+    (
+        "two listeners on one address",
+        "listeners:\n  a: {address: 0.0.0.0:80}\n  b: {address: 0.0.0.0:80}\n",
+        &["3:16+10 the listeners `a` and `b` have the same address"],
+    ),
+    (
+        "listener on the admin address",
+        "listeners:\n  a: {address: 127.0.0.1:9900}\n",
+        &["2:16+14 the listener `a` has the address of `admin`"],
+    ),
+    (
+        "admin address",
+        "admin: {address: none}\n",
+        &["1:18+4 none is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080, or `off`"],
+    ),
+    (
+        "admin socket too long",
+        "admin: {socket: /sssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss}\n",
+        &["1:17+108 a path has 1 to 107 bytes here, this one has 108"],
+    ),
+    (
+        "trusted proxy",
+        "listeners:\n  web: {address: 0.0.0.0:8080, trusted_proxies: [10.0.0.1/8]}\n",
+        &["2:50+10 10.0.0.1/8 has host bits set -> 10.0.0.0/8"],
+    ),
+    (
+        "trust everybody",
+        "listeners:\n  web: {address: 0.0.0.0:8080, trusted_proxies: [0.0.0.0/0]}\n",
+        &["2:50+9 0.0.0.0/0 covers every address there is"],
+    ),
+    (
+        "https",
+        "upstreams:\n  u: {endpoints: [\"https://a\"]}\n",
+        &["2:19+11 this version speaks plain HTTP to upstreams: https:// is not supported yet"],
+    ),
+    (
+        "no scheme",
+        "upstreams:\n  u: {endpoints: [\"127.0.0.1:80\"]}\n",
+        &["2:19+14 127.0.0.1:80 does not begin with http:// -> http://127.0.0.1:80"],
+    ),
+    (
+        "other scheme",
+        "upstreams:\n  u: {endpoints: [\"h2c://a\"]}\n",
+        &["2:19+9 h2c://a does not begin with http://"],
+    ),
+    (
+        "endpoint with path",
+        "upstreams:\n  u: {endpoints: [\"http://a/b\"]}\n",
+        &["2:19+12 an endpoint has no path; the request's own path is sent on -> http://a"],
+    ),
+    (
+        "endpoint with a password",
+        "upstreams:\n  u: {endpoints: [\"http://a:b@c\"]}\n",
+        &["2:19+14 an endpoint has no user name or password"],
+    ),
+    (
+        "endpoint with a bad port",
+        "upstreams:\n  u: {endpoints: [\"http://a:99999\"]}\n",
+        &["2:19+16 http://a:99999 is not http://HOST or http://HOST:PORT"],
+    ),
+    (
+        "endpoint with a bad address",
+        "upstreams:\n  u: {endpoints: [\"http://127.0.0.300\"]}\n",
+        &["2:19+20 http://127.0.0.300 is not http://HOST or http://HOST:PORT"],
+    ),
+    (
+        "endpoint twice",
+        "upstreams:\n  u: {endpoints: [http://a, http://A:80]}\n",
+        &["2:29+11 this endpoint is listed twice; the first is on line 2"],
+    ),
+    (
+        "no endpoint",
+        "upstreams:\n  u: {endpoints: []}\n",
+        &["2:3+1 the upstream `u` needs at least one endpoint"],
+    ),
+    (
+        "bad endpoint alone",
+        "upstreams:\n  u: {endpoints: [ftp]}\n",
+        &["2:19+3 ftp does not begin with http:// -> http://ftp"],
+    ),
+    (
+        "interface",
+        "kernel:\n  interfaces: [eth/0, \"a b\"]\n",
+        &[
+            "2:16+5 eth/0 is not the name of an interface; an interface's name has 1 to 15 bytes, no space, slash or colon",
+            "2:23+5 a b is not the name of an interface; an interface's name has 1 to 15 bytes, no space, slash or colon",
+        ],
+    ),
+    (
+        "interface twice",
+        "kernel:\n  interfaces: [eth0, eth0]\n",
+        &["2:22+4 this interface is listed twice; the first is on line 2"],
+    ),
+    (
+        "attach",
+        "kernel: {attach: nativ}\n",
+        &["1:18+5 expected `auto`, `native`, `generic` or `off`, found `nativ` -> native"],
+    ),
+    (
+        "attach, far from all",
+        "kernel: {attach: driver}\n",
+        &["1:18+6 expected `auto`, `native`, `generic` or `off`, found `driver`"],
+    ),
+    (
+        "host bits",
+        "kernel:\n  deny:\n    - 198.51.100.7/24\n",
+        &["3:7+15 198.51.100.7/24 has host bits set -> 198.51.100.0/24"],
+    ),
+    (
+        "v4 in v6",
+        "kernel:\n  deny:\n    - \"::ffff:192.0.2.1\"\n",
+        &["3:7+18 ::ffff:192.0.2.1 is IPv4 mapped into IPv6, and its packets are IPv4 -> 192.0.2.1"],
+    ),
+    ("everything", "kernel:\n  deny:\n    - 0.0.0.0/0\n", &["3:7+9 0.0.0.0/0 covers every address there is"]),
+    (
+        "not an address",
+        "kernel:\n  deny:\n    - example.com\n",
+        &["3:7+11 example.com is not an address or a prefix"],
+    ),
+    (
+        "prefix length",
+        "kernel:\n  deny:\n    - 10.0.0.0/33\n",
+        &["3:7+11 the prefix length of 10.0.0.0/33 is not a number from 1 to 32"],
+    ),
+    (
+        "a list in a list",
+        "kernel:\n  deny:\n    - [10.0.0.0/8]\n",
+        &["3:7+12 expected an address, a prefix or a map, found a list"],
+    ),
+    (
+        "an empty entry",
+        "kernel:\n  deny:\n    - \n",
+        &["3:7+1 expected an address, a prefix or a map, found nothing"],
+    ),
+    (
+        "cidr and file",
+        "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, file: good.txt}\n",
+        &["3:32+8 an entry has `cidr` or `file`, not both"],
+    ),
+    (
+        "neither cidr nor file",
+        "kernel:\n  deny:\n    - {reason: x}\n",
+        &["3:7+11 an entry needs `cidr` or `file`"],
+    ),
+    (
+        "unknown key in an entry",
+        "kernel:\n  deny:\n    - {cdir: 10.0.0.0/8, cidr: 11.0.0.0/8}\n",
+        &["3:8+4 unknown key `cdir` -> cidr"],
+    ),
+    (
+        "label too long",
+        "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, reason: rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr}\n",
+        &["3:34+64 a label has 1 to 63 bytes, this one has 64"],
+    ),
+    (
+        "label with a control character",
+        "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, reason: \"a\\nb\"}\n",
+        &["3:34+6 a label has no control characters"],
+    ),
+    (
+        "label empty",
+        "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, reason: \"\"}\n",
+        &["3:34+2 a label has 1 to 63 bytes, this one has 0"],
+    ),
+    (
+        "shadow",
+        "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, shadow: yes}\n",
+        &["3:34+3 expected `true` or `false`, found `yes`"],
+    ),
+    (
+        "missing file",
+        "kernel:\n  deny:\n    - {file: missing.txt}\n",
+        &["3:14+11 cannot read the list missing.txt: No such file or directory (os error 2)"],
+    ),
+    (
+        "bad lines in a file",
+        "kernel:\n  deny:\n    - {file: bad.txt}\n",
+        &[
+            "DIR/bad.txt 2:1+10 10.0.0.1/8 has host bits set; did you mean 10.0.0.0/8?",
+            "DIR/bad.txt 4:3+8 nonsense is not an address or a prefix",
+            "DIR/bad.txt 5:1+1 the line is not UTF-8",
+        ],
+    ),
+    (
+        "file with a ttl",
+        "kernel:\n  deny:\n    - {file: ttl.txt}\n",
+        &[
+            "DIR/ttl.txt 1:11+4 a list of the configuration has no ttl, it would begin anew with every reload; import the file with `gateway deny import` or `gateway allow import`",
+        ],
+    ),
+    (
+        "file with a name too long",
+        "kernel:\n  deny:\n    - {file: nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn.txt}\n",
+        &[
+            "3:14+68 the file's name cannot be the rule's label (a label has 1 to 63 bytes, this one has 68); give it a `reason`",
+        ],
+    ),
+    (
+        "unknown upstream",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {upstream: v}\n",
+        &["3:17+1 there is no upstream `v`"],
+    ),
+    (
+        "mistyped upstream",
+        "upstreams:\n  users: {endpoints: [http://a]}\n  orders: {endpoints: [http://a]}\nroutes:\n  r: {upstream: user}\n",
+        &["5:17+4 there is no upstream `user` -> users"],
+    ),
+    (
+        "no upstreams",
+        "routes:\n  r: {upstream: users}\n",
+        &["2:17+5 there is no upstream `users`; no upstreams are declared"],
+    ),
+    (
+        "route without upstream",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /a}}\n",
+        &["3:3+1 `upstream` is missing; it takes the name of an upstream"],
+    ),
+    (
+        "broken upstream is known",
+        "upstreams:\n  u: {endpoints: [ftp]}\nroutes:\n  r: {upstream: u}\n",
+        &["2:19+3 ftp does not begin with http:// -> http://ftp"],
+    ),
+    (
+        "path without slash",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: v1}, upstream: u}\n",
+        &["3:21+2 the path v1 does not begin with a slash -> /v1"],
+    ),
+    (
+        "path with a star",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /v1/*}, upstream: u}\n",
+        &["3:21+5 a `*` stands only at the end, as in /v1/** -> /v1/**"],
+    ),
+    (
+        "path with a star inside",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /v1/*/x}, upstream: u}\n",
+        &["3:21+7 a `*` stands only at the end, as in /v1/**"],
+    ),
+    (
+        "path with a query",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: \"/v1?a=b\"}, upstream: u}\n",
+        &["3:21+9 `?` cannot stand in a path; what is no plain ASCII is percent-encoded"],
+    ),
+    (
+        "path with a bad escape",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /v1/%zz}, upstream: u}\n",
+        &["3:21+7 a `%` in a path is followed by two hexadecimal digits"],
+    ),
+    (
+        "path with dots",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /v1/%2e%2E/x}, upstream: u}\n",
+        &["3:21+12 a path has no `.` or `..` segments"],
+    ),
+    (
+        "host with port",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [\"example.com:80\"]}, upstream: u}\n",
+        &["3:23+16 a route matches hosts without their port -> example.com"],
+    ),
+    (
+        "host star",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [\"*\"]}, upstream: u}\n",
+        &["3:23+3 to match every host, leave `hosts` out"],
+    ),
+    (
+        "host with a star inside",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [\"a*.example.com\"]}, upstream: u}\n",
+        &[
+            "3:23+16 a*.example.com is not a host such as api.example.com or *.example.com; a `*` stands only for whole labels in front, as in *.example.com",
+        ],
+    ),
+    (
+        "host not ASCII",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [bücher.example]}, upstream: u}\n",
+        &["3:23+14 bücher.example is not ASCII; write its labels in Punycode (xn--…)"],
+    ),
+    (
+        "host with a dot at its end",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [example.com.]}, upstream: u}\n",
+        &["3:23+12 a route's host has no dot at its end -> example.com"],
+    ),
+    (
+        "host v6",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [\"::1\"]}, upstream: u}\n",
+        &["3:23+5 an IPv6 host stands in brackets -> [::1]"],
+    ),
+    (
+        "host twice",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {hosts: [example.com, EXAMPLE.com]}, upstream: u}\n",
+        &["3:36+11 this host is listed twice; the first is on line 3"],
+    ),
+    (
+        "method in lower case",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {methods: [get]}, upstream: u}\n",
+        &["3:25+3 get is not a method -> GET"],
+    ),
+    (
+        "method mistyped",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {methods: [DELTE]}, upstream: u}\n",
+        &["3:25+5 DELTE is not a method -> DELETE"],
+    ),
+    (
+        "method twice",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {methods: [GET, GET]}, upstream: u}\n",
+        &["3:30+3 this method is listed twice; the first is on line 3"],
+    ),
+    (
+        "method CONNECT",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {methods: [CONNECT]}, upstream: u}\n",
+        &["3:25+7 CONNECT is not forwarded: this gateway opens no tunnels"],
+    ),
+    (
+        "same route",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  a: {match: {path: /x}, upstream: u}\n  b: {match: {path: /%78}, upstream: u}\n",
+        &[
+            "4:3+1 the routes `a` (line 3) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
+    (
+        "same route in part",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  a: {match: {hosts: [a.example, b.example], methods: [GET, PUT]}, upstream: u}\n  b: {match: {hosts: [B.example], methods: [PUT]}, upstream: u}\n",
+        &[
+            "4:3+1 the routes `a` (line 3) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
+    (
+        "missing variable",
+        "drain_timeout: ${NOWHERE}\n",
+        &["1:16+10 the environment has no NOWHERE; set it, or write ${NOWHERE:-default}"],
+    ),
+    (
+        "missing variable inside",
+        "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, reason: \"a-${NOWHERE}-b\"}\n",
+        &["3:37+10 the environment has no NOWHERE; set it, or write ${NOWHERE:-default}"],
+    ),
+    (
+        "reference not closed",
+        "drain_timeout: \"${X\"\n",
+        &["1:17+3 `${` has no closing brace; write $${ for these two characters"],
+    ),
+    (
+        "reference malformed",
+        "drain_timeout: ${X:=1s}\n",
+        &[
+            "1:16+8 `${X:=1s}` is not a reference; write ${NAME}, ${NAME:-default} or ${file:PATH}, and $${ for the two characters themselves",
+        ],
+    ),
+    (
+        "secret of the wrong kind",
+        "drain_timeout: ${SECRET}\nkernel: {attach: \"${SECRET}\", deny: [\"${SECRET}\"]}\nworkers: ${file:secret.txt}\n",
+        &[
+            "1:16+9 what `${SECRET}` stands for is not a duration from 0s to 1h",
+            "2:18+11 what `${SECRET}` stands for is not `auto`, `native`, `generic` or `off`",
+            "2:38+11 what `${SECRET}` stands for is not an address or a prefix",
+            "3:10+18 what `${file:secret.txt}` stands for is not `auto` or a number from 1 to 1024",
+        ],
+    ),
+    (
+        "secret as a name",
+        "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes: {r: {upstream: \"${SECRET}\"}}\n",
+        &["2:24+11 there is no upstream `${SECRET}`"],
+    ),
+    (
+        "secret as a file",
+        "kernel:\n  deny:\n    - {file: \"${SECRET}\"}\n",
+        &["3:14+11 cannot read the list ${SECRET}: No such file or directory (os error 2)"],
+    ),
+    (
+        "secret file missing",
+        "drain_timeout: ${file:missing.txt}\n",
+        &["1:16+19 cannot read missing.txt: No such file or directory (os error 2)"],
+    ),
+    (
+        "several at once",
+        "workers: x\nkernel:\n  atach: off\nlisteners:\n  web: {address: 80, idle_timeout: 5}\nroutes:\n  r: {upstream: u}\n",
+        &[
+            "1:10+1 x is not a whole number; expected a number from 1 to 1024, or `auto`",
+            "3:3+5 unknown key `atach` -> attach",
+            "5:18+2 80 is not an IP address and a port, such as 0.0.0.0:8080 or [::]:8080 -> 0.0.0.0:80",
+            "5:36+1 5 has no unit; add a unit, such as 5s -> 5s",
+            "7:17+1 there is no upstream `u`; no upstreams are declared",
+        ],
+    ),
+    (
+        "past a wide character",
+        "kernel: {deny: [{cidr: 10.0.0.0/8, reason: é, shadw: true}]}\n",
+        &["1:47+5 unknown key `shadw` -> shadow"],
+    ),
+    ("in an alias", "kernel:\n  deny: &l [x]\n  allow: *l\n", &["2:13+1 x is not an address or a prefix"]),
+    (
+        "quoted, with a comment behind",
+        "admin:\n  socket: \"\" # nothing\n",
+        &["2:11+2 a path has 1 to 107 bytes here, this one has 0"],
+    ),
+    (
+        "quoted, with quotes inside",
+        "kernel: {attach: 'it''s'  }\n",
+        &["1:18+7 expected `auto`, `native`, `generic` or `off`, found `it's`"],
+    ),
+    (
+        "quoted, escaped",
+        "kernel: {attach: \"\\\"x\\\"\" }\n",
+        &["1:18+7 expected `auto`, `native`, `generic` or `off`, found `\"x\"`"],
+    ),
+];

@@ -1,0 +1,323 @@
+//! What can be asked of the rules, whoever asks: the command line over the pinned maps, or a client of
+//! the admin socket. One request type, one reply type, and one function that answers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use gateway_kernel::{
+    Added, Counters, Entry, Error, Explanation, ListKind, MapUsage, NewEntry, Owner, Removed, Rules,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::observe::list_name;
+
+/// A question or an order to the rules. On the socket, the method and path say which one it is, and
+/// `Add` and `Remove` have a JSON body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Add or update entries, all or none.
+    Add(ListKind, AddBody),
+    /// Take the operator's entries for these prefixes out.
+    Remove(ListKind, RemoveBody),
+    /// Take all of the operator's entries out.
+    Flush(ListKind),
+    /// Read a list.
+    Entries(ListKind),
+    /// Read all counters.
+    Counters,
+    /// Read how full the maps are.
+    Usage,
+    /// Replay the stages for a packet.
+    Explain(ExplainBody),
+}
+
+/// Entries to add.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddBody {
+    /// A prefix may stand once.
+    pub entries: Vec<WireEntry>,
+}
+
+/// Prefixes to remove.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveBody {
+    /// Exactly as they stand in the list.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// A packet to explain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainBody {
+    /// Where it comes from.
+    pub source: IpAddr,
+    /// Where it goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<SocketAddr>,
+}
+
+/// An entry as it travels: what is not said is left out, for a list of a million must fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WireEntry {
+    /// What it covers.
+    pub prefix: IpNet,
+    /// The label its hits are counted under.
+    pub rule: String,
+    /// How long it holds, in milliseconds; left out: until it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Count what it would drop, and let it pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+}
+
+/// The answer to a [`Request`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `Add`.
+    Added(Added),
+    /// To `Remove`.
+    Removed(Removed),
+    /// To `Flush`: how many entries left the list.
+    Flushed(usize),
+    /// To `Entries`.
+    Entries(Vec<Entry>),
+    /// To `Counters`.
+    Counters(Counters),
+    /// To `Usage`.
+    Usage(Vec<MapUsage>),
+    /// To `Explain`.
+    Explanation(Explanation),
+}
+
+/// Answers a request. `progress` hears how many entries of an `Add` are written.
+///
+/// # Errors
+/// What the rules refuse; nothing is half-applied then.
+pub fn apply(rules: &Rules, request: Request, progress: &mut dyn FnMut(usize)) -> Result<Reply, Error> {
+    match request {
+        Request::Add(list, body) => {
+            let entries: Vec<NewEntry> = body.entries.into_iter().map(NewEntry::from).collect();
+            rules.add(list, Owner::Operator, &entries, progress).map(Reply::Added)
+        }
+        Request::Remove(list, body) => rules.remove(list, &body.prefixes).map(Reply::Removed),
+        Request::Flush(list) => rules.flush(list).map(Reply::Flushed),
+        Request::Entries(list) => rules.entries(list).map(Reply::Entries),
+        Request::Counters => rules.counters().map(Reply::Counters),
+        Request::Usage => rules.usage().map(Reply::Usage),
+        Request::Explain(body) => rules.explain(body.source, body.destination).map(Reply::Explanation),
+    }
+}
+
+/// Why a body was not understood, or what in it cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Malformed {
+    /// No such path, or not with this method.
+    NotFound,
+    /// One sentence about the body.
+    Body(String),
+}
+
+impl Request {
+    /// The HTTP method and path of this request.
+    #[must_use]
+    pub fn route(&self) -> (http::Method, String) {
+        let list = |list: ListKind, verb: &str| format!("/api/v1/lists/{}/{verb}", list_name(list));
+        match self {
+            Self::Add(kind, _) => (http::Method::POST, list(*kind, "add")),
+            Self::Remove(kind, _) => (http::Method::POST, list(*kind, "remove")),
+            Self::Flush(kind) => (http::Method::POST, list(*kind, "flush")),
+            Self::Entries(kind) => (http::Method::GET, list(*kind, "entries")),
+            Self::Counters => (http::Method::GET, "/api/v1/counters".to_owned()),
+            Self::Usage => (http::Method::GET, "/api/v1/usage".to_owned()),
+            Self::Explain(_) => (http::Method::POST, "/api/v1/explain".to_owned()),
+        }
+    }
+
+    /// The body of this request; empty where it has none.
+    ///
+    /// # Errors
+    /// Never in practice: every body is made of strings and numbers.
+    pub fn body(&self) -> serde_json::Result<Vec<u8>> {
+        match self {
+            Self::Add(_, body) => serde_json::to_vec(body),
+            Self::Remove(_, body) => serde_json::to_vec(body),
+            Self::Explain(body) => serde_json::to_vec(body),
+            Self::Flush(_) | Self::Entries(_) | Self::Counters | Self::Usage => Ok(Vec::new()),
+        }
+    }
+
+    /// Reads a request as it came over the socket.
+    ///
+    /// # Errors
+    /// An unknown path, a body that is not the one wanted, or an entry that no list can take.
+    pub fn parse(method: &http::Method, path: &str, body: &[u8]) -> Result<Self, Malformed> {
+        let parts: Vec<&str> = path.strip_prefix("/api/v1/").unwrap_or_default().split('/').collect();
+        match (method.as_str(), parts.as_slice()) {
+            ("POST", ["lists", list, "add"]) => {
+                let list = list_named(list)?;
+                let body: AddBody = json(body)?;
+                check_entries(list, &body.entries)?;
+                Ok(Self::Add(list, body))
+            }
+            ("POST", ["lists", list, "remove"]) => {
+                let list = list_named(list)?;
+                let mut body: RemoveBody = json(body)?;
+                body.prefixes.iter_mut().for_each(|prefix| *prefix = prefix.trunc());
+                Ok(Self::Remove(list, body))
+            }
+            ("POST", ["lists", list, "flush"]) => Ok(Self::Flush(list_named(list)?)),
+            ("GET", ["lists", list, "entries"]) => Ok(Self::Entries(list_named(list)?)),
+            ("GET", ["counters"]) => Ok(Self::Counters),
+            ("GET", ["usage"]) => Ok(Self::Usage),
+            ("POST", ["explain"]) => json(body).map(Self::Explain),
+            _ => Err(Malformed::NotFound),
+        }
+    }
+}
+
+impl From<WireEntry> for NewEntry {
+    fn from(entry: WireEntry) -> Self {
+        Self {
+            prefix: entry.prefix,
+            rule: entry.rule,
+            ttl: entry.ttl_ms.map(Duration::from_millis),
+            shadow: entry.shadow,
+        }
+    }
+}
+
+/// A client of the socket is held to the same rules as a list file.
+fn check_entries(list: ListKind, entries: &[WireEntry]) -> Result<(), Malformed> {
+    for entry in entries {
+        let refuse = |why: &str| Err(Malformed::Body(format!("{}: {why}", entry.prefix)));
+        if let Err(why) = gateway_kernel::feed::parse_prefix(&entry.prefix.to_string()) {
+            return Err(Malformed::Body(why));
+        }
+        if let Err(why) = gateway_kernel::feed::check_label(&entry.rule) {
+            return refuse(&format!("its rule cannot be a label: {why}"));
+        }
+        match (list, entry.ttl_ms) {
+            (_, Some(0)) => return refuse("a time to live of 0 would be over before it began"),
+            (_, Some(ms)) if Duration::from_millis(ms) > gateway_kernel::feed::MAX_DURATION => {
+                return refuse("its time to live is too long");
+            }
+            (ListKind::Deny, Some(_)) => {
+                return refuse("an entry with a time to live belongs in the ban list");
+            }
+            (ListKind::Ban, None) => return refuse("an entry of the ban list needs a time to live"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn list_named(name: &str) -> Result<ListKind, Malformed> {
+    [ListKind::Allow, ListKind::Ban, ListKind::Deny]
+        .into_iter()
+        .find(|list| list_name(*list) == name)
+        .ok_or(Malformed::NotFound)
+}
+
+fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
+    serde_json::from_slice(body).map_err(|error| Malformed::Body(format!("the body: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a prefix")
+    }
+
+    #[test]
+    fn requests_survive_the_socket() {
+        let entry = WireEntry { prefix: net("192.0.2.0/24"), rule: "a b".into(), ttl_ms: None, shadow: true };
+        let timed = WireEntry { ttl_ms: Some(1500), ..entry.clone() };
+        let table = [
+            Request::Add(ListKind::Deny, AddBody { entries: vec![entry] }),
+            Request::Add(ListKind::Ban, AddBody { entries: vec![timed.clone()] }),
+            Request::Add(ListKind::Allow, AddBody { entries: vec![timed] }),
+            Request::Remove(ListKind::Deny, RemoveBody { prefixes: vec![net("2001:db8::/32")] }),
+            Request::Flush(ListKind::Ban),
+            Request::Entries(ListKind::Allow),
+            Request::Counters,
+            Request::Usage,
+            Request::Explain(ExplainBody { source: [192, 0, 2, 1].into(), destination: None }),
+        ];
+        for request in table {
+            let (method, path) = request.route();
+            let body = request.body().expect("a body");
+            assert_eq!(Request::parse(&method, &path, &body), Ok(request.clone()), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let table: &[(&str, Method, &str, &str, &str)] = &[
+            ("path", Method::GET, "/api/v1/nothing", "", "404"),
+            ("list", Method::POST, "/api/v1/lists/block/flush", "", "404"),
+            ("method", Method::GET, "/api/v1/lists/deny/flush", "", "404"),
+            ("json", Method::POST, "/api/v1/lists/deny/add", "{", "the body"),
+            ("unknown field", Method::POST, "/api/v1/lists/deny/add", r#"{"entries":[],"x":1}"#, "`x`"),
+            (
+                "everything",
+                Method::POST,
+                "/api/v1/lists/deny/add",
+                r#"{"entries":[{"prefix":"0.0.0.0/0","rule":"x"}]}"#,
+                "covers every address",
+            ),
+            (
+                "host bits",
+                Method::POST,
+                "/api/v1/lists/deny/add",
+                r#"{"entries":[{"prefix":"192.0.2.1/24","rule":"x"}]}"#,
+                "host bits",
+            ),
+            (
+                "label",
+                Method::POST,
+                "/api/v1/lists/deny/add",
+                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":""}]}"#,
+                "label",
+            ),
+            (
+                "ttl in deny",
+                Method::POST,
+                "/api/v1/lists/deny/add",
+                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":1}]}"#,
+                "belongs in the ban list",
+            ),
+            (
+                "ban without ttl",
+                Method::POST,
+                "/api/v1/lists/ban/add",
+                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":"x"}]}"#,
+                "needs a time to live",
+            ),
+            (
+                "endless ttl",
+                Method::POST,
+                "/api/v1/lists/ban/add",
+                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":18446744073709551615}]}"#,
+                "too long",
+            ),
+        ];
+        for (name, method, path, body, expected) in table {
+            let found = match Request::parse(method, path, body.as_bytes()) {
+                Err(Malformed::NotFound) => "404".to_owned(),
+                Err(Malformed::Body(why)) => why,
+                Ok(request) => panic!("{name}: {request:?}"),
+            };
+            assert!(found.contains(expected), "{name}: {found}");
+        }
+    }
+}

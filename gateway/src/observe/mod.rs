@@ -1,0 +1,10 @@
+//! What operators see of a running agent: metrics and logs.
+
+mod exposition;
+pub mod log;
+pub mod metrics;
+mod snapshot;
+
+pub use exposition::{Exposition, Kind};
+pub(crate) use snapshot::list_name;
+pub use snapshot::{AgentSample, KernelSample};
