@@ -1,0 +1,29 @@
+//! `cargo xtask bench`: each benchmark is a file of its own and prints one Markdown table.
+
+mod load;
+mod machine;
+mod peers;
+pub(crate) mod relay;
+mod request;
+mod table;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Processor time a request and requests per second on one core, beside nginx, HAProxy and a bare relay
+    Request(request::Options),
+}
+
+pub(crate) fn run(options: &Options) -> Result<()> {
+    match &options.what {
+        What::Request(options) => request::run(options),
+    }
+}
