@@ -3,4 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod attach;
+mod bad_input;
+mod config;
+mod deny;
+mod drain;
 mod harness;
+mod hostile_http;
+mod inspect;
+mod lists;
+mod odd_frames;
+mod proxy;
+mod reload;
+mod takeover;
+mod userspace;
