@@ -51,34 +51,36 @@ fn allow_beats_deny() {
 #[test]
 fn tags_do_not_hide_a_source() {
     require_root!();
-    let net = Net::new();
-    let agent = Setup::new(&net).start(&config::kernel_only(DENY_BOTH));
-    let wire = Wire::open(&net.client, "eth0");
-    let mut tap = Tap::open(&net.gateway, "front0");
-    let mut dropped = 0;
-    for (name, tags) in [
-        ("untagged", &[][..]),
-        ("one tag", &[(DOT1Q, 7)]),
-        ("one service tag", &[(DOT1AD, 7)]),
-        ("a priority tag", &[(DOT1Q, 0xe000)]),
-        ("two tags", &[(DOT1AD, 7), (DOT1Q, 8)]),
-        ("two tags of one kind", &[(DOT1Q, 7), (DOT1Q, 8)]),
-    ] {
-        for (denied, other, gateway) in
-            [(DENIED_V4, CLIENT_V4, GATEWAY_V4), (DENIED_V6, CLIENT_V6, GATEWAY_V6)]
-        {
-            for (source, mark) in [(denied, b"denied"), (other, b"passes")] {
-                let datagram = frames::udp(9, 9, mark);
-                let (ethertype, packet) = frames::ip(source, gateway, frames::UDP, &datagram);
-                wire.send(&frames::ethernet(tags, ethertype, &packet));
+    for attach in ["native", "generic"] {
+        let net = Net::new();
+        let agent = Setup::new(&net).start(&config::kernel_only(&format!("{DENY_BOTH}\nattach: {attach}")));
+        let wire = Wire::open(&net.client, "eth0");
+        let mut tap = Tap::open(&net.gateway, "front0");
+        let mut dropped = 0;
+        for (name, tags) in [
+            ("untagged", &[][..]),
+            ("one tag", &[(DOT1Q, 7)]),
+            ("one service tag", &[(DOT1AD, 7)]),
+            ("a priority tag", &[(DOT1Q, 0xe000)]),
+            ("two tags", &[(DOT1AD, 7), (DOT1Q, 8)]),
+            ("two tags of one kind", &[(DOT1Q, 7), (DOT1Q, 8)]),
+        ] {
+            for (denied, other, gateway) in
+                [(DENIED_V4, CLIENT_V4, GATEWAY_V4), (DENIED_V6, CLIENT_V6, GATEWAY_V6)]
+            {
+                for (source, mark) in [(denied, b"denied"), (other, b"passes")] {
+                    let datagram = frames::udp(9, 9, mark);
+                    let (ethertype, packet) = frames::ip(source, gateway, frames::UDP, &datagram);
+                    wire.send(&frames::ethernet(tags, ethertype, &packet));
+                }
+                let seen = tap.until(b"passes");
+                assert_eq!(seen.len(), 1, "{attach}: {name}: the frame of {denied} passed: {seen:02x?}");
+                dropped += 1;
             }
-            let seen = tap.until(b"passes");
-            assert_eq!(seen.len(), 1, "{name}: the frame of {denied} came through: {seen:02x?}");
-            dropped += 1;
         }
+        let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "deny")], |sum| sum > 0.0);
+        assert_eq!(hits, f64::from(dropped), "{attach}: each dropped frame is one hit");
     }
-    let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "deny")], |sum| sum > 0.0);
-    assert_eq!(hits, f64::from(dropped), "each dropped frame is one hit");
 }
 
 #[test]

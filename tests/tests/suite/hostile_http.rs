@@ -187,15 +187,3 @@ fn connections_beyond_the_limit_wait() {
     third.patience(Duration::from_secs(5));
     assert_eq!(third.reply().unwrap().text(), "/third", "its turn never came");
 }
-
-#[test]
-fn a_half_closed_client_still_gets_its_reply() {
-    require_root!();
-    let net = Net::new();
-    let upstream = Upstream::echo(&net);
-    let _agent = Setup::new(&net).start(&config::to(&upstream, ""));
-    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
-    connection.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    connection.finish();
-    assert_eq!(connection.reply().unwrap().text(), "/half");
-}
