@@ -164,16 +164,7 @@ impl<'n> Agent<'n> {
 
     /// Runs a command of the program on the agent's host, against its pins and socket.
     pub fn cli(&self, arguments: &[&str]) -> Answer {
-        self.cli_with(arguments, &[])
-    }
-
-    /// The same, with options that come before the command's own, or with none of the usual ones replaced.
-    pub fn cli_with(&self, arguments: &[&str], wrapper: &[&str]) -> Answer {
-        let mut command = command(wrapper.iter().copied());
-        command.args(arguments).args(["--pin-dir".as_ref(), self.pins().as_os_str()]);
-        if !matches!(arguments[0], "schema" | "check" | "detach") {
-            command.args(["--socket".as_ref(), self.socket().as_os_str()]);
-        }
+        let mut command = self.command(arguments);
         let output = self.setup.namespace.run(|| command.stdin(Stdio::null()).output()).unwrap();
         let answer = Answer {
             code: output.status.code().unwrap_or(-1),
@@ -186,9 +177,7 @@ impl<'n> Agent<'n> {
 
     /// Starts a command and leaves it running; its output goes to a pipe.
     pub fn cli_running(&self, arguments: &[&str]) -> Child {
-        let mut command = command(std::iter::empty());
-        command.args(arguments).args(["--pin-dir".as_ref(), self.pins().as_os_str()]);
-        command.args(["--socket".as_ref(), self.socket().as_os_str()]);
+        let mut command = self.command(arguments);
         self.setup.namespace.run(|| command.stdout(Stdio::piped()).spawn()).unwrap()
     }
 
@@ -281,6 +270,13 @@ impl<'n> Agent<'n> {
     pub fn connect(net: &Net, from: std::net::IpAddr) -> std::io::Result<Connection> {
         let to = if from.is_ipv4() { Self::v4() } else { Self::v6() };
         Connection::open(&net.client, from, to)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(std::iter::empty());
+        command.args(arguments).args(["--pin-dir".as_ref(), self.pins().as_os_str()]);
+        command.args(["--socket".as_ref(), self.socket().as_os_str()]);
+        command
     }
 
     fn spawn(&mut self) {
@@ -381,7 +377,10 @@ fn command<'a>(mut wrapper: impl Iterator<Item = &'a str>) -> Command {
             command
         }
     };
-    // The suite reads the log: no colours, and no level from the developer's shell.
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1");
+    // The suite reads what it says: no colours, and nothing from the developer's shell.
+    for variable in ["GATEWAY_PIN_DIR", "GATEWAY_SOCKET", "GATEWAY_CONFIG", "GATEWAY_LOG", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    command.env("NO_COLOR", "1");
     command
 }
