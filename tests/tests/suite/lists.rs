@@ -96,3 +96,26 @@ fn commands_at_the_same_time_lose_nothing() {
     }
     assert_eq!(agent.cli(&["deny", "flush"]).ok().code, 0);
 }
+
+#[test]
+fn commands_during_reloads_lose_nothing() {
+    require_root!();
+    let net = Net::new();
+    let agent = Setup::new(&net).start(&config::kernel_only("deny: [192.0.2.1/32]"));
+    let mut commands = Vec::new();
+    for round in 0..10 {
+        agent.configure(&config::kernel_only(&format!("deny: [192.0.2.{round}/32]")));
+        agent.hang_up();
+        commands.push(agent.cli_running(&["deny", "add", &format!("198.51.100.{round}")]));
+    }
+    for command in commands {
+        let output = command.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    // The last signal is the one that counts; several at once may be one.
+    agent.cli(&["reload"]).ok();
+    let listed = agent.cli(&["deny", "list", "--json"]).ok().prefixes();
+    let mut want = vec!["192.0.2.9/32".to_owned()];
+    want.extend((0..10).map(|round| format!("198.51.100.{round}/32")));
+    assert_eq!(listed, want);
+}

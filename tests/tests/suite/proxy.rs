@@ -183,3 +183,113 @@ fn an_expected_continue_comes_before_the_body_is_sent() {
     assert_eq!(connection.reply().unwrap().status(), 200);
     assert_eq!(upstream.requests().pop().unwrap().body, b"hello");
 }
+
+#[test]
+fn the_reply_loses_what_belongs_to_the_upstreams_hop() {
+    require_root!();
+    let net = Net::new();
+    let upstream = Upstream::answering(&net, UPSTREAM_V4, |_| {
+        "HTTP/1.1 200 OK\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=9\r\nX-Kept: yes\r\n\
+         Content-Length: 2\r\n\r\nok"
+            .into()
+    });
+    let _agent = Setup::new(&net).start(&config::to(&upstream, ""));
+    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
+    for _ in 0..2 {
+        let reply = connection.get("/").unwrap();
+        assert_eq!(reply.header("x-kept").as_deref(), Some("yes"), "{reply:?}");
+        assert_eq!((reply.header("x-hop"), reply.header("keep-alive")), (None, None), "{reply:?}");
+    }
+}
+
+#[test]
+fn hosts_and_paths_lead_to_their_upstreams() {
+    require_root!();
+    let net = Net::new();
+    let named = |name: &'static str| {
+        Upstream::answering(&net, UPSTREAM_V4, move |_| {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())
+        })
+    };
+    let (api, users, rest) = (named("api"), named("users"), named("rest"));
+    let config = format!(
+        "kernel: {{interfaces: [front0]}}\n\
+         listeners: {{web: {{address: \"198.18.1.1:8080\"}}}}\n\
+         upstreams:\n  api: {{endpoints: [\"http://{}\"]}}\n  users: {{endpoints: [\"http://{}\"]}}\n  rest: {{endpoints: [\"http://{}\"]}}\n\
+         routes:\n\
+         \x20 api: {{match: {{hosts: [api.test], path: \"/**\"}}, upstream: api}}\n\
+         \x20 users: {{match: {{hosts: [api.test], path: \"/v1/users/**\", methods: [GET]}}, upstream: users}}\n\
+         \x20 any: {{match: {{hosts: [\"*.any.test\"], path: \"/**\"}}, upstream: rest}}\n",
+        api.address(),
+        users.address(),
+        rest.address()
+    );
+    let _agent = Setup::new(&net).start(&config);
+    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
+    for (method, host, path, want) in [
+        ("GET", "api.test", "/", "api"),
+        ("GET", "API.test:8080", "/v1/users", "users"),
+        ("GET", "api.test", "/v1/users/7?x=1", "users"),
+        ("POST", "api.test", "/v1/users/7", "api"),
+        ("GET", "api.test", "/v1/usersx", "api"),
+        ("GET", "a.any.test", "/v1/users/7", "rest"),
+        ("GET", "any.test", "/", ""),
+        ("GET", "other.test", "/", ""),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n\r\n");
+        connection.send(request).unwrap();
+        let reply = connection.reply().unwrap();
+        if want.is_empty() {
+            assert_eq!(reply.status(), 404, "{method} {host}{path}: {reply:?}");
+        } else {
+            assert_eq!(reply.text(), want, "{method} {host}{path}");
+        }
+    }
+}
+
+#[test]
+fn a_body_in_chunks_arrives_whole() {
+    require_root!();
+    let net = Net::new();
+    let upstream = Upstream::echo(&net);
+    let _agent = Setup::new(&net).start(&config::to(&upstream, ""));
+    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
+    connection.send("POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    let mut sent = Vec::new();
+    for size in [1_usize, 10, 65_536, 7, 300_000] {
+        let chunk: Vec<u8> = (0..size).map(|index| (index % 251) as u8).collect();
+        connection.send(format!("{size:x}\r\n")).unwrap();
+        connection.send(&chunk).unwrap();
+        connection.send("\r\n").unwrap();
+        sent.extend(chunk);
+    }
+    connection.send("0\r\n\r\n").unwrap();
+    assert_eq!(connection.reply().unwrap().status(), 200);
+    let seen = upstream.requests().pop().unwrap();
+    assert!(seen.body == sent, "{} bytes sent, {} came, or they differ", sent.len(), seen.body.len());
+}
+
+#[test]
+fn a_slow_upstream_is_a_504_and_a_reply_cut_short_is_not_whole() {
+    require_root!();
+    let net = Net::new();
+    let upstream = Upstream::serving(&net, UPSTREAM_V4, |connection, request| {
+        if request.start.contains("/cut") {
+            connection.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this").unwrap();
+            connection.finish();
+        } else {
+            connection.patience(Duration::from_secs(5));
+            connection.is_closed();
+        }
+    });
+    let config = config::to(&upstream, "").replace("\"]}", "\"], response_timeout: 500ms}");
+    let _agent = Setup::new(&net).start(&config);
+    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
+    let start = std::time::Instant::now();
+    crate::bad_input::assert_problem(&connection.get("/slow").unwrap(), 504);
+    let took = start.elapsed();
+    assert!((400..3000).contains(&took.as_millis()), "500 ms took {took:?}");
+    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
+    let error = connection.get("/cut").expect_err("a reply cut short looks whole");
+    assert_ne!(error.kind(), ErrorKind::WouldBlock, "the client is left waiting");
+}
