@@ -76,21 +76,38 @@ fn an_interface_leaves_and_joins_with_a_reload() {
 fn a_driver_that_refuses_leads_to_generic_or_to_an_error() {
     require_root!();
     let net = Net::new();
-    // Frames that do not fit a page: veth refuses a program that cannot take them in parts.
-    net.client.ip("link set eth0 mtu 9000");
-    net.gateway.ip("link set front0 mtu 9000");
-    let mut agent = Setup::new(&net).prepare(&config::kernel_only(&format!("{DENY}\nattach: native")));
+    // The loopback driver runs no programs of its own.
+    let config = |attach: &str| config::kernel_only(attach).replace("[front0]", "[lo]");
+    let mut agent = Setup::new(&net).prepare(&config("attach: native"));
     let answer = agent.start_in_vain();
     assert_eq!(answer.code, 3, "{}", answer.err);
-    answer.says(&["front0"]);
+    answer.says(&["lo", "native"]);
 
-    agent.configure(&config::kernel_only(&format!("{DENY}\nattach: auto")));
+    agent.configure(&config("attach: auto"));
     agent.start();
     let status = agent.status();
-    assert_eq!(modes(&status), [("front0".into(), "generic".into())], "{status}");
+    assert_eq!(modes(&status), [("lo".into(), "generic".into())], "{status}");
     let note = interfaces(&status)[0]["note"].as_str().unwrap_or_default().to_owned();
     assert!(!note.is_empty(), "status does not say why it is not native: {status}");
     agent.await_log("generic");
+}
+
+#[test]
+fn frames_of_several_pages_are_judged_too() {
+    require_root!();
+    let net = Net::new();
+    net.client.ip("link set eth0 mtu 9000");
+    net.gateway.ip("link set front0 mtu 9000");
+    let agent = Setup::new(&net).start(&config::kernel_only(DENY));
+    net.client.run(|| {
+        for source in ["198.18.1.2:0", "198.18.1.66:0"] {
+            let socket = std::net::UdpSocket::bind(source).unwrap();
+            socket.send_to(&[7; 8000], "198.18.1.1:9").unwrap();
+        }
+    });
+    let counted = |verdict| [("interface", "front0"), ("verdict", verdict)];
+    agent.await_metric("gateway_kernel_bytes_total", &counted("drop"), |sum| sum >= 8000.0);
+    agent.await_metric("gateway_kernel_bytes_total", &counted("pass"), |sum| sum >= 8000.0);
 }
 
 #[test]
@@ -115,20 +132,22 @@ fn a_foreign_program_is_named_and_left_alone() {
     // Any program will do, so it is the gateway's own, attached by another hand in the old manner.
     let mut lender = Setup::inside(&net, &net.gateway, "-lender").start(&config::kernel_only(DENY));
     let id = program(&net);
-    let pin = lender.pins().with_extension("foreign");
+    let pin = lender.pins().with_file_name(format!("{}-foreign", net.id()));
     let pin = pin.to_str().unwrap();
     net.gateway.command("bpftool", &["prog", "pin", "id", &id, pin]);
     lender.kill();
     lender.cli(&["detach"]).ok();
     for (mode, hook) in [("native", "xdpdrv"), ("generic", "xdpgeneric")] {
-        net.gateway.ip(&format!("link set dev front0 {hook} pinned {pin}"));
+        // Not by `ip -n`, which would hide bpffs.
+        let link = ["link", "set", "dev", "front0", hook];
+        net.gateway.command("ip", &[&link[..], &["pinned", pin]].concat());
         let config = config::kernel_only(&format!("attach: {mode}"));
         let mut agent = Setup::inside(&net, &net.gateway, &format!("-{mode}")).prepare(&config);
         let answer = agent.start_in_vain();
         assert_eq!(answer.code, 3, "{}", answer.err);
         answer.says(&["front0", &id, "left alone"]);
         assert_eq!(program(&net), id, "the foreign program is gone");
-        net.gateway.ip(&format!("link set dev front0 {hook} off"));
+        net.gateway.command("ip", &[&link[..], &["off"]].concat());
         agent.start();
     }
     std::fs::remove_file(pin).unwrap();
