@@ -164,6 +164,13 @@ impl<'n> Agent<'n> {
 
     /// Runs a command of the program on the agent's host, against its pins and socket.
     pub fn cli(&self, arguments: &[&str]) -> Answer {
+        let answer = self.cli_quiet(arguments);
+        eprint!("{}{}", answer.out, answer.err);
+        answer
+    }
+
+    /// The same, for commands with more output than a failed test should show.
+    pub fn cli_quiet(&self, arguments: &[&str]) -> Answer {
         let mut command = self.command(arguments);
         let output = self.setup.namespace.run(|| command.stdin(Stdio::null()).output()).unwrap();
         let answer = Answer {
@@ -171,7 +178,7 @@ impl<'n> Agent<'n> {
             out: String::from_utf8_lossy(&output.stdout).into_owned(),
             err: String::from_utf8_lossy(&output.stderr).into_owned(),
         };
-        eprintln!("$ gateway {}  # {}\n{}{}", arguments.join(" "), answer.code, answer.out, answer.err);
+        eprintln!("$ gateway {}  # {}", arguments.join(" "), answer.code);
         answer
     }
 

@@ -27,7 +27,8 @@ pub(crate) fn once() {
         for directory in [BPFFS.to_owned(), std::env::temp_dir().display().to_string()] {
             for name in entries(&directory) {
                 if is_left_over(&name) {
-                    let _ = fs::remove_dir_all(Path::new(&directory).join(name));
+                    let path = Path::new(&directory).join(name);
+                    let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
                 }
             }
         }

@@ -98,7 +98,7 @@ fn headers_beyond_the_limit_are_a_431() {
     require_root!();
     let net = Net::new();
     let upstream = Upstream::echo(&net);
-    let limits = ", max_header_bytes: 8KiB, max_header_count: 20";
+    let limits = ", max_header_size: 8KiB, max_header_count: 20";
     let _agent = Setup::new(&net).start(&config::with("interfaces: [front0]", limits, upstream.address()));
     let long = format!("X: {}\r\n", "x".repeat(9 * 1024));
     let many: String = (0..30).map(|number| format!("X-{number}: 1\r\n")).collect();

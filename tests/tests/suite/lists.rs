@@ -1,6 +1,8 @@
 //! `deny` and `allow`: the verbs, with the agent up and down, and from many hands at once.
 
+use std::fmt::Write;
 use std::process::Child;
+use std::time::Duration;
 
 use gateway_tests::{Net, Setup, require_root};
 
@@ -118,4 +120,40 @@ fn commands_during_reloads_lose_nothing() {
     let mut want = vec!["192.0.2.9/32".to_owned()];
     want.extend((0..10).map(|round| format!("198.51.100.{round}/32")));
     assert_eq!(listed, want);
+}
+
+#[test]
+fn a_command_killed_half_way_leaves_lists_that_add_up() {
+    require_root!();
+    let net = Net::new();
+    let mut agent = Setup::new(&net).start(&config::kernel_only(""));
+    agent.kill();
+    let file = agent.directory().join("long.txt");
+    let lines = (0..40_000_u32).fold(String::new(), |mut text, host| {
+        writeln!(text, "{}", std::net::Ipv4Addr::from_bits(0x0a00_0000 + host)).unwrap();
+        text
+    });
+    std::fs::write(&file, lines).unwrap();
+    let file = file.to_str().unwrap();
+    let entries = || {
+        let listed = agent.cli_quiet(&["deny", "list", "--json"]).ok().prefixes().len() as u64;
+        let maps = agent.status()["maps"].clone();
+        let maps = maps.as_array().unwrap();
+        let used = maps.iter().find(|map| map["map"] == "deny_v4").unwrap()["entries"].as_u64().unwrap();
+        (listed, used)
+    };
+    for (round, reason) in ["one", "two", "three", "four", "five"].into_iter().enumerate() {
+        let mut import = agent.cli_running(&["deny", "import", file, "--reason", reason]);
+        std::thread::sleep(Duration::from_millis(30 + 25 * round as u64));
+        import.kill().unwrap();
+        import.wait().unwrap();
+        let (listed, used) = entries();
+        assert_eq!(listed, used, "entries in the list and entries counted, after a kill in round {round}");
+        agent.cli(&["deny", "add", "192.0.2.1"]).ok();
+        agent.cli(&["deny", "del", "192.0.2.1"]).ok();
+    }
+    agent.cli(&["deny", "import", file, "--reason", "whole"]).ok();
+    assert_eq!(entries(), (40_000, 40_000));
+    agent.cli(&["deny", "flush"]).ok();
+    assert_eq!(entries(), (0, 0));
 }
