@@ -42,17 +42,19 @@ addr add 2001:db8:1::66/64 dev eth0 nodad
 neigh replace 198.18.1.1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
 neigh replace 2001:db8:1::1 lladdr 02:00:00:00:01:01 dev eth0 nud permanent
 ";
-const GATEWAY: &str = "
+const FRONT: &str = "
 link set front0 up
-link set back0 up
 addr add 198.18.1.1/24 dev front0
 addr add 2001:db8:1::1/64 dev front0 nodad
-addr add 198.18.2.1/24 dev back0
-addr add 2001:db8:2::1/64 dev back0 nodad
 neigh replace 198.18.1.2 lladdr 02:00:00:00:01:02 dev front0 nud permanent
 neigh replace 198.18.1.66 lladdr 02:00:00:00:01:02 dev front0 nud permanent
 neigh replace 2001:db8:1::2 lladdr 02:00:00:00:01:02 dev front0 nud permanent
 neigh replace 2001:db8:1::66 lladdr 02:00:00:00:01:02 dev front0 nud permanent
+";
+const BEHIND: &str = "
+link set back0 up
+addr add 198.18.2.1/24 dev back0
+addr add 2001:db8:2::1/64 dev back0 nodad
 neigh replace 198.18.2.2 lladdr 02:00:00:00:02:02 dev back0 nud permanent
 neigh replace 2001:db8:2::2 lladdr 02:00:00:00:02:02 dev back0 nud permanent
 ";
@@ -96,7 +98,7 @@ impl Net {
     }
 
     fn wire(&self) {
-        let (client, gateway, upstream) = (self.client.name(), self.gateway.name(), self.upstream.name());
+        let (gateway, upstream) = (self.gateway.name(), self.upstream.name());
         for namespace in [&self.client, &self.gateway, &self.upstream] {
             // Router solicitations and multicast reports would count as packets that no test sent.
             namespace.run(|| {
@@ -108,15 +110,32 @@ impl Net {
         ip(
             &["-batch", "-"],
             &format!(
-                "link add eth0 netns {client} address 02:00:00:00:01:02 type veth \
-                 peer name front0 netns {gateway} address 02:00:00:00:01:01\n\
-                 link add eth0 netns {upstream} address 02:00:00:00:02:02 type veth \
+                "link add eth0 netns {upstream} address 02:00:00:00:02:02 type veth \
                  peer name back0 netns {gateway} address 02:00:00:00:02:01\n"
             ),
         );
-        self.client.ip(CLIENT);
-        self.gateway.ip(GATEWAY);
+        self.gateway.ip(BEHIND);
         self.upstream.ip(UPSTREAM);
+        self.plug_in();
+    }
+
+    /// Takes away the wire between client and gateway, as when a card is pulled or a container restarts.
+    pub fn unplug(&self) {
+        self.gateway.ip("link del front0");
+    }
+
+    /// Makes it anew: the same names and addresses, another interface to the kernel.
+    pub fn plug_in(&self) {
+        let (client, gateway) = (self.client.name(), self.gateway.name());
+        ip(
+            &["-batch", "-"],
+            &format!(
+                "link add eth0 netns {client} address 02:00:00:00:01:02 type veth \
+                 peer name front0 netns {gateway} address 02:00:00:00:01:01\n"
+            ),
+        );
+        self.client.ip(CLIENT);
+        self.gateway.ip(FRONT);
     }
 }
 

@@ -73,6 +73,28 @@ fn an_interface_leaves_and_joins_with_a_reload() {
 }
 
 #[test]
+fn an_interface_that_went_away_and_came_back_is_protected_again() {
+    require_root!();
+    let net = Net::new();
+    let mut agent = Setup::new(&net).start(&config::kernel_only(DENY));
+    for restart in [false, true] {
+        net.unplug();
+        assert_eq!(modes(&agent.status()), [], "an interface that is gone is not protected");
+        net.plug_in();
+        if restart {
+            agent.kill();
+            agent.start();
+        } else {
+            agent.cli(&["reload"]).ok();
+        }
+        assert_eq!(modes(&agent.status()), [("front0".into(), "native".into())], "restart: {restart}");
+        let traffic = Traffic::start(&net, &[CLIENT_V4, DENIED_V4]);
+        traffic.await_more(CLIENT_V4, 50);
+        assert_eq!(traffic.stop().arrived(DENIED_V4), 0, "restart: {restart}");
+    }
+}
+
+#[test]
 fn a_driver_that_refuses_leads_to_generic_or_to_an_error() {
     require_root!();
     let net = Net::new();
