@@ -1,0 +1,19 @@
+//! End to end: real packets through real hooks, real requests through a real proxy, in namespaces of the
+//! tests' own. A file a subject; a test a behaviour.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod attach;
+mod bad_input;
+mod config;
+mod deny;
+mod drain;
+mod harness;
+mod hostile_http;
+mod inspect;
+mod lists;
+mod odd_frames;
+mod proxy;
+mod reload;
+mod takeover;
+mod userspace;

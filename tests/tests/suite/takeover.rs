@@ -1,0 +1,70 @@
+//! Protection outlives the agent, and the next one takes it over without a gap.
+
+use gateway_tests::{
+    Agent, CLIENT_V4, CLIENT_V6, DENIED_V4, DENIED_V6, Net, Setup, Traffic, Upstream, require_root,
+};
+
+use crate::config;
+
+const DENY_BOTH: &str = "deny: [198.18.1.66/32, \"2001:db8:1::66/128\"]";
+
+#[test]
+fn kills_and_starts_under_traffic_leave_no_gap() {
+    require_root!();
+    for mode in ["native", "generic"] {
+        let net = Net::new();
+        let upstream = Upstream::echo(&net);
+        let lists = format!("{DENY_BOTH}\nattach: {mode}");
+        let mut agent = Setup::new(&net).start(&config::to(&upstream, &lists));
+        let traffic = Traffic::start(&net, &[CLIENT_V4, DENIED_V4, CLIENT_V6, DENIED_V6]);
+        for _ in 0..3 {
+            traffic.await_more(CLIENT_V6, 100);
+            agent.kill();
+            traffic.await_more(CLIENT_V6, 100);
+            agent.start();
+            assert_eq!(Agent::connect(&net, CLIENT_V4).unwrap().get("/").unwrap().status(), 200);
+        }
+        traffic.await_more(CLIENT_V6, 100);
+        let receipt = traffic.stop();
+        for source in [DENIED_V4, DENIED_V6] {
+            assert_eq!(receipt.arrived(source), 0, "{mode}: datagrams of {source} passed");
+        }
+        for source in [CLIENT_V4, CLIENT_V6] {
+            assert_eq!(receipt.lost(source), Vec::<u64>::new(), "{mode}: datagrams of {source} were lost");
+        }
+        // The counters live on as well: every one of them is there.
+        let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "deny")], |sum| sum > 0.0);
+        assert_eq!(hits, 2.0 * receipt.sent() as f64, "{mode}: hits against datagrams sent");
+    }
+}
+
+#[test]
+fn an_operators_entries_survive_a_kill() {
+    require_root!();
+    let net = Net::new();
+    let mut agent = Setup::new(&net).start(&config::kernel_only("deny: [192.0.2.0/24]"));
+    agent.cli(&["deny", "add", "203.0.113.0/24", "--reason", "mine"]).ok();
+    agent.kill();
+    agent.configure(&config::kernel_only("deny: [198.51.100.0/24]"));
+    agent.start();
+    let listed = agent.cli(&["deny", "list", "--json"]).ok().prefixes();
+    assert_eq!(listed, ["198.51.100.0/24", "203.0.113.0/24"], "the file's share follows the file");
+}
+
+#[test]
+fn detach_ends_protection_and_only_without_an_agent() {
+    require_root!();
+    let net = Net::new();
+    let mut agent = Setup::new(&net).start(&config::kernel_only(DENY_BOTH));
+    let traffic = Traffic::start(&net, &[CLIENT_V4, DENIED_V4]);
+    traffic.await_more(CLIENT_V4, 50);
+    agent.cli(&["detach"]).fails_with(3);
+    assert_eq!(traffic.arrived(DENIED_V4), 0);
+    agent.kill();
+    traffic.await_more(CLIENT_V4, 50);
+    assert_eq!(traffic.arrived(DENIED_V4), 0);
+    agent.cli(&["detach"]).ok();
+    traffic.await_more(DENIED_V4, 50);
+    assert!(!net.gateway.command("ip", &["link", "show", "front0"]).contains("xdp"));
+    traffic.stop();
+}
