@@ -153,6 +153,10 @@ pub async fn pump(mut events: Events, watchers: Watchers, rules: Rules) {
             watchers.shared.arrival.notified().await;
         }
         serve_watchers(&mut events, &watchers, &rules).await;
+        // Without readers the programs are to sample nothing.
+        if let Err(error) = events.pause() {
+            tracing::warn!("sampling goes on although nobody watches: {error}");
+        }
     }
 }
 
@@ -167,7 +171,9 @@ async fn serve_watchers(events: &mut Events, watchers: &Watchers, rules: &Rules)
             return;
         }
         if look % LOOKS_PER_GRANT == 0 {
-            events.grant();
+            if let Err(error) = events.grant() {
+                tracing::warn!("watchers get no events: {error}");
+            }
         }
         if look == LOOKS_PER_COUNT - 1 {
             let now = events_lost(rules).await;
