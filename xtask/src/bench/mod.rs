@@ -2,6 +2,7 @@
 
 mod load;
 mod machine;
+mod packet;
 mod peers;
 pub(crate) mod relay;
 mod request;
@@ -18,12 +19,15 @@ pub(crate) struct Options {
 
 #[derive(Subcommand)]
 enum What {
+    /// Nanoseconds a packet, by the length of the deny list
+    Packet(packet::Options),
     /// Processor time a request and requests per second on one core, beside nginx, HAProxy and a bare relay
     Request(request::Options),
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
     match &options.what {
+        What::Packet(options) => packet::run(options),
         What::Request(options) => request::run(options),
     }
 }
