@@ -38,7 +38,7 @@ impl Wrong {
 impl<'a> Reader<'a> {
     pub(crate) fn new(file: String, text: &'a str) -> Self {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { file, lines: text.lines().collect(), owner: None, findings: Findings::default() }
+        Self { file, lines: split_lines(text), owner: None, findings: Findings::default() }
     }
 
     /// Reads something that is not in a file, and drops its mistakes.
@@ -151,6 +151,8 @@ impl<'a> Reader<'a> {
             let column = self.lines.last().map_or(0, |line| line.chars().count()) + 1;
             return Place { line: last, column, length: 1 };
         }
+        let width = self.lines.get(place.line - 1).map_or(0, |line| line.chars().count());
+        let place = Place { column: place.column.min(width + 1), ..place };
         let length = match self.quoted_length(place) {
             Some(quoted) => quoted.min(place.length),
             None => place.length,
@@ -176,6 +178,11 @@ impl<'a> Reader<'a> {
         }
         None
     }
+}
+
+/// Lines as YAML counts them: a lone carriage return ends one, too.
+fn split_lines(text: &str) -> Vec<&str> {
+    text.lines().flat_map(|line| line.split('\r')).collect()
 }
 
 /// The name that was probably meant, if one is near.

@@ -658,4 +658,5 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "kernel: {attach: \"\\\"x\\\"\" }\n",
         &["1:18+7 expected `auto`, `native`, `generic` or `off`, found `\"x\"`"],
     ),
+    ("after a lone carriage return", "workers: 1\rzzzzzz: 1\n", &["2:1+6 unknown key `zzzzzz`"]),
 ];
