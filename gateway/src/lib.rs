@@ -1,3 +1,5 @@
 //! The agent: everything that runs beside the kernel programs. The binary is a thin door to [`cli`].
 
 pub mod model;
+pub mod observe;
+pub mod proxy;
