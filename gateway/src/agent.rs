@@ -89,6 +89,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     let model = load(&options.config).map_err(StartError::Config)?;
     let recorder = Recorder::default();
     recorder.install();
+    crate::observe::http::describe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)

@@ -6,5 +6,4 @@ pub mod config;
 pub mod control;
 pub mod model;
 pub mod observe;
-#[path = "stub_proxy.rs"]
 pub mod proxy;

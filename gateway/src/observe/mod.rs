@@ -1,6 +1,7 @@
 //! What operators see of a running agent: metrics and logs.
 
 mod exposition;
+pub mod http;
 pub mod log;
 pub mod metrics;
 mod snapshot;

@@ -1,0 +1,59 @@
+//! The proxy alone, from everything on one address to one upstream: what the request benchmark and a
+//! profiler look at. `cargo run --release --example proxy -- 127.0.0.1:8080 127.0.0.1:9000 [workers]`
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::model;
+use gateway::proxy::Proxy;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let mut address = || -> Result<SocketAddr, Box<dyn Error>> {
+        Ok(arguments.next().ok_or("usage: proxy LISTEN UPSTREAM [WORKERS]")?.parse()?)
+    };
+    let (listen, upstream) = (address()?, address()?);
+    let workers = arguments.next().map_or(Ok(1), |count| count.parse())?;
+    let _proxy = Proxy::start(&configuration(listen, upstream, workers), Arc::new(|_, _| true))?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> model::Proxy {
+    let minute = Duration::from_secs(60);
+    model::Proxy {
+        workers,
+        drain_timeout: minute,
+        listeners: vec![model::Listener {
+            name: "web".to_owned(),
+            address: listen,
+            trusted_proxies: Vec::new(),
+            header_timeout: minute,
+            idle_timeout: minute,
+            max_header_bytes: 32 * 1024,
+            max_header_count: 100,
+            max_connections: 10_000,
+        }],
+        upstreams: vec![model::Upstream {
+            name: "upstream".to_owned(),
+            endpoints: vec![model::Endpoint { host: upstream.ip().to_string(), port: upstream.port() }],
+            connect_timeout: minute,
+            response_timeout: minute,
+            idle_timeout: minute,
+            max_idle_connections: 64,
+            keepalive_timeout: minute,
+        }],
+        routes: vec![model::Route {
+            name: "all".to_owned(),
+            matches: model::RouteMatch {
+                hosts: Vec::new(),
+                path: model::PathPattern::Prefix(String::new()),
+                methods: Vec::new(),
+            },
+            upstream: 0,
+        }],
+    }
+}

@@ -1,0 +1,304 @@
+//! Counts requests and connections for the `metrics` crate.
+//!
+//! A request touches only plain cells of its own worker. A few times a second, and only after requests, the
+//! worker adds what it has counted to the shared handles: no lookup by label and no contended line of cache
+//! on the path of a request. The recorder has to be installed before the proxy starts.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram,
+};
+
+/// Upper bounds of the request duration's buckets, in seconds; the exporter should use the same.
+pub const DURATION_BUCKETS: [f64; 14] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// How long counts may wait in a worker.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The name of the histogram that [`DURATION_BUCKETS`] are for.
+pub const REQUEST_DURATION: &str = "gateway_http_request_duration_seconds";
+
+const REQUESTS: &str = "gateway_http_requests_total";
+pub(crate) const CONNECTIONS: &str = "gateway_http_connections";
+pub(crate) const ACCEPT_REFUSED: &str = "gateway_accept_refused_total";
+const UPSTREAM_REQUESTS: &str = "gateway_upstream_requests_total";
+const UPSTREAM_CONNECTS: &str = "gateway_upstream_connects_total";
+const UPSTREAM_RETRIES: &str = "gateway_upstream_retries_total";
+
+/// Describes every metric of the proxy; call it once, after the recorder is installed.
+pub fn describe() {
+    describe_counter!(REQUESTS, "Requests, by the status sent (499: the client went away first).");
+    describe_histogram!(REQUEST_DURATION, Unit::Seconds, "From a request's head to the end of its response.");
+    describe_gauge!(CONNECTIONS, "Open client connections.");
+    describe_counter!(
+        ACCEPT_REFUSED,
+        "Connections that were accepted and dropped, or could not be accepted."
+    );
+    describe_counter!(UPSTREAM_REQUESTS, "Requests sent to an upstream, by the class of the answer.");
+    describe_counter!(UPSTREAM_CONNECTS, "Connections opened to an upstream, or not.");
+    describe_counter!(UPSTREAM_RETRIES, "Requests sent again because a pooled connection had been closed.");
+}
+
+/// A method as a label: the registered ones that are in use, and the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MethodLabel(u8);
+
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "other"];
+
+impl MethodLabel {
+    pub(crate) fn of(method: &Method) -> Self {
+        Self(match *method {
+            Method::GET => 0,
+            Method::HEAD => 1,
+            Method::POST => 2,
+            Method::PUT => 3,
+            Method::DELETE => 4,
+            Method::PATCH => 5,
+            Method::OPTIONS => 6,
+            Method::TRACE => 7,
+            Method::CONNECT => 8,
+            _ => 9,
+        })
+    }
+}
+
+/// What a worker has counted for a snapshot's listeners and routes.
+pub(crate) struct HttpMeter {
+    listeners: Vec<String>,
+    routes: Vec<String>,
+    /// By listener, then by route; the last one is for requests without a route. Most pairs are never used.
+    cells: Vec<OnceCell<Box<RouteMeter>>>,
+}
+
+struct RouteMeter {
+    listener: String,
+    route: String,
+    dirty: Cell<bool>,
+    /// By method, then by status less 100.
+    requests: RefCell<[Option<Box<[u64]>>; METHODS.len()]>,
+    /// Count and sum by bucket; the last one is beyond every bound.
+    durations: RefCell<[(usize, Duration); DURATION_BUCKETS.len() + 1]>,
+    duration: Histogram,
+}
+
+/// HTTP has statuses from 100 to 999.
+const STATUSES: usize = 900;
+
+impl HttpMeter {
+    pub(crate) fn new(listeners: Vec<String>, routes: Vec<String>) -> Self {
+        let count = listeners.len() * (routes.len() + 1);
+        let cells = std::iter::repeat_with(OnceCell::new).take(count).collect();
+        Self { listeners, routes, cells }
+    }
+
+    /// Counts a request.
+    pub(crate) fn record(
+        &self,
+        listener: usize,
+        route: Option<usize>,
+        method: MethodLabel,
+        status: u16,
+        elapsed: Duration,
+    ) {
+        let route = route.unwrap_or(self.routes.len());
+        let Some(cell) = self.cells.get(listener * (self.routes.len() + 1) + route) else { return };
+        cell.get_or_init(|| Box::new(self.open(listener, route))).record(method, status, elapsed);
+    }
+
+    fn open(&self, listener: usize, route: usize) -> RouteMeter {
+        let listener = self.listeners.get(listener).cloned().unwrap_or_default();
+        let route = self.routes.get(route).map_or_else(|| "none".to_owned(), Clone::clone);
+        let duration = histogram!(REQUEST_DURATION, "listener" => listener.clone(), "route" => route.clone());
+        RouteMeter {
+            listener,
+            route,
+            dirty: Cell::new(false),
+            requests: RefCell::default(),
+            durations: RefCell::default(),
+            duration,
+        }
+    }
+
+    /// Adds what was counted to the shared handles.
+    pub(crate) fn flush(&self) {
+        for meter in self.cells.iter().filter_map(OnceCell::get) {
+            if meter.dirty.replace(false) {
+                meter.flush();
+            }
+        }
+    }
+}
+
+impl Drop for HttpMeter {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl RouteMeter {
+    fn record(&self, method: MethodLabel, status: u16, elapsed: Duration) {
+        self.dirty.set(true);
+        let mut requests = self.requests.borrow_mut();
+        let statuses = requests[usize::from(method.0)].get_or_insert_with(|| vec![0; STATUSES].into());
+        if let Some(count) = statuses.get_mut(usize::from(status).wrapping_sub(100)) {
+            *count += 1;
+        }
+        let seconds = elapsed.as_secs_f64();
+        let bucket = DURATION_BUCKETS.iter().position(|bound| seconds <= *bound);
+        let mut durations = self.durations.borrow_mut();
+        let (count, sum) = &mut durations[bucket.unwrap_or(DURATION_BUCKETS.len())];
+        *count += 1;
+        *sum += elapsed;
+    }
+
+    fn flush(&self) {
+        for (method, statuses) in self.requests.borrow_mut().iter_mut().enumerate() {
+            for (status, count) in statuses.iter_mut().flatten().enumerate().filter(|(_, count)| **count > 0)
+            {
+                let labels = [
+                    ("listener", self.listener.clone()),
+                    ("route", self.route.clone()),
+                    ("method", METHODS[method].to_owned()),
+                    ("status", (status + 100).to_string()),
+                ];
+                counter!(REQUESTS, &labels).increment(std::mem::take(count));
+            }
+        }
+        for (count, sum) in self.durations.borrow_mut().iter_mut().filter(|(count, _)| *count > 0) {
+            // The mean lies within the bucket: with the same bounds, buckets and sum are exact.
+            self.duration.record_many(sum.as_secs_f64() / *count as f64, *count);
+            (*count, *sum) = (0, Duration::ZERO);
+        }
+    }
+}
+
+/// What a worker has counted for an upstream.
+pub(crate) struct UpstreamMeter {
+    responses: [Pending; CLASSES.len()],
+    connects: [Pending; 2],
+    retries: Pending,
+}
+
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// A shared counter and what is not yet added to it.
+struct Pending {
+    counter: Counter,
+    count: Cell<u64>,
+}
+
+impl Pending {
+    fn new(counter: Counter) -> Self {
+        Self { counter, count: Cell::new(0) }
+    }
+
+    fn add(&self) {
+        self.count.set(self.count.get() + 1);
+    }
+
+    fn flush(&self) {
+        let count = self.count.take();
+        if count > 0 {
+            self.counter.increment(count);
+        }
+    }
+}
+
+impl UpstreamMeter {
+    pub(crate) fn new(upstream: &str) -> Self {
+        let name = upstream.to_owned();
+        let class = |class: &'static str| {
+            Pending::new(counter!(UPSTREAM_REQUESTS, "upstream" => name.clone(), "status_class" => class))
+        };
+        let connect = |result: &'static str| {
+            Pending::new(counter!(UPSTREAM_CONNECTS, "upstream" => name.clone(), "result" => result))
+        };
+        Self {
+            responses: CLASSES.map(class),
+            connects: ["error", "ok"].map(connect),
+            retries: Pending::new(counter!(UPSTREAM_RETRIES, "upstream" => name.clone())),
+        }
+    }
+
+    /// `None`: there was no response.
+    pub(crate) fn count_response(&self, status: Option<StatusCode>) {
+        let class = status.map(|status| usize::from(status.as_u16() / 100).wrapping_sub(1));
+        let class = class.filter(|class| *class < 5).unwrap_or(5);
+        self.responses[class].add();
+    }
+
+    pub(crate) fn count_connect(&self, ok: bool) {
+        self.connects[usize::from(ok)].add();
+    }
+
+    pub(crate) fn count_retry(&self) {
+        self.retries.add();
+    }
+
+    /// Adds what was counted to the shared handles.
+    pub(crate) fn flush(&self) {
+        self.responses.iter().chain(&self.connects).chain([&self.retries]).for_each(Pending::flush);
+    }
+}
+
+impl Drop for UpstreamMeter {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::Exposition;
+    use crate::observe::metrics::Recorder;
+
+    #[test]
+    fn what_was_counted_is_exported_exactly() {
+        let recorder = Recorder::default();
+        let text = metrics::with_local_recorder(&recorder, || {
+            let meter = HttpMeter::new(vec!["web".to_owned()], vec!["users".to_owned()]);
+            let get = MethodLabel::of(&Method::GET);
+            for (route, status, millis) in
+                [(Some(0), 200, 1), (Some(0), 200, 2), (Some(0), 503, 700), (None, 404, 1)]
+            {
+                meter.record(0, route, get, status, Duration::from_millis(millis));
+            }
+            meter.record(0, Some(0), MethodLabel::of(&"BREW".parse().unwrap()), 999, Duration::from_secs(60));
+            meter.record(7, Some(0), get, 200, Duration::ZERO);
+            meter.flush();
+            meter.flush();
+            let upstream = UpstreamMeter::new("u");
+            upstream.count_response(Some(StatusCode::CREATED));
+            upstream.count_response(None);
+            upstream.count_connect(true);
+            upstream.count_retry();
+            drop(upstream);
+            let mut page = Exposition::default();
+            recorder.render(&mut page);
+            page.finish()
+        });
+        for line in [
+            r#"gateway_http_requests_total{listener="web",route="users",method="GET",status="200"} 2"#,
+            r#"gateway_http_requests_total{listener="web",route="users",method="GET",status="503"} 1"#,
+            r#"gateway_http_requests_total{listener="web",route="none",method="GET",status="404"} 1"#,
+            r#"gateway_http_requests_total{listener="web",route="users",method="other",status="999"} 1"#,
+            r#"gateway_http_request_duration_seconds_bucket{listener="web",route="users",le="0.001"} 1"#,
+            r#"gateway_http_request_duration_seconds_bucket{listener="web",route="users",le="0.0025"} 2"#,
+            r#"gateway_http_request_duration_seconds_bucket{listener="web",route="users",le="1"} 3"#,
+            r#"gateway_http_request_duration_seconds_bucket{listener="web",route="users",le="+Inf"} 4"#,
+            r#"gateway_http_request_duration_seconds_sum{listener="web",route="users"} 60.703"#,
+            r#"gateway_upstream_requests_total{upstream="u",status_class="2xx"} 1"#,
+            r#"gateway_upstream_requests_total{upstream="u",status_class="none"} 1"#,
+            r#"gateway_upstream_connects_total{upstream="u",result="ok"} 1"#,
+            r#"gateway_upstream_retries_total{upstream="u"} 1"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

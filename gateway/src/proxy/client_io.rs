@@ -1,0 +1,286 @@
+//! A client's socket as hyper sees it: heads arrive whole and checked, or not at all.
+//!
+//! A head that [`Framing`] refuses is replaced by a stand-in request, and the pipeline answers that one with
+//! the refusal. So 400, 408 and 431 reach the client as problem details and through hyper's own writing,
+//! after every response that is still due before them.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::framing::{Framing, Limits, Refusal, Step};
+use super::watch::Watch;
+
+/// Where a worker reads heads into before they are checked; one for all of its connections.
+pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
+
+/// Large enough that a head nearly always comes in one read.
+pub(super) const SCRATCH_BYTES: usize = 16 * 1024;
+
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
+
+pub(super) struct ClientIo {
+    stream: TokioIo<TcpStream>,
+    framing: Framing,
+    header_timeout: Duration,
+    watch: Rc<Watch>,
+    scratch: Scratch,
+    /// Bytes read and not yet given to hyper. Bounded: a head's limit and one read.
+    held: Vec<u8>,
+    /// How many of the held bytes may go to hyper.
+    approved: usize,
+    refused: bool,
+    shut_down: bool,
+    /// Bytes thrown away after the end.
+    discarded: usize,
+}
+
+/// How long a client may take to read a refusal, and how much it may still send.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// What was found at the front of the bytes at hand.
+struct Found {
+    skipped: usize,
+    approved: usize,
+    refusal: Option<Refusal>,
+}
+
+impl ClientIo {
+    pub(super) fn new(
+        stream: TcpStream,
+        limits: Limits,
+        header_timeout: Duration,
+        watch: Rc<Watch>,
+        scratch: Scratch,
+    ) -> Self {
+        let stream = TokioIo::new(stream);
+        let framing = Framing::new(limits);
+        Self {
+            stream,
+            framing,
+            header_timeout,
+            watch,
+            scratch,
+            held: Vec::new(),
+            approved: 0,
+            refused: false,
+            shut_down: false,
+            discarded: 0,
+        }
+    }
+
+    /// Looks at bytes up to the end of one message: what follows waits until hyper asks again, because the
+    /// refusal of one request must not overtake the one before it.
+    fn look(&mut self, bytes: &[u8]) -> Found {
+        let mut found = Found { skipped: 0, approved: 0, refusal: None };
+        loop {
+            let was_head = self.framing.in_head();
+            match self.framing.step(&bytes[found.skipped + found.approved..]) {
+                Step::Skip(count) => found.skipped += count,
+                Step::Pass(count) => {
+                    if was_head {
+                        self.watch.count_head();
+                    }
+                    found.approved += count;
+                    if self.framing.at_start() {
+                        return found;
+                    }
+                }
+                Step::More => return found,
+                Step::Refuse(refusal) => {
+                    // After approved bytes it will be found again.
+                    found.refusal = Some(refusal).filter(|_| found.approved == 0);
+                    return found;
+                }
+            }
+        }
+    }
+
+    /// Ends the connection: with an answer where one can be given.
+    fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+        self.refused = true;
+        self.watch.refuse(refusal);
+        if !self.framing.in_head() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the request's body is malformed"));
+        }
+        self.held.clear();
+        self.held.extend_from_slice(STAND_IN);
+        self.approved = STAND_IN.len();
+        self.watch.count_head();
+        Ok(())
+    }
+
+    /// Gives hyper what it may have.
+    fn deliver(&mut self, cursor: &mut ReadBufCursor<'_>) {
+        let count = self.approved.min(cursor.remaining());
+        cursor.put_slice(&self.held[..count]);
+        self.approved -= count;
+        if count == self.held.len() {
+            self.held.clear();
+        } else {
+            self.held.drain(..count);
+        }
+    }
+
+    /// Looks at the held bytes; `true` if that led to something.
+    fn look_at_held(&mut self) -> io::Result<bool> {
+        if self.held.is_empty() {
+            return Ok(false);
+        }
+        let held = std::mem::take(&mut self.held);
+        let found = self.look(&held);
+        self.held = held;
+        self.held.drain(..found.skipped);
+        self.approved = found.approved;
+        if let Some(refusal) = found.refusal {
+            self.refuse(refusal)?;
+        }
+        Ok(self.approved > 0)
+    }
+
+    /// Reads from the socket. Bodies take the same way as heads, by a copy of at most one read: handing
+    /// hyper's own buffer to the socket would need unsafe code, and it could read past the body's end.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        cursor: &mut ReadBufCursor<'_>,
+    ) -> Poll<io::Result<Filled>> {
+        let scratch = Rc::clone(&self.scratch);
+        let mut scratch = scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
+        let bytes = buffer.filled();
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(Filled::End));
+        }
+        self.watch.progressed();
+        if !self.held.is_empty() {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(Filled::Held));
+        }
+        // The usual case: one read, one whole head, nothing held.
+        let found = self.look(bytes);
+        let rest = &bytes[found.skipped..];
+        let count = found.approved.min(cursor.remaining());
+        cursor.put_slice(&rest[..count]);
+        self.held.extend_from_slice(&rest[count..]);
+        self.approved = found.approved - count;
+        if let Some(refusal) = found.refusal {
+            self.refuse(refusal)?;
+        }
+        Poll::Ready(Ok(if count > 0 { Filled::Delivered } else { Filled::Held }))
+    }
+}
+
+/// What a read from the socket led to.
+enum Filled {
+    Delivered,
+    Held,
+    End,
+}
+
+impl Read for ClientIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if this.approved > 0 {
+                this.deliver(&mut cursor);
+                return Poll::Ready(Ok(()));
+            }
+            if this.refused {
+                // Nothing after it is read; hyper closes when the answer is written.
+                return Poll::Pending;
+            }
+            if let Some(refusal) = this.watch.refusal() {
+                this.refuse(refusal)?;
+                continue;
+            }
+            if this.look_at_held()? {
+                continue;
+            }
+            if !this.held.is_empty() && this.framing.in_head() {
+                this.watch.head_begins(this.header_timeout);
+            }
+            match ready!(this.poll_fill(cx, &mut cursor))? {
+                Filled::Delivered | Filled::End => return Poll::Ready(Ok(())),
+                Filled::Held => {}
+            }
+        }
+    }
+}
+
+impl Write for ClientIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        this.watch.progressed();
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [one] = slices {
+            return self.poll_write(cx, one);
+        }
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
+        this.watch.progressed();
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// After a refusal, bytes may still be on their way; a socket that is closed with unread bytes resets
+    /// the connection, and the client may never see the answer. So they are read, up to a limit; the watch
+    /// sees to it that this does not last.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.shut_down {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.shut_down = true;
+            this.watch.idles(Instant::now(), LINGER_TIMEOUT);
+        }
+        let mut scratch = this.scratch.borrow_mut();
+        while this.watch.lingers() && this.discarded < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                break;
+            }
+            this.discarded += buffer.filled().len();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for ClientIo {
+    fn drop(&mut self) {
+        if self.watch.is_aborted() {
+            // A reset: an orderly end could pass for the end of the response.
+            let _ = SockRef::from(self.stream.inner()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! One request and its response, from the parser to the last byte: whatever way it ends, it is counted once,
+//! and the connection goes back to waiting.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::{Method, StatusCode};
+
+use crate::observe::http::MethodLabel;
+
+use super::connection::Session;
+use super::snapshot::Local;
+use super::watch::Watch;
+
+/// Dropping it ends it.
+pub(super) struct Exchange {
+    session: Rc<Session>,
+    local: Rc<Local>,
+    started: Instant,
+    method: MethodLabel,
+    route: Option<usize>,
+    status: StatusCode,
+}
+
+/// The client went away before it had an answer: never sent, only counted. nginx uses the same number.
+const CLIENT_CLOSED: u16 = 499;
+
+impl Exchange {
+    pub(super) fn new(session: Rc<Session>, local: Rc<Local>, method: &Method, started: Instant) -> Self {
+        let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST);
+        session.begin(started);
+        Self { session, local, started, method: MethodLabel::of(method), route: None, status }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn session(&self) -> &Rc<Session> {
+        &self.session
+    }
+
+    pub(super) fn local(&self) -> &Rc<Local> {
+        &self.local
+    }
+
+    pub(super) fn watch(&self) -> &Rc<Watch> {
+        self.session.watch()
+    }
+
+    /// A route was found.
+    pub(super) fn routed(&mut self, route: usize) {
+        self.route = Some(route);
+    }
+
+    /// There is an answer. What is left is its body.
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// The body broke off. The client is told by a reset: an orderly close could pass for its end.
+    pub(super) fn aborted(&mut self) {
+        self.session.watch().abort();
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.started);
+        let listener = self.session.listener_index();
+        self.local.meter().record(listener, self.route, self.method, self.status.as_u16(), elapsed);
+        self.session.end(now);
+    }
+}

@@ -1,0 +1,195 @@
+//! Hop-by-hop fields: what belongs to one connection and must not travel further (RFC 9110, section 7.6.1).
+//!
+//! `Connection` may name more such fields. It must not become a tool to strip what other hops rely on, so a
+//! field that is meant for every recipient stays even when it is named: a client that sends
+//! `Connection: authorization, x-forwarded-for` has those fields treated as if it had not named them.
+//!
+//! No `Via` is added: nginx, HAProxy and Envoy add none unless told to, and it tells strangers about the
+//! inside of a network.
+
+use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
+
+/// Fields of one connection, whether `Connection` names them or not. Transfer-Encoding is among them: the
+/// framing of each side is hyper's. `Trailer` is not: it describes the message, and hyper needs it to pass
+/// trailers on.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::TE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-authentication-info"),
+];
+
+/// What survives being named by `Connection`.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    matches!(
+        *name,
+        header::HOST
+            | header::AUTHORIZATION
+            | header::COOKIE
+            | header::SET_COOKIE
+            | header::FORWARDED
+            | header::VIA
+            | header::ORIGIN
+            | header::CACHE_CONTROL
+            | header::LOCATION
+            | header::WWW_AUTHENTICATE
+            | header::EXPECT
+            | header::TRAILER
+            | header::DATE
+            | header::AGE
+            | header::VARY
+            | header::ETAG
+            | header::RANGE
+            | header::STRICT_TRANSPORT_SECURITY
+    ) || text.starts_with("content-")
+        || text.starts_with("x-")
+        || text.starts_with("if-")
+        || text.starts_with("access-control-")
+        || text.starts_with("sec-")
+        || text.starts_with("cf-")
+        || text.starts_with("true-client-ip")
+        || text.starts_with("traceparent")
+        || text.starts_with("tracestate")
+}
+
+/// Which of the hop-by-hop fields a message may carry; a bit a field. One walk over the names costs less
+/// than nine lookups that nearly always find nothing.
+fn present(headers: &HeaderMap) -> u16 {
+    let mut bits = 0;
+    for name in headers.keys() {
+        let bit = match *name {
+            header::CONNECTION => 0,
+            header::TRANSFER_ENCODING => 1,
+            header::UPGRADE => 2,
+            header::TE => 3,
+            header::PROXY_AUTHENTICATE => 6,
+            header::PROXY_AUTHORIZATION => 7,
+            _ => match name.as_str() {
+                "keep-alive" => 4,
+                "proxy-connection" => 5,
+                "proxy-authentication-info" => 8,
+                _ => continue,
+            },
+        };
+        bits |= 1 << bit;
+    }
+    bits
+}
+
+/// Removes every hop-by-hop field.
+pub(super) fn remove(headers: &mut HeaderMap) {
+    let bits = present(headers);
+    if bits == 0 {
+        return;
+    }
+    if bits & 1 != 0 {
+        remove_named(headers);
+    }
+    for (index, name) in HOP_BY_HOP.iter().enumerate() {
+        if bits & (1 << index) != 0 {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Removes them from a request, but says upstream that trailers are welcome if the client said so.
+pub(super) fn remove_from_request(headers: &mut HeaderMap) {
+    let trailers = headers.get_all(header::TE).iter().any(accepts_trailers);
+    remove(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+fn accepts_trailers(value: &HeaderValue) -> bool {
+    value.as_bytes().split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+fn remove_named(headers: &mut HeaderMap) {
+    // Most often `close` or `keep-alive`, which name no field: nothing is allocated for them.
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|b| *b == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.eq_ignore_ascii_case(b"close") && !name.eq_ignore_ascii_case(b"keep-alive"))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !is_end_to_end(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for line in lines {
+            let (name, value) = line.split_once(": ").unwrap();
+            map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        for (name, sent, kept) in [
+            ("nothing to do", &["host: a", "accept: */*"][..], &["host: a", "accept: */*"][..]),
+            ("close", &["connection: close", "host: a"], &["host: a"]),
+            (
+                "each of them",
+                &[
+                    "keep-alive: timeout=5",
+                    "proxy-connection: x",
+                    "proxy-authenticate: x",
+                    "proxy-authorization: x",
+                    "transfer-encoding: chunked",
+                    "upgrade: h2c",
+                    "te: gzip",
+                    "a: b",
+                ],
+                &["a: b"],
+            ),
+            ("a named field", &["connection: hint, close", "hint: 1", "host: a"], &["host: a"]),
+            (
+                "several lines and cases",
+                &["connection: A", "connection: b,  C ", "a: 1", "b: 2", "c: 3", "d: 4"],
+                &["d: 4"],
+            ),
+            ("host cannot be named away", &["connection: host", "host: a"], &["host: a"]),
+            (
+                "nor credentials",
+                &["connection: authorization, cookie", "authorization: x", "cookie: y"],
+                &["authorization: x", "cookie: y"],
+            ),
+            (
+                "nor who it is for",
+                &[
+                    "connection: x-forwarded-for, forwarded, x-real-ip",
+                    "x-forwarded-for: 1.2.3.4",
+                    "forwarded: for=a",
+                    "x-real-ip: b",
+                ],
+                &["x-forwarded-for: 1.2.3.4", "forwarded: for=a", "x-real-ip: b"],
+            ),
+            ("nor the framing", &["connection: content-length", "content-length: 3"], &["content-length: 3"]),
+            ("trailers are welcome", &["te: trailers, deflate;q=0.5"], &["te: trailers", "connection: te"]),
+            ("not a name", &["connection: @, ,", "a: b"], &["a: b"]),
+        ] {
+            let mut map = headers(sent);
+            remove_from_request(&mut map);
+            assert_eq!(map, headers(kept), "{name}");
+        }
+    }
+}

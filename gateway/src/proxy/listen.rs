@@ -1,0 +1,123 @@
+//! Listening sockets: one a worker for each listener, all on the same address.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Notify;
+
+use crate::model;
+
+use super::ProxyError;
+
+const BACKLOG: i32 = 4096;
+
+/// A listener's sockets before the workers have them.
+pub(super) struct Bound {
+    /// What the workers and the handle know of it.
+    pub(super) address: Address,
+    /// One a worker.
+    pub(super) sockets: Vec<TcpListener>,
+}
+
+/// A listener as long as the proxy runs.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    /// As it stands in the configuration.
+    pub(super) configured: SocketAddr,
+    /// As it is: the port, if the configuration left that to the system.
+    pub(super) actual: SocketAddr,
+    pub(super) slots: Arc<Slots>,
+}
+
+/// Binds one socket for each of `count` workers.
+pub(super) fn bind(listener: &model::Listener, count: usize) -> Result<Bound, ProxyError> {
+    let failed = |source: io::Error| ProxyError::bind(listener, source);
+    probe(listener.address).map_err(failed)?;
+    let mut sockets: Vec<TcpListener> = Vec::with_capacity(count);
+    let mut actual = listener.address;
+    for _ in 0..count {
+        let socket = open(actual, true).map_err(failed)?;
+        socket.listen(BACKLOG).map_err(failed)?;
+        let socket = TcpListener::from(socket);
+        actual = socket.local_addr().map_err(failed)?;
+        sockets.push(socket);
+    }
+    let slots = Arc::new(Slots::new(listener.max_connections));
+    Ok(Bound { address: Address { configured: listener.address, actual, slots }, sockets })
+}
+
+/// Finds out whether somebody else listens there. With SO_REUSEPORT the system would let us share the port
+/// with any process of the same user, and each would get some of the connections.
+fn probe(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    open(address, false).map(drop)
+}
+
+fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    // Connections of a former process that still wait out their end are no reason to fail.
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Counts the open connections of a listener over all workers.
+#[derive(Debug)]
+pub(super) struct Slots {
+    open: AtomicUsize,
+    limit: AtomicUsize,
+    freed: Notify,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(super) struct Slot(Arc<Slots>);
+
+impl Slots {
+    fn new(limit: usize) -> Self {
+        Self { open: AtomicUsize::new(0), limit: AtomicUsize::new(limit), freed: Notify::new() }
+    }
+
+    /// Sets another limit. Open connections stay, whatever it says.
+    pub(super) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there may be one more connection.
+    pub(super) async fn acquire(self: &Arc<Self>) -> Slot {
+        loop {
+            let freed = self.freed.notified();
+            if let Some(slot) = self.try_acquire() {
+                return slot;
+            }
+            freed.await;
+        }
+    }
+
+    pub(super) fn try_acquire(self: &Arc<Self>) -> Option<Slot> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let more = |open| if open < limit { Some(open + 1) } else { None };
+        self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Slot(Arc::clone(self)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.freed.notify_one();
+    }
+}

@@ -1,0 +1,278 @@
+//! The path of a request: listeners, routes, upstreams. [`Proxy`] starts, reloads and drains it; the stages
+//! of a request stand in `pipeline.rs`.
+
+mod body;
+mod client_io;
+mod connection;
+mod exchange;
+mod forwarded;
+mod framing;
+mod hop;
+mod listen;
+mod path;
+mod pipeline;
+mod problem;
+mod request;
+mod route;
+mod snapshot;
+mod upstream;
+mod watch;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::model;
+
+use listen::{Address, Bound};
+use snapshot::Snapshot;
+use worker::{Command, Handle};
+
+/// Judges a connection by its peer's address and ours, before a byte of it is read.
+pub type Admission = Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>;
+
+/// A running proxy. Dropping it ends it at once; [`Proxy::drain`] first lets requests finish.
+pub struct Proxy {
+    workers: Vec<Handle>,
+    /// What listens now. The lock also keeps reloads apart.
+    addresses: Mutex<Vec<(String, Address)>>,
+}
+
+/// Why the proxy cannot start, or cannot take a new configuration. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// Somebody else listens there.
+    #[error("listener {listener}: {address} is in use by another process; stop it or choose another address")]
+    InUse {
+        /// The listener's name.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+    },
+    /// The system does not let us listen there.
+    #[error("listener {listener}: cannot listen on {address}: {source}")]
+    Bind {
+        /// The listener's name.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker thread could not be started.
+    #[error("cannot start worker {index}: {source}")]
+    Worker {
+        /// Which one.
+        index: usize,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A worker thread does not answer.
+    #[error("worker {index} does not answer; restart the gateway")]
+    WorkerGone {
+        /// Which one.
+        index: usize,
+    },
+}
+
+impl ProxyError {
+    fn bind(listener: &model::Listener, source: io::Error) -> Self {
+        let (listener, address) = (listener.name.clone(), listener.address);
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { listener, address },
+            _ => Self::Bind { listener, address, source },
+        }
+    }
+}
+
+/// What a reload could not change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// The configuration names another number of workers: that takes a restart.
+    pub workers_need_restart: bool,
+}
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Connections that were cut at the deadline.
+    pub cut: usize,
+}
+
+/// What the proxy does at this moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Worker threads.
+    pub workers: usize,
+    /// Where it listens.
+    pub listeners: Vec<ListenerStatus>,
+    /// Where requests go.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its address, with the port that the system chose if the configuration left that open.
+    pub address: SocketAddr,
+    /// Open client connections.
+    pub connections: usize,
+}
+
+/// One endpoint, over all workers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Host and port.
+    pub endpoint: String,
+    /// Connections that wait for a request.
+    pub idle: usize,
+    /// Connections with a request on them.
+    pub in_use: usize,
+    /// Why the last attempt to connect failed, if it did.
+    pub last_error: Option<String>,
+}
+
+/// A worker answers between two polls of a connection; one that takes longer than this is stuck.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Proxy {
+    /// Binds every listener, then starts the workers.
+    ///
+    /// # Errors
+    /// An address that is in use or cannot be bound, or a thread that cannot be started. Nothing runs then.
+    pub fn start(model: &model::Proxy, admission: Admission) -> Result<Self, ProxyError> {
+        let count = model.workers.max(1);
+        let bound = model.listeners.iter().map(|listener| listen::bind(listener, count));
+        let bound = bound.collect::<Result<Vec<_>, _>>()?;
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let handle = worker::start(index, Arc::clone(&admission));
+            workers.push(handle.map_err(|source| ProxyError::Worker { index, source })?);
+        }
+        let proxy = Self { workers, addresses: Mutex::default() };
+        proxy.apply(model, bound, &mut proxy.addresses())?;
+        Ok(proxy)
+    }
+
+    /// Serves by another configuration from the next request on. New addresses are bound first; connections
+    /// live on, those of listeners that are gone until the end of their request.
+    ///
+    /// # Errors
+    /// As for [`Proxy::start`]; the former configuration stays in force.
+    pub fn reload(&self, model: &model::Proxy) -> Result<Reloaded, ProxyError> {
+        let mut addresses = self.addresses();
+        let is_new = |l: &&model::Listener| !addresses.iter().any(|(_, a)| a.configured == l.address);
+        let bound = model.listeners.iter().filter(is_new).map(|l| listen::bind(l, self.workers.len()));
+        let bound = bound.collect::<Result<Vec<_>, _>>()?;
+        self.apply(model, bound, &mut addresses)?;
+        Ok(Reloaded { workers_need_restart: model.workers.max(1) != self.workers.len() })
+    }
+
+    /// Stops accepting, answers what is in flight with `Connection: close`, closes what is idle, and cuts
+    /// what is left after `timeout`.
+    pub fn drain(&self, timeout: Duration) -> impl Future<Output = Drained> + use<> {
+        let deadline = Instant::now() + timeout;
+        let drain = |worker: &Handle| {
+            let (done, drained) = oneshot::channel();
+            worker.commands.send(Command::Drain { deadline, done }).ok().map(|()| drained)
+        };
+        let workers: Vec<_> = self.workers.iter().filter_map(drain).collect();
+        async move {
+            let mut drained = Drained::default();
+            for worker in workers {
+                drained.cut += worker.await.unwrap_or_default();
+            }
+            drained
+        }
+    }
+
+    /// What the proxy does at this moment. Workers that do not answer are left out.
+    pub fn status(&self) -> Status {
+        let addresses = self.addresses().clone();
+        let listeners = addresses.iter().map(|(name, address)| ListenerStatus {
+            name: name.clone(),
+            address: address.actual,
+            connections: address.slots.open(),
+        });
+        Status { workers: self.workers.len(), listeners: listeners.collect(), endpoints: self.endpoints() }
+    }
+
+    fn endpoints(&self) -> Vec<EndpointStatus> {
+        let (reply, replies) = mpsc::channel();
+        for worker in &self.workers {
+            let _ = worker.commands.send(Command::Status(reply.clone()));
+        }
+        drop(reply);
+        let mut endpoints: BTreeMap<(String, String), EndpointStatus> = BTreeMap::new();
+        while let Ok(part) = replies.recv_timeout(ANSWER_TIMEOUT) {
+            for status in part {
+                let key = (status.upstream.clone(), status.endpoint.clone());
+                match endpoints.get_mut(&key) {
+                    None => drop(endpoints.insert(key, status)),
+                    Some(sum) => {
+                        sum.idle += status.idle;
+                        sum.in_use += status.in_use;
+                        sum.last_error = sum.last_error.take().or(status.last_error);
+                    }
+                }
+            }
+        }
+        endpoints.into_values().collect()
+    }
+
+    fn addresses(&self) -> MutexGuard<'_, Vec<(String, Address)>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands every worker the snapshot and its sockets, and waits until all have them.
+    fn apply(
+        &self,
+        model: &model::Proxy,
+        bound: Vec<Bound>,
+        addresses: &mut Vec<(String, Address)>,
+    ) -> Result<(), ProxyError> {
+        let snapshot = Arc::new(Snapshot::new(model));
+        let mut shares: Vec<Vec<(Address, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut known: Vec<Address> = addresses.drain(..).map(|(_, address)| address).collect();
+        for Bound { address, sockets } in bound {
+            for (share, socket) in shares.iter_mut().zip(sockets) {
+                share.push((address.clone(), socket));
+            }
+            known.push(address);
+        }
+        for listener in &model.listeners {
+            if let Some(address) = known.iter().find(|address| address.configured == listener.address) {
+                address.slots.set_limit(listener.max_connections);
+                addresses.push((listener.name.clone(), address.clone()));
+            }
+        }
+        let mut pending = Vec::new();
+        for (index, (worker, sockets)) in self.workers.iter().zip(shares).enumerate() {
+            let (done, applied) = mpsc::channel();
+            let command = Command::Apply { snapshot: Arc::clone(&snapshot), sockets, done };
+            worker.commands.send(command).map_err(|_| ProxyError::WorkerGone { index })?;
+            pending.push(applied);
+        }
+        for (index, applied) in pending.into_iter().enumerate() {
+            applied.recv_timeout(ANSWER_TIMEOUT).map_err(|_| ProxyError::WorkerGone { index })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,168 @@
+//! The path of a request, stage by stage.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::body::{RequestBody, ResponseBody};
+use super::connection::Session;
+use super::exchange::Exchange;
+use super::framing::Refusal;
+use super::problem::{Kind, Problem};
+use super::route::Match;
+use super::upstream::{Delivery, Upstream};
+use super::watch::{Phase, Watch};
+use super::{forwarded, hop, request};
+
+/// Serves one request: the only place where the stages and their order are written down.
+pub(super) async fn serve(
+    session: Rc<Session>,
+    mut request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let refusal = session.watch().count_request();
+    let local = session.local();
+    let mut exchange = Exchange::new(session, local, request.method(), Instant::now());
+    let has_body = !request.body().is_end_stream();
+
+    if let Some(refusal) = refusal {
+        return Ok(refuse(exchange, refused(refusal), has_body));
+    }
+    if let Err(problem) = request::admit(&mut request) {
+        return Ok(refuse(exchange, problem, has_body));
+    }
+    let upstream = match route(&mut exchange, &request) {
+        Ok(upstream) => upstream,
+        Err(problem) => return Ok(refuse(exchange, problem, has_body)),
+    };
+    let request = prepare_request(&exchange, &upstream, request);
+    let delivery = Delivery { watch: exchange.watch(), now: exchange.started() };
+    let (response, lease) = match upstream.send(request, delivery).await {
+        Ok(answer) => answer,
+        Err(kind) => {
+            let problem = unanswered(exchange.watch(), kind);
+            return Ok(refuse(exchange, problem, has_body));
+        }
+    };
+    if let Err(problem) = check_response(&response) {
+        return Ok(refuse(exchange, problem, has_body));
+    }
+    exchange.answered(response.status());
+    let idle = upstream.settings().idle_timeout;
+    exchange.watch().moves(Phase::Download(idle), exchange.started(), idle);
+    let mut response = response.map(|body| ResponseBody::upstream(body, lease, exchange));
+    prepare_response(response.headers_mut());
+    // Each side has a version of its own; hyper speaks the client's.
+    *response.version_mut() = Version::HTTP_11;
+    Ok(response)
+}
+
+/// Finds the route and its upstream.
+fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Rc<Upstream>, Problem> {
+    let nothing = || Problem::new(Kind::NoRoute, "No route matches the request's host and path.");
+    let path = request::route_path(request.uri())?;
+    let host = request::host(request.headers());
+    let found = exchange.local().router().find(host.as_deref(), &path.path, request.method());
+    let route = match found {
+        Match::Route(route) => route,
+        Match::OtherMethods(methods) => return Err(Problem::method_not_allowed(methods)),
+        Match::Nothing => return Err(nothing()),
+    };
+    exchange.routed(route);
+    exchange.local().upstream_of(route).map(Rc::clone).ok_or_else(nothing)
+}
+
+/// The request as the upstream gets it: without what belongs to the client's connection, with what says on
+/// whose behalf it comes. In this order, so that a client cannot name our fields in Connection.
+fn prepare_request(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    request: Request<Incoming>,
+) -> Request<RequestBody> {
+    let watch = Rc::clone(exchange.watch());
+    let timeout = upstream.settings().response_timeout;
+    let mut request = request.map(|body| RequestBody::new(body, watch, timeout));
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    hop::remove_from_request(headers);
+    headers.remove(EXPECT);
+    exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
+    if !headers.contains_key(HOST) {
+        // HTTP/1.0 asks for none, the request to the upstream needs one.
+        let endpoint = upstream.endpoints().first().map(ToString::to_string).unwrap_or_default();
+        if let Ok(host) = HeaderValue::try_from(endpoint) {
+            headers.insert(HOST, host);
+        }
+    }
+    request
+}
+
+/// What may be read in two ways is not passed on.
+fn check_response(response: &Response<Incoming>) -> Result<(), Problem> {
+    let bad = |detail| Err(Problem::new(Kind::UpstreamProtocol, detail));
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return bad("The upstream switched protocols without being asked to.");
+    }
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return bad("The upstream's transfer coding is not supported.");
+    }
+    if response.headers().contains_key(CONTENT_LENGTH) {
+        return bad("The upstream sent both Content-Length and Transfer-Encoding.");
+    }
+    Ok(())
+}
+
+/// The response as the client gets it.
+fn prepare_response(headers: &mut HeaderMap) {
+    hop::remove(headers);
+    // hyper has made sure that several of them agree.
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let (Some(length), Some(_)) = (lengths.next(), lengths.next()) {
+        let length = length.clone();
+        headers.insert(CONTENT_LENGTH, length);
+    }
+}
+
+/// Answers with a problem. A body that nobody read may still be on its way: the connection ends then.
+fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
+    exchange.answered(problem.status());
+    let closes = problem.closes() || has_body;
+    let mut response: Response<Bytes> = problem.into_response();
+    if closes {
+        exchange.watch().linger();
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|text| ResponseBody::own(text, exchange))
+}
+
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::Malformed(detail) => Problem::new(Kind::BadRequest, detail),
+        Refusal::TooLarge => {
+            Problem::new(Kind::HeadersTooLarge, "The header has more bytes or more fields than are taken.")
+        }
+        Refusal::TooSlow => Problem::new(Kind::HeaderTimeout, "The whole header did not arrive in time."),
+    }
+}
+
+/// Why there is no response. When the request's body broke off, it is the client's doing.
+fn unanswered(watch: &Watch, kind: Kind) -> Problem {
+    let detail = match (kind, watch.refusal()) {
+        (Kind::BadRequest, Some(Refusal::Malformed(detail))) => detail,
+        (Kind::BadRequest, _) => "The body broke off.",
+        (Kind::BodyTimeout, _) => "The body stopped arriving.",
+        (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
+        (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
+        (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
+        (Kind::UpstreamConnectTimeout, _) => "No server of the upstream accepted a connection in time.",
+        _ => "No server of the upstream accepts connections.",
+    };
+    Problem::new(kind, detail)
+}

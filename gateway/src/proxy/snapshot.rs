@@ -1,0 +1,100 @@
+//! The model, compiled: shared by all workers, and what each of them adds of its own.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::model;
+use crate::observe::http::{HttpMeter, UpstreamMeter};
+
+use super::route::Router;
+use super::upstream::Upstream;
+
+/// What every worker reads.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    pub(super) router: Router,
+    pub(super) model: model::Proxy,
+}
+
+impl Snapshot {
+    pub(super) fn new(model: &model::Proxy) -> Self {
+        Self { router: Router::new(&model.routes), model: model.clone() }
+    }
+
+    /// What a worker has before it is told anything.
+    pub(super) fn empty() -> Self {
+        Self::new(&model::Proxy {
+            workers: 1,
+            drain_timeout: Duration::ZERO,
+            listeners: Vec::new(),
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+        })
+    }
+}
+
+/// A snapshot in one worker, with the worker's own connections and counts. A request keeps the one it began
+/// with; a reload puts the next one in its place.
+pub(super) struct Local {
+    snapshot: Arc<Snapshot>,
+    upstreams: Vec<Rc<Upstream>>,
+    meter: HttpMeter,
+}
+
+impl Local {
+    /// Takes over the upstream connections that are still wanted.
+    pub(super) fn new(snapshot: Arc<Snapshot>, former: Option<&Self>) -> Self {
+        let model = &snapshot.model;
+        let upstreams = model
+            .upstreams
+            .iter()
+            .map(|settings| {
+                let known = former.into_iter().flat_map(|f| &f.upstreams);
+                let known = known.map(Rc::as_ref).find(|upstream| upstream.settings().name == settings.name);
+                let meter = UpstreamMeter::new(&settings.name);
+                Rc::new(Upstream::new(settings.clone(), known, meter))
+            })
+            .collect();
+        let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
+        let routes = model.routes.iter().map(|route| route.name.clone()).collect();
+        let meter = HttpMeter::new(listeners, routes);
+        Self { snapshot, upstreams, meter }
+    }
+
+    pub(super) fn router(&self) -> &Router {
+        &self.snapshot.router
+    }
+
+    pub(super) fn listeners(&self) -> &[model::Listener] {
+        &self.snapshot.model.listeners
+    }
+
+    pub(super) fn upstreams(&self) -> &[Rc<Upstream>] {
+        &self.upstreams
+    }
+
+    /// The upstream of a route.
+    pub(super) fn upstream_of(&self, route: usize) -> Option<&Rc<Upstream>> {
+        self.upstreams.get(self.snapshot.model.routes.get(route)?.upstream)
+    }
+
+    pub(super) fn meter(&self) -> &HttpMeter {
+        &self.meter
+    }
+
+    /// Hands the counts on.
+    pub(super) fn flush(&self) {
+        self.meter.flush();
+        for upstream in &self.upstreams {
+            upstream.meter().flush();
+        }
+    }
+
+    /// Closes upstream connections that were idle for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        for upstream in &self.upstreams {
+            upstream.sweep(now);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! An upstream's socket as hyper sees it, and what the pool wants to know of it.
+
+use std::cell::{Cell, RefCell};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+/// Shared by a connection's socket and its lease.
+#[derive(Debug, Default)]
+pub(super) struct Tap {
+    /// The head of the current request as it was written, if it is recorded.
+    pub(super) written: RefCell<Vec<u8>>,
+    pub(super) record: Cell<bool>,
+    /// The next read first asks the socket itself whether the upstream has closed.
+    pub(super) probe: Cell<bool>,
+    /// Something was read since the request began.
+    pub(super) received: Cell<bool>,
+}
+
+pub(super) struct UpstreamIo {
+    stream: TokioIo<TcpStream>,
+    tap: Rc<Tap>,
+}
+
+impl UpstreamIo {
+    pub(super) fn new(stream: TcpStream, tap: Rc<Tap>) -> Self {
+        Self { stream: TokioIo::new(stream), tap }
+    }
+
+    /// Whether the upstream has closed, or says something although nothing was asked. The runtime learns
+    /// that only when it next looks at its events; a system call knows now.
+    fn is_spoiled(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        match SockRef::from(self.stream.inner()).peek(&mut byte) {
+            Ok(_) => true,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
+    fn record(&self, slices: &[IoSlice<'_>], mut count: usize) {
+        let mut written = self.tap.written.borrow_mut();
+        for slice in slices {
+            let part = slice.len().min(count);
+            written.extend_from_slice(&slice[..part]);
+            count -= part;
+        }
+    }
+}
+
+impl Read for UpstreamIo {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.tap.probe.take() && this.is_spoiled() {
+            // The end of the stream: hyper gives the request back, unwritten.
+            return Poll::Ready(Ok(()));
+        }
+        ready!(Pin::new(&mut this.stream).poll_read(cx, cursor))?;
+        this.tap.received.set(true);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Write for UpstreamIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
+        if this.tap.record.get() {
+            this.record(&[IoSlice::new(bytes)], count);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [one] = slices {
+            return self.poll_write(cx, one);
+        }
+        let this = self.get_mut();
+        let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
+        if this.tap.record.get() {
+            this.record(slices, count);
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,208 @@
+//! One connection to an upstream. No task of its own runs it: whoever has a request on it does, so a request
+//! takes no way over another task and back.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, Connection, SendRequest};
+use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
+
+use super::super::body::RequestBody;
+use super::super::problem::Kind;
+use super::super::watch::Watch;
+use super::io::{Tap, UpstreamIo};
+use super::pool::Endpoint;
+use super::{Care, replay};
+
+/// The head of a response, and how much of a body may wait in one buffer.
+const MAX_BUFFER: usize = 64 * 1024;
+
+pub(super) struct Link {
+    sender: SendRequest<RequestBody>,
+    connection: Connection<UpstreamIo, RequestBody>,
+    tap: Rc<Tap>,
+    /// The connection is over, and must not be run again.
+    over: bool,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("no connection within {0:?}")]
+    TimedOut(Duration),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+}
+
+impl ConnectError {
+    pub(super) fn kind(&self) -> Kind {
+        match self {
+            Self::TimedOut(_) => Kind::UpstreamConnectTimeout,
+            Self::Io(_) | Self::Http(_) => Kind::UpstreamConnect,
+        }
+    }
+}
+
+/// Why there is no response.
+#[derive(Debug)]
+pub(super) enum Lost {
+    /// The time for it is over.
+    Expired {
+        /// It was the client that did not go on.
+        client: bool,
+    },
+    /// The connection failed; the request, if it was not written.
+    Failed(hyper::Error, Option<Box<Request<RequestBody>>>),
+}
+
+impl Link {
+    pub(super) async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Box<Self>, ConnectError> {
+        let connecting = tokio::time::timeout(timeout, endpoint.connect());
+        let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
+        Ok(Box::new(Self::handshake(stream).await?))
+    }
+
+    async fn handshake(stream: TcpStream) -> Result<Self, hyper::Error> {
+        let tap = Rc::new(Tap::default());
+        let io = UpstreamIo::new(stream, Rc::clone(&tap));
+        let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await?;
+        Ok(Self { sender, connection, tap, over: false })
+    }
+
+    fn run(&mut self, cx: &mut Context<'_>) {
+        if !self.over {
+            self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
+        }
+    }
+
+    /// Whether another request may follow.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.over && self.sender.is_ready()
+    }
+}
+
+/// A connection with a request on it. Dropped, it goes back into the pool if it can serve another request;
+/// if not, it is closed, which is how the upstream learns that nobody waits any more.
+pub(in crate::proxy) struct Lease {
+    /// `None` only while it is dropped.
+    link: Option<Box<Link>>,
+    endpoint: Rc<Endpoint>,
+    max_idle: usize,
+}
+
+impl Lease {
+    pub(super) fn new(link: Box<Link>, endpoint: Rc<Endpoint>, max_idle: usize) -> Self {
+        endpoint.lease();
+        Self { link: Some(link), endpoint, max_idle }
+    }
+
+    /// The connection comes from the pool.
+    pub(super) fn prepare(&mut self, care: Care) {
+        if let Some(link) = &mut self.link {
+            link.tap.record.set(care.record);
+            link.tap.probe.set(care.probe);
+            link.tap.received.set(false);
+            link.tap.written.borrow_mut().clear();
+        }
+    }
+
+    /// Runs the connection as far as it gets.
+    pub(in crate::proxy) fn run(&mut self, cx: &mut Context<'_>) {
+        if let Some(link) = &mut self.link {
+            link.run(cx);
+        }
+    }
+
+    /// Sends a request and waits for the head of its response.
+    pub(super) async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        watch: &Watch,
+    ) -> Result<Response<Incoming>, Lost> {
+        let Some(link) = &mut self.link else { return Err(Lost::Expired { client: false }) };
+        // The answer comes through a channel that is looked at right after the connection was run: its
+        // waker has nobody to wake, and the scheduler's budget must not hide an answer that is there.
+        let mut answer = pin!(unconstrained(link.sender.try_send_request(request)));
+        let mut sent = false;
+        let answer = std::future::poll_fn(|cx| {
+            let mut quiet = Context::from_waker(Waker::noop());
+            let wakers = [&mut quiet, cx];
+            // The first run only writes the request. Later ones most often find the whole answer, and then
+            // nobody has to be woken any more.
+            for waker in wakers.into_iter().skip(usize::from(!std::mem::replace(&mut sent, true))) {
+                if !link.over {
+                    link.over = Pin::new(&mut link.connection).poll(waker).is_ready();
+                }
+                let mut quiet = Context::from_waker(Waker::noop());
+                if let Poll::Ready(answer) = answer.as_mut().poll(&mut quiet) {
+                    return Poll::Ready(Some(answer));
+                }
+            }
+            if watch.is_expired() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await;
+        match answer {
+            None => Err(Lost::Expired { client: watch.awaits_client() }),
+            Some(Ok(response)) => Ok(response),
+            Some(Err(mut failed)) => {
+                let request = failed.take_message().map(Box::new);
+                Err(Lost::Failed(failed.into_error(), request))
+            }
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let link = self.link.take().filter(|link| link.is_idle());
+        self.endpoint.release(link, self.max_idle);
+    }
+}
+
+/// An attempt that led to no response, and what is left of it.
+pub(super) struct Failed {
+    kind: Kind,
+    request: Option<Box<Request<RequestBody>>>,
+}
+
+impl Failed {
+    pub(super) fn new(lost: Lost, lease: &Lease, care: Care) -> Self {
+        let (error, request) = match lost {
+            Lost::Expired { client: true } => return Self { kind: Kind::BodyTimeout, request: None },
+            Lost::Expired { client: false } => return Self { kind: Kind::UpstreamTimeout, request: None },
+            Lost::Failed(error, request) => (error, request),
+        };
+        tracing::debug!(endpoint = %lease.endpoint, %error, "no response");
+        let kind = if error.is_user() {
+            Kind::BadRequest
+        } else if error.is_parse() || error.is_parse_too_large() {
+            Kind::UpstreamProtocol
+        } else {
+            Kind::UpstreamClosed
+        };
+        let replay = || {
+            let tap = &lease.link.as_ref()?.tap;
+            let stale = care.record && !tap.received.get() && kind == Kind::UpstreamClosed;
+            stale.then(|| replay::request(&tap.written.borrow()).map(Box::new)).flatten()
+        };
+        Self { kind, request: request.or_else(replay) }
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The request, if it may be sent once more.
+    pub(super) fn into_request(self) -> Option<Request<RequestBody>> {
+        self.request.map(|request| *request)
+    }
+}

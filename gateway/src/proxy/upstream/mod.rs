@@ -1,0 +1,201 @@
+//! Sends a request to an upstream: picks an endpoint, takes a pooled connection or opens one, tries again
+//! where that is safe.
+
+mod io;
+mod link;
+mod pool;
+mod replay;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::model;
+use crate::observe::http::UpstreamMeter;
+
+use super::body::RequestBody;
+use super::problem::Kind;
+use super::watch::{Phase, Watch};
+
+pub(super) use link::Lease;
+use link::{Failed, Link};
+pub(super) use pool::Endpoint;
+
+/// An endpoint that could not be connected to is asked last for this long.
+const COOLDOWN: Duration = Duration::from_secs(1);
+
+/// One upstream as one worker sees it.
+pub(super) struct Upstream {
+    settings: model::Upstream,
+    endpoints: Vec<Rc<Endpoint>>,
+    next: Cell<usize>,
+    meter: UpstreamMeter,
+}
+
+/// What a request is sent with.
+pub(super) struct Delivery<'a> {
+    pub(super) watch: &'a Watch,
+    /// When the request came.
+    pub(super) now: Instant,
+}
+
+impl Upstream {
+    /// Takes over the connections that `former` holds to the same endpoints.
+    pub(super) fn new(settings: model::Upstream, former: Option<&Self>, meter: UpstreamMeter) -> Self {
+        let endpoints = settings
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let known = former.into_iter().flat_map(|f| &f.endpoints).find(|e| e.is(endpoint));
+                known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), Rc::clone)
+            })
+            .collect();
+        Self { settings, endpoints, next: Cell::new(0), meter }
+    }
+
+    pub(super) fn settings(&self) -> &model::Upstream {
+        &self.settings
+    }
+
+    pub(super) fn endpoints(&self) -> &[Rc<Endpoint>] {
+        &self.endpoints
+    }
+
+    pub(super) fn meter(&self) -> &UpstreamMeter {
+        &self.meter
+    }
+
+    /// Closes connections that were idle for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        for endpoint in &self.endpoints {
+            endpoint.sweep(now, self.settings.keepalive_timeout);
+        }
+    }
+
+    /// Sends the request and waits for the response's head. Its body is to be read through the lease.
+    pub(super) async fn send(
+        &self,
+        request: Request<RequestBody>,
+        delivery: Delivery<'_>,
+    ) -> Result<(Response<Incoming>, Lease), Kind> {
+        let result = self.send_and_retry(request, &delivery).await;
+        self.meter.count_response(result.as_ref().ok().map(|(response, _)| response.status()));
+        result
+    }
+
+    async fn send_and_retry(
+        &self,
+        request: Request<RequestBody>,
+        delivery: &Delivery<'_>,
+    ) -> Result<(Response<Incoming>, Lease), Kind> {
+        let start = self.next.get();
+        self.next.set(start.wrapping_add(1));
+        let care = Care::of(&request);
+        let Some(mut lease) = self.take_pooled(start, delivery.now) else {
+            let lease = self.connect(start, delivery.now).await?;
+            return self
+                .exchange(lease, request, delivery, Care::default())
+                .await
+                .map_err(|lost| lost.kind());
+        };
+        lease.prepare(care);
+        let lost = match self.exchange(lease, request, delivery, care).await {
+            Ok(answer) => return Ok(answer),
+            Err(lost) => lost,
+        };
+        // The pooled connection had been closed. A fresh one is tried, once, if the request was not
+        // written, or may be written twice.
+        let kind = lost.kind();
+        let Some(request) = lost.into_request() else { return Err(kind) };
+        self.meter.count_retry();
+        let lease = self.connect(start, delivery.now).await?;
+        self.exchange(lease, request, delivery, Care::default()).await.map_err(|lost| lost.kind())
+    }
+
+    /// One attempt over one connection.
+    async fn exchange(
+        &self,
+        mut lease: Lease,
+        request: Request<RequestBody>,
+        delivery: &Delivery<'_>,
+        care: Care,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let watch = delivery.watch;
+        if request.body().is_end_stream() {
+            watch.awaits_response(delivery.now + self.settings.response_timeout);
+        } else {
+            watch.moves(Phase::Upload(self.settings.idle_timeout), delivery.now, self.settings.idle_timeout);
+        }
+        match lease.exchange(request, watch).await {
+            Ok(response) => Ok((response, lease)),
+            Err(lost) => {
+                watch.busy(delivery.now);
+                Err(Failed::new(lost, &lease, care))
+            }
+        }
+    }
+
+    /// The endpoints in the order in which they are tried: round-robin, those that failed a moment ago last.
+    fn order(&self, start: usize, now: Instant) -> impl Iterator<Item = &Rc<Endpoint>> {
+        let count = self.endpoints.len();
+        let turn = move |offset: usize| &self.endpoints[(start.wrapping_add(offset)) % count];
+        let well = (0..count).map(turn).filter(move |endpoint| !endpoint.is_cooling(now));
+        well.chain((0..count).map(turn).filter(move |endpoint| endpoint.is_cooling(now)))
+    }
+
+    /// A pooled connection to the endpoint whose turn it is.
+    fn take_pooled(&self, start: usize, now: Instant) -> Option<Lease> {
+        let endpoint = self.order(start, now).next()?;
+        let link = endpoint.take(now, self.settings.keepalive_timeout)?;
+        Some(Lease::new(link, Rc::clone(endpoint), self.settings.max_idle_connections))
+    }
+
+    /// Opens a connection to the first endpoint that takes one. Each has `connect_timeout` to do so.
+    async fn connect(&self, start: usize, now: Instant) -> Result<Lease, Kind> {
+        let mut kind = Kind::UpstreamConnect;
+        for endpoint in self.order(start, now) {
+            match Link::open(endpoint, self.settings.connect_timeout).await {
+                Ok(link) => {
+                    endpoint.connected();
+                    self.meter.count_connect(true);
+                    return Ok(Lease::new(link, Rc::clone(endpoint), self.settings.max_idle_connections));
+                }
+                Err(error) => {
+                    tracing::debug!(upstream = self.settings.name, %endpoint, %error, "cannot connect");
+                    endpoint.failed(Instant::now() + COOLDOWN, &error);
+                    self.meter.count_connect(false);
+                    kind = error.kind();
+                }
+            }
+        }
+        Err(kind)
+    }
+}
+
+/// How a request is protected against a pooled connection that the upstream has closed meanwhile.
+#[derive(Debug, Clone, Copy, Default)]
+struct Care {
+    /// Its head is kept as it is written, and written again if no byte of an answer came.
+    record: bool,
+    /// The socket is asked first: a request that may not be sent twice had better not be sent in vain.
+    probe: bool,
+}
+
+impl Care {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+        Self { record: repeatable, probe: !repeatable }
+    }
+}
+
+/// RFC 9110, section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}

@@ -1,0 +1,51 @@
+//! Reads a request back from the bytes that were written for it, to send it once more.
+//!
+//! Every request over a pooled connection may need that, hardly any does: so its head is kept as bytes, by
+//! one short copy, and not as a second map of headers.
+
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
+
+use super::super::body::RequestBody;
+
+/// More fields than any listener lets through.
+const MAX_FIELDS: usize = 1024;
+
+/// The request, or `None` if the bytes are not one whole head.
+pub(super) fn request(written: &[u8]) -> Option<Request<RequestBody>> {
+    let mut fields = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Request::new(&mut fields);
+    let length = head.parse(written).ok()?;
+    if length.is_partial() || length.unwrap() != written.len() {
+        return None;
+    }
+    let mut request = Request::new(RequestBody::empty());
+    *request.version_mut() = Version::HTTP_11;
+    *request.method_mut() = Method::from_bytes(head.method?.as_bytes()).ok()?;
+    *request.uri_mut() = head.path?.parse::<Uri>().ok()?;
+    for field in head.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        request.headers_mut().append(name, HeaderValue::from_bytes(field.value).ok()?);
+    }
+    Some(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_head_is_read_back() {
+        let request = request(b"GET /a?b=%20 HTTP/1.1\r\nhost: x\r\na: 1\r\na: 2\r\n\r\n").unwrap();
+        assert_eq!(request.method(), Method::GET);
+        assert_eq!(request.uri(), "/a?b=%20");
+        assert_eq!(request.headers()["host"], "x");
+        assert_eq!(request.headers().get_all("a").iter().collect::<Vec<_>>(), ["1", "2"]);
+    }
+
+    #[test]
+    fn anything_but_a_whole_head_is_not() {
+        for written in [&b""[..], b"GET / HTTP/1.1\r\nhost: x\r\n", b"GET / HTTP/1.1\r\n\r\nbody"] {
+            assert!(request(written).is_none());
+        }
+    }
+}

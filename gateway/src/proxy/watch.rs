@@ -1,0 +1,274 @@
+//! What the parts of one client connection tell each other: its socket, its requests, its timer and the
+//! worker that may ask it to close. All of them run in one task, so cells are enough.
+
+use std::cell::{Cell, RefCell};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use super::framing::Refusal;
+
+/// What the connection waits for, which decides what happens when the wait is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The rest of a head: 408.
+    Head,
+    /// The next request: closed without a word.
+    Idle,
+    /// Something with a timeout of its own, or nothing.
+    Busy,
+    /// The head of the response: 504.
+    Response,
+    /// A body on its way to the upstream; moving bytes put the end off.
+    Upload(Duration),
+    /// A body on its way to the client; likewise.
+    Download(Duration),
+}
+
+/// What the connection does when its timer fires.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// Nothing is due before this.
+    Later(Instant),
+    /// Run the connection: whoever waits will see that its time is over.
+    Run,
+    /// End the connection as it is.
+    Close,
+}
+
+#[derive(Debug)]
+pub(super) struct Watch {
+    phase: Cell<Phase>,
+    deadline: Cell<Instant>,
+    /// Bytes moved since the timer last looked: cheaper than a new deadline for each of them.
+    progress: Cell<bool>,
+    expired: Cell<bool>,
+    /// The last frame of a request's body that was asked for has not come.
+    awaits_client: Cell<bool>,
+    refusal: Cell<Option<Refusal>>,
+    /// Heads given to the parser, and requests that came out of it.
+    heads: Cell<u64>,
+    requests: Cell<u64>,
+    /// Unread bytes may be on their way: closing at once could destroy the answer before it is read.
+    lingers: Cell<bool>,
+    /// The response was cut short: the client must not take it for complete.
+    aborted: Cell<bool>,
+    closing: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Beyond every timeout, and still far from overflow.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Watch {
+    /// A connection that was just accepted.
+    pub(super) fn new(now: Instant, header_timeout: Duration) -> Self {
+        Self {
+            phase: Cell::new(Phase::Head),
+            deadline: Cell::new(now + header_timeout),
+            progress: Cell::new(false),
+            expired: Cell::new(false),
+            awaits_client: Cell::new(false),
+            refusal: Cell::new(None),
+            heads: Cell::new(0),
+            requests: Cell::new(0),
+            lingers: Cell::new(false),
+            aborted: Cell::new(false),
+            closing: Cell::new(false),
+            waker: RefCell::new(None),
+        }
+    }
+
+    fn enter(&self, phase: Phase, deadline: Instant) {
+        self.phase.set(phase);
+        self.deadline.set(deadline);
+        self.expired.set(false);
+    }
+
+    /// The first bytes of a head came, and not all of it.
+    pub(super) fn head_begins(&self, timeout: Duration) {
+        if self.phase.get() == Phase::Idle {
+            self.enter(Phase::Head, Instant::now() + timeout);
+        }
+    }
+
+    /// A request is on its way through the gateway.
+    pub(super) fn busy(&self, now: Instant) {
+        self.enter(Phase::Busy, now + FOREVER);
+    }
+
+    /// The upstream has the whole request.
+    pub(super) fn awaits_response(&self, deadline: Instant) {
+        self.enter(Phase::Response, deadline);
+    }
+
+    /// The last byte of a request's body was handed on. If the response has begun already, its body is what
+    /// counts.
+    pub(super) fn upload_ended(&self, deadline: Instant) {
+        if matches!(self.phase.get(), Phase::Upload(_)) {
+            self.awaits_response(deadline);
+        }
+    }
+
+    /// A body is on its way. The first deadline may be too early by as much as `now` is old: progress puts
+    /// it off.
+    pub(super) fn moves(&self, phase: Phase, now: Instant, idle: Duration) {
+        self.progress.set(true);
+        self.enter(phase, now + idle);
+    }
+
+    /// The response is done.
+    pub(super) fn idles(&self, now: Instant, timeout: Duration) {
+        self.enter(Phase::Idle, now + timeout);
+    }
+
+    pub(super) fn progressed(&self) {
+        self.progress.set(true);
+    }
+
+    /// When the timer has to look next.
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline.get()
+    }
+
+    /// The timer looks.
+    pub(super) fn look(&self, now: Instant) -> Expiry {
+        let phase = self.phase.get();
+        if let Phase::Upload(idle) | Phase::Download(idle) = phase
+            && self.progress.replace(false)
+        {
+            self.deadline.set(now + idle);
+        }
+        if self.deadline.get() > now {
+            return Expiry::Later(self.deadline.get());
+        }
+        match phase {
+            Phase::Head => {
+                self.refuse(Refusal::TooSlow);
+                self.busy(now);
+                Expiry::Run
+            }
+            Phase::Response | Phase::Upload(_) => {
+                self.busy(now);
+                self.expired.set(true);
+                Expiry::Run
+            }
+            Phase::Download(_) => {
+                self.abort();
+                Expiry::Close
+            }
+            Phase::Idle => Expiry::Close,
+            Phase::Busy => Expiry::Later(now + FOREVER),
+        }
+    }
+
+    /// Whether the time for the response is over.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired.get()
+    }
+
+    pub(super) fn set_awaits_client(&self, awaits: bool) {
+        self.awaits_client.set(awaits);
+    }
+
+    pub(super) fn awaits_client(&self) -> bool {
+        self.awaits_client.get()
+    }
+
+    /// The next request is the last, and is refused.
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        self.refusal.set(Some(refusal));
+        self.lingers.set(true);
+    }
+
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get()
+    }
+
+    /// A head goes to the parser.
+    pub(super) fn count_head(&self) {
+        self.heads.set(self.heads.get() + 1);
+    }
+
+    /// A request came out of the parser. `Some` if it stands for one that was refused: always the last
+    /// head, for none is given to the parser after it.
+    pub(super) fn count_request(&self) -> Option<Refusal> {
+        self.requests.set(self.requests.get() + 1);
+        self.refusal.get().filter(|_| self.requests.get() == self.heads.get())
+    }
+
+    pub(super) fn linger(&self) {
+        self.lingers.set(true);
+    }
+
+    pub(super) fn lingers(&self) -> bool {
+        self.lingers.get()
+    }
+
+    pub(super) fn abort(&self) {
+        self.aborted.set(true);
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.aborted.get()
+    }
+
+    /// Asks the connection to close as soon as no request is in flight.
+    pub(super) fn close(&self) {
+        self.closing.set(true);
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        *self.waker.borrow_mut() = Some(waker.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_of_wait_means_what_was_waited_for() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let idle = Duration::from_secs(10);
+        for (name, phase, expected) in [
+            ("a head", Phase::Head, Expiry::Run),
+            ("the next request", Phase::Idle, Expiry::Close),
+            ("a response", Phase::Response, Expiry::Run),
+            ("an upload", Phase::Upload(idle), Expiry::Run),
+            ("a download", Phase::Download(idle), Expiry::Close),
+        ] {
+            let watch = Watch::new(now, second);
+            watch.enter(phase, now + second);
+            assert_eq!(watch.look(now), Expiry::Later(now + second), "{name}: not yet");
+            assert_eq!(watch.look(now + second), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn moving_bytes_put_the_end_off() {
+        let now = Instant::now();
+        let idle = Duration::from_secs(10);
+        let watch = Watch::new(now, idle);
+        watch.moves(Phase::Download(idle), now, idle);
+        assert_eq!(watch.look(now + idle), Expiry::Later(now + 2 * idle));
+        assert_eq!(watch.look(now + 2 * idle), Expiry::Close);
+    }
+
+    #[test]
+    fn only_the_last_head_is_refused() {
+        let watch = Watch::new(Instant::now(), Duration::from_secs(1));
+        watch.count_head();
+        watch.count_head();
+        watch.refuse(Refusal::TooLarge);
+        assert_eq!(watch.count_request(), None);
+        assert_eq!(watch.count_request(), Some(Refusal::TooLarge));
+    }
+}

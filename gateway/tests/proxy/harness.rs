@@ -1,0 +1,223 @@
+//! A proxy, upstreams and raw clients, all on loopback.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use gateway::model;
+use gateway::proxy::Proxy;
+
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+
+/// A configuration with one listener and one route for everything to these endpoints.
+pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
+    let endpoint =
+        |address: &SocketAddr| model::Endpoint { host: address.ip().to_string(), port: address.port() };
+    model::Proxy {
+        workers: 1,
+        drain_timeout: Duration::from_secs(5),
+        listeners: vec![model::Listener {
+            name: "web".to_owned(),
+            address: "127.0.0.1:0".parse().unwrap(),
+            trusted_proxies: Vec::new(),
+            header_timeout: LONG,
+            idle_timeout: LONG,
+            max_header_bytes: 16 * 1024,
+            max_header_count: 100,
+            max_connections: 1000,
+        }],
+        upstreams: vec![model::Upstream {
+            name: "up".to_owned(),
+            endpoints: endpoints.iter().map(endpoint).collect(),
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: LONG,
+            idle_timeout: LONG,
+            max_idle_connections: 64,
+            keepalive_timeout: Duration::from_secs(60),
+        }],
+        routes: vec![model::Route {
+            name: "all".to_owned(),
+            matches: model::RouteMatch {
+                hosts: Vec::new(),
+                path: model::PathPattern::Prefix(String::new()),
+                methods: Vec::new(),
+            },
+            upstream: 0,
+        }],
+    }
+}
+
+pub(crate) fn start(model: &model::Proxy) -> Proxy {
+    Proxy::start(model, Arc::new(|_, _| true)).unwrap()
+}
+
+pub(crate) fn connect(proxy: &Proxy) -> TcpStream {
+    let stream = TcpStream::connect(proxy.status().listeners[0].address).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream
+}
+
+/// One upstream connection in the hands of a test.
+pub(crate) struct Conn {
+    pub(crate) stream: TcpStream,
+    /// Which one, counted from 0.
+    pub(crate) index: usize,
+    read: Vec<u8>,
+}
+
+impl Conn {
+    /// Reads one head; `None` at the end of the stream.
+    pub(crate) fn head(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.read.windows(4).position(|w| w == b"\r\n\r\n") {
+                let head = self.read.drain(..end + 4).collect();
+                return Some(String::from_utf8(head).unwrap());
+            }
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
+            }
+        }
+    }
+
+    /// Reads this many bytes of a body.
+    pub(crate) fn body(&mut self, length: usize) -> Vec<u8> {
+        while self.read.len() < length {
+            let mut buffer = [0; 4096];
+            match self.stream.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(count) => self.read.extend_from_slice(&buffer[..count]),
+            }
+        }
+        self.read.drain(..length.min(self.read.len())).collect()
+    }
+
+    /// Whether the gateway has closed the connection.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0; 64]), Ok(0)) || {
+            let error = self.stream.read(&mut [0; 64]);
+            matches!(error, Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset)
+        }
+    }
+
+    pub(crate) fn send(&mut self, bytes: &str) {
+        let _ = self.stream.write_all(bytes.as_bytes());
+    }
+}
+
+/// An upstream whose every connection is served by `serve` in a thread of its own.
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    pub(crate) accepted: Arc<AtomicUsize>,
+}
+
+pub(crate) fn upstream(serve: impl Fn(Conn) + Send + Sync + 'static) -> Upstream {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    let serve = Arc::new(serve);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let index = count.fetch_add(1, Ordering::SeqCst);
+            stream.set_read_timeout(Some(LONG)).unwrap();
+            stream.set_nodelay(true).unwrap();
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || serve(Conn { stream, index, read: Vec::new() }));
+        }
+    });
+    Upstream { address, accepted }
+}
+
+/// An upstream that answers every request without a body with its head.
+pub(crate) fn echo() -> Upstream {
+    upstream(|mut conn| {
+        while let Some(head) = conn.head() {
+            conn.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len()));
+        }
+    })
+}
+
+/// An upstream that reports each head it reads and answers `ok`.
+pub(crate) fn reporting() -> (Upstream, mpsc::Receiver<String>) {
+    let (sender, heads) = mpsc::channel();
+    let upstream = upstream(move |mut conn| {
+        while let Some(head) = conn.head() {
+            let _ = sender.send(head);
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    (upstream, heads)
+}
+
+/// Sends bytes and reads until the gateway closes or nothing comes for a while. Returns what came and whether
+/// it closed.
+pub(crate) fn talk(proxy: &Proxy, bytes: &[u8]) -> (String, bool) {
+    let mut stream = connect(proxy);
+    let _ = stream.write_all(bytes);
+    read_rest(&mut stream, Duration::from_millis(300))
+}
+
+pub(crate) fn read_rest(stream: &mut TcpStream, patience: Duration) -> (String, bool) {
+    stream.set_read_timeout(Some(patience)).unwrap();
+    let (mut read, mut buffer) = (Vec::new(), [0; 8192]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return (String::from_utf8_lossy(&read).into_owned(), true),
+            Ok(count) => read.extend_from_slice(&buffer[..count]),
+            Err(error) => {
+                let closed = error.kind() == std::io::ErrorKind::ConnectionReset;
+                return (String::from_utf8_lossy(&read).into_owned(), closed);
+            }
+        }
+    }
+}
+
+/// Reads one response with a length.
+pub(crate) fn response(stream: &mut TcpStream) -> String {
+    let mut read = Vec::new();
+    let mut buffer = [0; 8192];
+    loop {
+        let text = String::from_utf8_lossy(&read).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return text;
+            }
+        }
+        match stream.read(&mut buffer) {
+            Ok(0) => return text,
+            Ok(count) => read.extend_from_slice(&buffer[..count]),
+            Err(error) => panic!("{error}: {text}"),
+        }
+    }
+}
+
+pub(crate) fn get(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
+    response(stream)
+}
+
+pub(crate) fn status(response: &str) -> &str {
+    response.get(9..12).unwrap_or("")
+}
+
+pub(crate) fn close_write(stream: &TcpStream) {
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
+/// Waits until `condition` holds.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{what}");
+}

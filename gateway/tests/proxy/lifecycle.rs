@@ -1,0 +1,169 @@
+//! Start, limits, reload and drain.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gateway::proxy::{Proxy, ProxyError};
+
+use crate::harness::*;
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+#[test]
+fn a_busy_port_is_named_even_where_it_could_be_shared() {
+    let up = echo();
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let shared = start(&model(&[up.address]));
+    for address in [plain.local_addr().unwrap(), shared.status().listeners[0].address] {
+        let mut model = model(&[up.address]);
+        model.listeners[0].address = address;
+        let error = Proxy::start(&model, Arc::new(|_, _| true)).unwrap_err();
+        assert!(matches!(error, ProxyError::InUse { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("web") && text.contains(&address.to_string()), "{text}");
+    }
+}
+
+#[test]
+fn connections_beyond_the_limit_wait() {
+    let up = echo();
+    let mut model = model(&[up.address]);
+    model.workers = 2;
+    model.listeners[0].max_connections = 2;
+    let proxy = start(&model);
+    let mut first = connect(&proxy);
+    let mut second = connect(&proxy);
+    assert_eq!(status(&get(&mut first)), "200");
+    assert_eq!(status(&get(&mut second)), "200");
+    let mut third = connect(&proxy);
+    third.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert_eq!(read_rest(&mut third, Duration::from_millis(300)), (String::new(), false));
+    assert_eq!(proxy.status().listeners[0].connections, 2);
+    drop(first);
+    third.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(status(&response(&mut third)), "200");
+}
+
+#[test]
+fn a_denied_peer_is_not_served() {
+    let up = echo();
+    let allowed = Arc::new(AtomicBool::new(false));
+    let admission = Arc::clone(&allowed);
+    let proxy =
+        Proxy::start(&model(&[up.address]), Arc::new(move |_, _| admission.load(Ordering::SeqCst))).unwrap();
+    assert_eq!(talk(&proxy, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), (String::new(), true));
+    allowed.store(true, Ordering::SeqCst);
+    assert_eq!(status(&get(&mut connect(&proxy))), "200");
+}
+
+#[test]
+fn a_drain_finishes_what_is_in_flight() {
+    let up = upstream(|mut conn| {
+        while conn.head().is_some() {
+            thread::sleep(Duration::from_millis(300));
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut idle = connect(&proxy);
+    assert_eq!(status(&get(&mut idle)), "200");
+    let mut busy = connect(&proxy);
+    busy.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let address = proxy.status().listeners[0].address;
+    let drained = thread::spawn(move || block_on(proxy.drain(LONG)));
+    let (answer, closed) = read_rest(&mut busy, Duration::from_secs(3));
+    assert_eq!((status(&answer), closed), ("200", true));
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert_eq!(read_rest(&mut idle, Duration::from_secs(3)), (String::new(), true));
+    assert_eq!(drained.join().unwrap().cut, 0);
+    assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
+}
+
+#[test]
+fn a_drain_cuts_at_its_deadline() {
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.is_closed();
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut busy = connect(&proxy);
+    busy.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let begun = Instant::now();
+    assert_eq!(block_on(proxy.drain(Duration::from_millis(300))).cut, 1);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(read_rest(&mut busy, Duration::from_secs(1)), (String::new(), true));
+}
+
+#[test]
+fn a_reload_under_load_fails_no_request() {
+    let (one, two) = (echo(), echo());
+    let mut config = model(&[one.address]);
+    config.workers = 2;
+    let proxy = Arc::new(start(&config));
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let (proxy, stop, served) = (Arc::clone(&proxy), Arc::clone(&stop), Arc::clone(&served));
+            thread::spawn(move || {
+                let mut stream = connect(&proxy);
+                while !stop.load(Ordering::SeqCst) {
+                    assert_eq!(status(&get(&mut stream)), "200");
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for turn in 0..20 {
+        let address = if turn % 2 == 0 { two.address } else { one.address };
+        config.upstreams[0].endpoints[0].port = address.port();
+        assert!(!proxy.reload(&config).unwrap().workers_need_restart);
+        thread::sleep(Duration::from_millis(20));
+    }
+    stop.store(true, Ordering::SeqCst);
+    for client in clients {
+        client.join().unwrap();
+    }
+    assert!(served.load(Ordering::SeqCst) > 100);
+    assert!(two.accepted.load(Ordering::SeqCst) > 0, "the second upstream was used");
+}
+
+#[test]
+fn a_reload_changes_listeners_all_or_none() {
+    let up = echo();
+    let mut config = model(&[up.address]);
+    let proxy = start(&config);
+    let mut stream = connect(&proxy);
+    assert_eq!(status(&get(&mut stream)), "200");
+
+    let busy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut wrong = config.clone();
+    wrong.routes.clear();
+    wrong.listeners.push(gateway::model::Listener {
+        name: "second".to_owned(),
+        address: busy.local_addr().unwrap(),
+        ..config.listeners[0].clone()
+    });
+    assert!(matches!(proxy.reload(&wrong), Err(ProxyError::InUse { .. })));
+    assert_eq!(status(&get(&mut stream)), "200", "the former routes hold");
+    assert_eq!(proxy.status().listeners.len(), 1);
+
+    drop(busy);
+    config.listeners = vec![wrong.listeners[1].clone()];
+    config.workers = 5;
+    assert!(proxy.reload(&config).unwrap().workers_need_restart);
+    assert_eq!(status(&get(&mut connect(&proxy))), "200", "the new listener serves");
+    assert_eq!(proxy.status().listeners[0].name, "second");
+    let last = get(&mut stream);
+    assert_eq!(status(&last), "200", "the old connection has one request more");
+    assert!(last.contains("connection: close"), "{last}");
+    eventually("the old connection is gone", || proxy.status().listeners[0].connections <= 1);
+}

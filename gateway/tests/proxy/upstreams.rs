@@ -1,0 +1,373 @@
+//! Bodies, broken upstreams and broken clients.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::harness::*;
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[test]
+fn connections_are_reused() {
+    let up = echo();
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    for _ in 0..20 {
+        assert_eq!(status(&get(&mut stream)), "200");
+    }
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 1);
+    let status = proxy.status();
+    assert_eq!((status.endpoints[0].idle, status.endpoints[0].in_use), (1, 0));
+}
+
+#[test]
+fn a_stale_connection_never_becomes_a_502() {
+    for (name, pause, serve) in [
+        (
+            "closed after each response, unannounced",
+            Duration::ZERO,
+            (|conn: &mut Conn| {
+                conn.head();
+                conn.send(OK);
+            }) as fn(&mut Conn),
+        ),
+        ("closed while idle", Duration::from_millis(30), |conn| {
+            conn.head();
+            conn.send(OK);
+        }),
+        ("closed after the second request's head", Duration::ZERO, |conn| {
+            conn.head();
+            conn.send(OK);
+            conn.head();
+        }),
+        ("something unasked for", Duration::from_millis(30), |conn| {
+            conn.head();
+            conn.send(OK);
+            conn.send(OK);
+            std::thread::sleep(Duration::from_millis(100));
+        }),
+    ] {
+        let up = upstream(move |mut conn| serve(&mut conn));
+        let proxy = start(&model(&[up.address]));
+        let mut stream = connect(&proxy);
+        for turn in 0..30 {
+            let answer = get(&mut stream);
+            assert_eq!(status(&answer), "200", "{name}, request {turn}: {answer}");
+            std::thread::sleep(pause);
+        }
+    }
+}
+
+#[test]
+fn a_post_is_not_sent_to_a_connection_known_to_be_closed() {
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.body(3);
+        conn.send(OK);
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    for turn in 0..10 {
+        stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").unwrap();
+        assert_eq!(status(&response(&mut stream)), "200", "request {turn}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_bad_upstream_is_answered_for() {
+    for (name, reply, expected, code) in [
+        ("closes at once", "", "502", "upstream_closed"),
+        ("is no HTTP", "hello\r\n\r\n", "502", "upstream_protocol"),
+        (
+            "has both framings",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+            "502",
+            "upstream_protocol",
+        ),
+        (
+            "has two lengths",
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nok",
+            "502",
+            "upstream_protocol",
+        ),
+        (
+            "has an unknown coding",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            "502",
+            "upstream_protocol",
+        ),
+        (
+            "switches protocols",
+            "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+            "502",
+            "upstream_protocol",
+        ),
+    ] {
+        let up = upstream(move |mut conn| {
+            conn.head();
+            conn.send(reply);
+        });
+        let proxy = start(&model(&[up.address]));
+        let mut stream = connect(&proxy);
+        let answer = get(&mut stream);
+        assert_eq!(status(&answer), expected, "{name}: {answer}");
+        assert!(answer.contains(code), "{name}: {answer}");
+    }
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.send(&format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(200_000)));
+    });
+    let proxy = start(&model(&[up.address]));
+    let answer = get(&mut connect(&proxy));
+    assert_eq!(status(&answer), "502", "an oversized head: {answer}");
+}
+
+#[test]
+fn an_upstream_that_is_down_is_said_to_be_and_another_is_tried() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = start(&model(&[closed]));
+    let answer = get(&mut connect(&proxy));
+    assert_eq!(status(&answer), "502");
+    assert!(answer.contains("upstream_connect"), "{answer}");
+    assert!(proxy.status().endpoints[0].last_error.is_some());
+
+    let up = echo();
+    let proxy = start(&model(&[closed, up.address]));
+    let mut stream = connect(&proxy);
+    for _ in 0..10 {
+        assert_eq!(status(&get(&mut stream)), "200");
+    }
+}
+
+#[test]
+fn a_silent_upstream_times_out() {
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.is_closed();
+    });
+    let mut model = model(&[up.address]);
+    model.upstreams[0].response_timeout = Duration::from_millis(300);
+    let proxy = start(&model);
+    let begun = Instant::now();
+    let mut stream = connect(&proxy);
+    let answer = get(&mut stream);
+    assert_eq!(status(&answer), "504");
+    assert!(answer.contains("upstream_timeout"), "{answer}");
+    assert!(begun.elapsed() >= Duration::from_millis(280) && begun.elapsed() < Duration::from_secs(3));
+    assert_eq!(status(&get(&mut stream)), "504", "the connection lives on");
+}
+
+#[test]
+fn bodies_that_stop_end() {
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun");
+        conn.is_closed();
+    });
+    let mut stopping = model(&[up.address]);
+    stopping.upstreams[0].idle_timeout = Duration::from_millis(200);
+    let proxy = start(&stopping);
+    let mut stream = connect(&proxy);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let (answer, closed) = read_rest(&mut stream, Duration::from_secs(3));
+    assert!(closed && !answer.contains("100 OK"), "a response that stops: {answer}");
+
+    let mut stream = connect(&proxy);
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nbegun").unwrap();
+    std::thread::sleep(Duration::from_millis(10));
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.body(100);
+    });
+    let mut stopping = model(&[up.address]);
+    stopping.upstreams[0].idle_timeout = Duration::from_millis(200);
+    let proxy = start(&stopping);
+    let mut stream = connect(&proxy);
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nbegun").unwrap();
+    let (answer, closed) = read_rest(&mut stream, Duration::from_secs(3));
+    assert_eq!((status(&answer), closed), ("408", true), "a request that stops: {answer}");
+}
+
+#[test]
+fn a_response_that_breaks_off_does_not_look_complete() {
+    for (name, begin) in [
+        ("with a length", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun"),
+        ("in chunks", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nbegun\r\n"),
+    ] {
+        let up = upstream(move |mut conn| {
+            conn.head();
+            conn.send(begin);
+            std::thread::sleep(Duration::from_millis(50));
+        });
+        let proxy = start(&model(&[up.address]));
+        let mut stream = connect(&proxy);
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut read = Vec::new();
+        let end = stream.read_to_end(&mut read);
+        assert!(end.is_err(), "{name}: the connection is reset, not ended");
+        assert!(!read.ends_with(b"0\r\n\r\n"), "{name}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_cancels_its_request() {
+    for (name, reply) in
+        [("while waiting", ""), ("in the body", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")]
+    {
+        let (closed, was_closed) = mpsc::channel();
+        let up = upstream(move |mut conn| {
+            conn.head();
+            conn.send(reply);
+            closed.send(conn.is_closed()).unwrap();
+        });
+        let proxy = start(&model(&[up.address]));
+        let mut stream = connect(&proxy);
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        drop(stream);
+        assert_eq!(was_closed.recv_timeout(Duration::from_secs(2)), Ok(true), "{name}");
+    }
+}
+
+#[test]
+fn a_body_is_asked_for_when_the_upstream_is_there() {
+    let up = upstream(|mut conn| {
+        let head = conn.head().unwrap();
+        assert!(!head.contains("expect"), "{head}");
+        let body = conn.body(3);
+        conn.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()));
+        conn.stream.write_all(&body).unwrap();
+    });
+    let proxy = start(&model(&[up.address]));
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n";
+    let mut stream = connect(&proxy);
+    stream.write_all(head).unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"abc").unwrap();
+    assert!(response(&mut stream).ends_with("abc"));
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let proxy = start(&model(&[closed]));
+    let mut stream = connect(&proxy);
+    stream.write_all(head).unwrap();
+    let answer = response(&mut stream);
+    assert_eq!(status(&answer), "502", "nothing is asked for in vain: {answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn bodies_stream_both_ways_and_wait_for_their_readers() {
+    const BYTES: usize = 32 * 1024 * 1024;
+    let (progress, sent) = mpsc::channel();
+    let up = upstream(move |mut conn| {
+        conn.head();
+        conn.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {BYTES}\r\n\r\n"));
+        let chunk = vec![b'x'; 64 * 1024];
+        conn.stream.set_write_timeout(Some(LONG)).unwrap();
+        for _ in 0..BYTES / chunk.len() {
+            conn.stream.write_all(&chunk).unwrap();
+            let _ = progress.send(chunk.len());
+        }
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let before: usize = sent.try_iter().sum();
+    assert!(before < BYTES / 2, "{before} bytes were taken from the upstream for a client that reads none");
+    let mut total = 0;
+    let mut buffer = vec![0; 1 << 16];
+    while total < BYTES {
+        total += stream.read(&mut buffer).unwrap();
+    }
+
+    let (progress, received) = mpsc::channel();
+    let up = upstream(move |mut conn| {
+        let head = conn.head().unwrap();
+        assert!(head.contains("transfer-encoding: chunked"), "{head}");
+        assert!(conn.body(4).ends_with(b"a\r\n") || true);
+        progress.send(()).unwrap();
+        while !conn.body(1).is_empty() {
+            if conn.body(6).ends_with(b"0\r\n\r\n") {
+                break;
+            }
+        }
+        conn.send(OK);
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n").unwrap();
+    received.recv_timeout(LONG).expect("the first chunk does not wait for the second");
+    stream.write_all(b"1\r\nb\r\n0\r\n\r\n").unwrap();
+    assert_eq!(status(&response(&mut stream)), "200");
+}
+
+#[test]
+fn trailers_pass() {
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: sum\r\n\r\n2\r\nok\r\n0\r\nsum: 7\r\n\r\n");
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n").unwrap();
+    let (answer, _) = read_rest(&mut stream, Duration::from_millis(300));
+    assert!(answer.ends_with("0\r\nsum: 7\r\n\r\n"), "{answer}");
+}
+
+#[test]
+fn responses_without_a_body_are_right() {
+    for (name, request, reply, expected) in [
+        (
+            "HEAD",
+            "HEAD",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\ndate: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\ndate: x\r\n\r\n",
+        ),
+        (
+            "204",
+            "GET",
+            "HTTP/1.1 204 No Content\r\ndate: x\r\n\r\n",
+            "HTTP/1.1 204 No Content\r\ndate: x\r\n\r\n",
+        ),
+        (
+            "304",
+            "GET",
+            "HTTP/1.1 304 Not Modified\r\netag: y\r\ndate: x\r\n\r\n",
+            "HTTP/1.1 304 Not Modified\r\netag: y\r\ndate: x\r\n\r\n",
+        ),
+        (
+            "after 103",
+            "GET",
+            "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: x\r\n\r\n",
+        ),
+        (
+            "hop-by-hop",
+            "GET",
+            "HTTP/1.1 200 OK\r\nconnection: close, a\r\na: b\r\nkeep-alive: 1\r\ncontent-length: 0\r\ndate: x\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: x\r\n\r\n",
+        ),
+    ] {
+        let up = upstream(move |mut conn| {
+            while conn.head().is_some() {
+                conn.send(reply);
+            }
+        });
+        let proxy = start(&model(&[up.address]));
+        let mut stream = connect(&proxy);
+        let request = format!("{request} / HTTP/1.1\r\nhost: a\r\n\r\n");
+        for _ in 0..2 {
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut read = vec![0; expected.len()];
+            stream.read_exact(&mut read).unwrap();
+            assert_eq!(String::from_utf8(read).unwrap(), expected, "{name}");
+        }
+    }
+}
