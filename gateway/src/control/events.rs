@@ -113,10 +113,15 @@ impl Watchers {
         }
     }
 
-    /// Tells every watcher of events that never left the kernel.
+    /// Tells every watcher of events that never left the kernel, even if no other event follows them.
     fn miss(&self, lost: u64) {
+        if lost == 0 {
+            return;
+        }
         for slot in self.slots().iter() {
             slot.left_out.fetch_add(lost, Ordering::Relaxed);
+            // An empty line wakes the watcher; one with a full queue is awake.
+            let _ = slot.queue.try_send(Bytes::new());
         }
     }
 
@@ -135,11 +140,16 @@ impl Watchers {
 impl Watcher {
     /// The next line; `None` when the stream has ended.
     pub fn poll_line(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let left_out = self.left_out.swap(0, Ordering::Relaxed);
-        if left_out > 0 {
-            return Poll::Ready(Some(Line::LeftOut { left_out }.encode()));
+        loop {
+            let left_out = self.left_out.swap(0, Ordering::Relaxed);
+            if left_out > 0 {
+                return Poll::Ready(Some(Line::LeftOut { left_out }.encode()));
+            }
+            match self.queue.poll_recv(context) {
+                Poll::Ready(Some(line)) if line.is_empty() => {}
+                other => return other,
+            }
         }
-        self.queue.poll_recv(context)
     }
 }
 
@@ -170,9 +180,12 @@ async fn serve_watchers(events: &mut Events, watchers: &Watchers, rules: &Rules)
         if !watchers.any() {
             return;
         }
-        if look % LOOKS_PER_GRANT == 0 {
-            if let Err(error) = events.grant() {
-                tracing::warn!("watchers get no events: {error}");
+        if look % LOOKS_PER_GRANT == 0
+            && let Err(error) = events.grant()
+        {
+            // Once a second at most, and only while somebody waits for what does not come.
+            if look == 0 {
+                tracing::warn!("no verdicts can be sampled: {error}");
             }
         }
         if look == LOOKS_PER_COUNT - 1 {
@@ -231,6 +244,17 @@ mod tests {
         assert_eq!(next(&mut slow).await, Line::LeftOut { left_out: 7 });
         assert_eq!(next(&mut slow).await, Line::Event(event(0)));
         assert_eq!(watchers.dropped(), 5);
+    }
+
+    #[tokio::test]
+    async fn losses_are_told_without_waiting_for_an_event() {
+        let watchers = Watchers::default();
+        let mut watcher = watchers.watch().expect("room");
+        let told = tokio::spawn(async move { next(&mut watcher).await });
+        // The watcher is asleep by now; only the loss itself can wake it.
+        tokio::task::yield_now().await;
+        watchers.miss(400);
+        assert_eq!(told.await.expect("told"), Line::LeftOut { left_out: 400 });
     }
 
     #[tokio::test]
