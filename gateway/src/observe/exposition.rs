@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn samples_are_escaped() {
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+        let cases: &[Case] = &[
             ("no labels", &[], "x 1\n"),
             ("plain", &[("rule", "spam")], "x{rule=\"spam\"} 1\n"),
             ("two", &[("a", "1"), ("b", "2")], "x{a=\"1\",b=\"2\"} 1\n"),

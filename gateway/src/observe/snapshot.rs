@@ -33,6 +33,9 @@ pub struct AgentSample<'a> {
     pub watch_dropped: u64,
 }
 
+/// A family's name, its help, and its value in a row.
+type FamilyOf<Row> = (&'static str, &'static str, fn(&Row) -> u64);
+
 impl KernelSample {
     /// Writes the `gateway_kernel_…` and `gateway_rule_…` families.
     pub fn render(&self, page: &mut Exposition) {
@@ -46,7 +49,7 @@ impl KernelSample {
     }
 
     fn render_reasons(&self, page: &mut Exposition) {
-        let families: [(&str, &str, fn(&Count) -> u64); 2] = [
+        let families: [FamilyOf<Count>; 2] = [
             (
                 "gateway_kernel_packets_total",
                 "Packets judged (connections where the rules run at accept).",
@@ -73,7 +76,7 @@ impl KernelSample {
     }
 
     fn render_maps(&self, page: &mut Exposition) {
-        let families: [(&str, &str, fn(&MapUsage) -> u64); 2] = [
+        let families: [FamilyOf<MapUsage>; 2] = [
             ("gateway_kernel_map_entries", "Entries in a map.", |map| map.entries),
             ("gateway_kernel_map_capacity", "Entries a map can hold.", |map| map.capacity),
         ];
