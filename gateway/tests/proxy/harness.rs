@@ -14,7 +14,8 @@ pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 /// A configuration with one listener and one route for everything to these endpoints.
 pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
-    let endpoint = |address: &SocketAddr| model::Endpoint { host: address.ip().to_string(), port: address.port() };
+    let endpoint =
+        |address: &SocketAddr| model::Endpoint { host: address.ip().to_string(), port: address.port() };
     model::Proxy {
         workers: 1,
         drain_timeout: Duration::from_secs(5),

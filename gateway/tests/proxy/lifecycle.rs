@@ -55,7 +55,8 @@ fn a_denied_peer_is_not_served() {
     let up = echo();
     let allowed = Arc::new(AtomicBool::new(false));
     let admission = Arc::clone(&allowed);
-    let proxy = Proxy::start(&model(&[up.address]), Arc::new(move |_, _| admission.load(Ordering::SeqCst))).unwrap();
+    let proxy =
+        Proxy::start(&model(&[up.address]), Arc::new(move |_, _| admission.load(Ordering::SeqCst))).unwrap();
     assert_eq!(talk(&proxy, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), (String::new(), true));
     allowed.store(true, Ordering::SeqCst);
     assert_eq!(status(&get(&mut connect(&proxy))), "200");

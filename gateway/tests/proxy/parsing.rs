@@ -10,7 +10,8 @@ use crate::harness::*;
 fn check(name: &str, bytes: &str, expected: &[&str], closed: bool) {
     let up = upstream(|mut conn| {
         while let Some(head) = conn.head() {
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")).map(|l| l.parse().unwrap());
+            let length =
+                head.lines().find_map(|l| l.strip_prefix("content-length: ")).map(|l| l.parse().unwrap());
             if let Some(length) = length {
                 conn.body(length);
             }
@@ -45,7 +46,12 @@ fn requests_are_read_or_refused() {
         ("pipelined", ok.repeat(3), &["200", "200", "200"], false),
         ("close", "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_owned(), &["200"], true),
         ("HTTP/1.0", "GET / HTTP/1.0\r\n\r\n".to_owned(), &["200"], true),
-        ("HTTP/1.0 keep-alive", "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n".to_owned(), &["200"], false),
+        (
+            "HTTP/1.0 keep-alive",
+            "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n".to_owned(),
+            &["200"],
+            false,
+        ),
         ("a length", post("content-length: 3", "abc") + ok, &["200", "200"], false),
         ("HEAD", format!("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n{ok}"), &["200", "200"], false),
         ("absolute-form", "GET http://a/ HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), &["200"], false),
@@ -58,25 +64,53 @@ fn requests_are_read_or_refused() {
         ("TE and CL", post("transfer-encoding: chunked\r\ncontent-length: 3", "0\r\n\r\n"), &["400"], true),
         ("two lengths", post("content-length: 3\r\ncontent-length: 4", "abc"), &["400"], true),
         ("chunked not last", post("transfer-encoding: chunked, gzip", "0\r\n\r\n"), &["400"], true),
-        ("TE in HTTP/1.0, by the parser",
-            "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), &["400"], true),
+        (
+            "TE in HTTP/1.0, by the parser",
+            "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            &["400"],
+            true,
+        ),
         ("an invalid chunk size", post("transfer-encoding: chunked", "zz\r\n"), &["400"], true),
         ("bare LF", "GET / HTTP/1.1\nhost: a\n\n".to_owned(), &["400"], true),
         ("one bare LF", "GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n".to_owned(), &["400"], true),
         ("obs-fold", "GET / HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\n\r\n".to_owned(), &["400"], true),
-        ("space before colon, by the parser", "GET / HTTP/1.1\r\nhost : a\r\n\r\n".to_owned(), &["400"], true),
-        ("space before the colon of TE, by the parser",
-            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n".to_owned(), &["400"], true),
+        (
+            "space before colon, by the parser",
+            "GET / HTTP/1.1\r\nhost : a\r\n\r\n".to_owned(),
+            &["400"],
+            true,
+        ),
+        (
+            "space before the colon of TE, by the parser",
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n".to_owned(),
+            &["400"],
+            true,
+        ),
         ("NUL, by the parser", "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n".to_owned(), &["400"], true),
         ("bare CR, by the parser", "GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n".to_owned(), &["400"], true),
         ("no HTTP at all, by the parser", "hello\r\n\r\n".to_owned(), &["400"], true),
         ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &["400"], true),
         ("a refusal after a good one", format!("{ok}GET / HTTP/1.1\nhost: a\n\n"), &["200", "400"], true),
         ("nothing after a refusal", format!("GET / HTTP/1.1\r\n\r\n{ok}"), &["400"], true),
-        ("a large head", format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(9000)), &["431"], true),
+        (
+            "a large head",
+            format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(9000)),
+            &["431"],
+            true,
+        ),
         ("a head without end", "x".repeat(100_000), &["431"], true),
-        ("many fields", format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(20)), &["431"], true),
-        ("as many fields as may be", format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(19)), &["200"], false),
+        (
+            "many fields",
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(20)),
+            &["431"],
+            true,
+        ),
+        (
+            "as many fields as may be",
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(19)),
+            &["200"],
+            false,
+        ),
         ("an expectation", post("expect: wonders\r\ncontent-length: 3", "abc"), &["417"], true),
     ] {
         check(name, &bytes, expected, closed);
