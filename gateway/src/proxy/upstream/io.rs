@@ -20,8 +20,8 @@ pub(super) struct Tap {
     pub(super) record: Cell<bool>,
     /// The next read first asks the socket itself whether the upstream has closed.
     pub(super) probe: Cell<bool>,
-    /// Something was read since the request began.
-    pub(super) received: Cell<bool>,
+    /// Reads that came to something since the request began: bytes, or the end of the stream.
+    pub(super) reads: Cell<u32>,
 }
 
 pub(super) struct UpstreamIo {
@@ -66,7 +66,7 @@ impl Read for UpstreamIo {
             return Poll::Ready(Ok(()));
         }
         ready!(Pin::new(&mut this.stream).poll_read(cx, cursor))?;
-        this.tap.received.set(true);
+        this.tap.reads.set(this.tap.reads.get().saturating_add(1));
         Poll::Ready(Ok(()))
     }
 }

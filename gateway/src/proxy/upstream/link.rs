@@ -26,10 +26,10 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 pub(super) struct Link {
     sender: SendRequest<RequestBody>,
-    connection: Connection<UpstreamIo, RequestBody>,
+    /// `None` when it is over. It is dropped at once then: only that gives back a request that it has not
+    /// taken.
+    connection: Option<Connection<UpstreamIo, RequestBody>>,
     tap: Rc<Tap>,
-    /// The connection is over, and must not be run again.
-    over: bool,
 }
 
 /// Why there is no connection.
@@ -75,18 +75,18 @@ impl Link {
         let tap = Rc::new(Tap::default());
         let io = UpstreamIo::new(stream, Rc::clone(&tap));
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await?;
-        Ok(Self { sender, connection, tap, over: false })
-    }
-
-    fn run(&mut self, cx: &mut Context<'_>) {
-        if !self.over {
-            self.over = Pin::new(&mut self.connection).poll(cx).is_ready();
-        }
+        Ok(Self { sender, connection: Some(connection), tap })
     }
 
     /// Whether another request may follow.
     pub(super) fn is_idle(&self) -> bool {
-        !self.over && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready()
+    }
+}
+
+fn run(connection: &mut Option<Connection<UpstreamIo, RequestBody>>, cx: &mut Context<'_>) {
+    if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
+        *connection = None;
     }
 }
 
@@ -110,7 +110,7 @@ impl Lease {
         if let Some(link) = &mut self.link {
             link.tap.record.set(care.record);
             link.tap.probe.set(care.probe);
-            link.tap.received.set(false);
+            link.tap.reads.set(0);
             link.tap.written.borrow_mut().clear();
         }
     }
@@ -118,7 +118,7 @@ impl Lease {
     /// Runs the connection as far as it gets.
     pub(in crate::proxy) fn run(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = &mut self.link {
-            link.run(cx);
+            run(&mut link.connection, cx);
         }
     }
 
@@ -139,9 +139,7 @@ impl Lease {
             // The first run only writes the request. Later ones most often find the whole answer, and then
             // nobody has to be woken any more.
             for waker in wakers.into_iter().skip(usize::from(!std::mem::replace(&mut sent, true))) {
-                if !link.over {
-                    link.over = Pin::new(&mut link.connection).poll(waker).is_ready();
-                }
+                run(&mut link.connection, waker);
                 let mut quiet = Context::from_waker(Waker::noop());
                 if let Poll::Ready(answer) = answer.as_mut().poll(&mut quiet) {
                     return Poll::Ready(Some(answer));
@@ -189,9 +187,12 @@ impl Failed {
         } else {
             Kind::UpstreamClosed
         };
+        let ended = error.is_incomplete_message();
         let replay = || {
             let tap = &lease.link.as_ref()?.tap;
-            let stale = care.record && !tap.received.get() && kind == Kind::UpstreamClosed;
+            // If the one read is the end of the stream, no byte of an answer was.
+            let unanswered = tap.reads.get() == 0 || (tap.reads.get() == 1 && ended);
+            let stale = care.record && unanswered && kind == Kind::UpstreamClosed;
             stale.then(|| replay::request(&tap.written.borrow()).map(Box::new)).flatten()
         };
         Self { kind, request: request.or_else(replay) }
