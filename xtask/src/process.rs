@@ -6,12 +6,16 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::{env, fs};
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::workspace;
+
+/// How long a program in the background has to end when it is asked to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A command that runs in the root of the checkout, without input.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
@@ -153,10 +157,16 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if let Some(group) = i32::try_from(self.leader.id()).ok().and_then(Pid::from_raw) {
-            // The only failure left is that nobody is in the group any more.
-            let _ = kill_process_group(group, Signal::KILL);
+        let group = i32::try_from(self.leader.id()).ok().and_then(Pid::from_raw);
+        // The only way in which this fails is that nobody is in the group any more.
+        let signal = |signal| group.map(|group| kill_process_group(group, signal));
+        // Politely first: a master that is asked reaps its workers, which nobody else may do.
+        let _ = signal(Signal::TERM);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while matches!(self.leader.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
         }
+        let _ = signal(Signal::KILL);
         let _ = self.leader.wait();
     }
 }

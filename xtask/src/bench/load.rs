@@ -178,7 +178,7 @@ mod tests {
             ("right", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "abc"), true),
             ("other status", reply("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3", "abc"), false),
             ("other length", reply("HTTP/1.1 200 OK\r\nContent-Length: 30", "abc"), false),
-            ("other body", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "abd"), false),
+            ("other body", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "xyz"), false),
             ("cut", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "ab"), false),
             ("no head", "abc".to_owned(), false),
         ];

@@ -22,6 +22,12 @@ pub(crate) fn describe() -> String {
     )
 }
 
+/// How many processes ran on average over the last minute.
+pub(crate) fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|figure| figure.parse().ok()).unwrap_or(0.0)
+}
+
 /// What a program says of its version: the first word that looks like one.
 pub(crate) fn version_of(program: &Path, flag: &str) -> String {
     // wrk shows its version with a usage message and an exit code that says so; the words count.

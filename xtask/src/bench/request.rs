@@ -26,6 +26,8 @@ const BODY_BYTES: usize = 1024;
 const ROUNDS: u32 = 5;
 const ROUND_S: u32 = 5;
 const WARM_UP_S: u32 = 1;
+/// What else may run on the machine: a mean of processes, before the benchmark starts its own.
+const OTHER_LOAD_MAX: f64 = 0.5;
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without a pooled connection for each of the load's, a proxy would be measured opening connections.
 const _: () = assert!(CONNECTIONS <= UPSTREAM_IDLE_MAX);
@@ -65,6 +67,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let wrk = prepare(&peers)?;
     let (rounds, round_s) = if options.quick { (1, 1) } else { (options.rounds, ROUND_S) };
 
+    let other_load = machine::load_average();
     let bench = Bench::start(wrk)?;
     let mut series: Vec<Series> = peers.iter().map(|&peer| Series { peer, samples: Vec::new() }).collect();
     for round in 0..rounds as usize {
@@ -78,6 +81,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     println!("{}", render(&series)?);
     println!("{}", legend(&peers, rounds, round_s)?);
+    if other_load > OTHER_LOAD_MAX {
+        println!(
+            "\nThe machine was busy with something else (load average {other_load}): these figures are not worth much."
+        );
+    }
     if options.quick || rounds < ROUNDS {
         println!("\nToo short for figures: at least {ROUNDS} rounds of {ROUND_S} s make a measurement.");
     }
@@ -116,8 +124,9 @@ struct Bench {
     upstream: SocketAddr,
     body: String,
     wrk: PathBuf,
-    dir: Directory,
+    // Fields go in this order: the upstream ends before its directory does.
     _upstream: Group,
+    dir: Directory,
 }
 
 impl Bench {

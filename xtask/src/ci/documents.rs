@@ -218,7 +218,7 @@ mod tests {
             ("nested", &["bench", "request", "--rounds", "7"], true),
             ("argument", &["test", "parse"], true),
             ("unknown command", &["tests"], false),
-            ("unknown flag", &["ebpf", "--chek"], false),
+            ("unknown flag", &["ebpf", "--checks"], false),
         ];
         for (name, args, expected) in cases {
             assert_eq!(known_to(Cli::command(), args).is_ok(), expected, "{name}");

@@ -99,7 +99,16 @@ fn dependencies() -> Result<()> {
     // All that the lock names must be here before anybody works offline.
     process::run(&mut process::cargo(&["fetch", "--quiet", "--locked"]))?;
     let mut deny = process::command(tools::DENY.ensure()?);
-    deny.args(["--offline", "--locked", "--workspace", "check", "bans", "licenses", "sources"]);
+    deny.args([
+        "--offline",
+        "--locked",
+        "--workspace",
+        "check",
+        "--hide-inclusion-graph",
+        "bans",
+        "licenses",
+        "sources",
+    ]);
     process::run(deny.env("CARGO", workspace::cargo()))
 }
 

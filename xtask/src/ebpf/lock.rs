@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
-use super::{BPF_ARCH, PACKAGE, PROFILE, RUSTFLAGS, TARGET};
+use super::{PACKAGE, PROFILE, RUSTFLAGS, TARGET};
 
 /// One committed object. Hashes are SHA-256 in hexadecimal.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(crate) fn source_hash(root: &Path) -> Result<String> {
     // Edition and version go into the names of symbols; versions of dependencies stand in Cargo.lock.
     parts.insert("[workspace.package]".into(), table(&read("Cargo.toml")?, "workspace.package").into());
     parts.insert("[dependencies]".into(), closure(&read("Cargo.lock")?, PACKAGE)?.into());
-    let recipe = format!("{TARGET} {RUSTFLAGS:?} {PROFILE:?} {BPF_ARCH:?}");
+    let recipe = format!("{TARGET} {RUSTFLAGS:?} {PROFILE:?}");
     parts.insert("[recipe]".into(), recipe.into());
     Ok(hash_parts(&parts))
 }
