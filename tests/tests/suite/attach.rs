@@ -165,6 +165,11 @@ fn a_foreign_program_is_named_and_left_alone() {
     net.gateway.command("bpftool", &["prog", "pin", "id", &id, pin]);
     lender.kill();
     lender.cli(&["detach"]).ok();
+    // The kernel lets go of a link a little after its last reference is gone.
+    eventually("the hook is free", Duration::from_secs(5), || {
+        let link = net.gateway.command("ip", &["link", "show", "front0"]);
+        if link.contains("xdp") { Err(link) } else { Ok(()) }
+    });
     for (mode, hook) in [("native", "xdpdrv"), ("generic", "xdpgeneric")] {
         // Not by `ip -n`, which would hide bpffs.
         let link = ["link", "set", "dev", "front0", hook];

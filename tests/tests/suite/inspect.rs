@@ -149,6 +149,10 @@ fn health_and_readiness_are_told_apart() {
     assert_eq!(mode & 0o777, 0o600, "the socket's mode");
 }
 
+/// The answer; its exit code is 0 for a packet that would pass and 1 for one that would not.
 fn explain(agent: &Agent, source: IpAddr) -> serde_json::Value {
-    agent.cli(&["explain", "packet", &source.to_string(), "--json"]).ok().json()
+    let answer = agent.cli(&["explain", "packet", &source.to_string(), "--json"]);
+    let explained = answer.json();
+    assert_eq!(answer.code, i32::from(explained["verdict"] == "drop"), "{explained}");
+    explained
 }
