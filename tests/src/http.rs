@@ -95,6 +95,11 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Ends both directions.
+    pub fn close(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
     /// Sends a GET and reads the reply.
     pub fn get(&mut self, path: &str) -> io::Result<Message> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: gateway.test\r\n\r\n"))?;

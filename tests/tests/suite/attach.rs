@@ -1,6 +1,8 @@
 //! How and where the programs are attached, and whom they leave alone.
 
-use gateway_tests::{CLIENT_V4, DENIED_V4, Net, Setup, Traffic, require_root};
+use std::time::Duration;
+
+use gateway_tests::{CLIENT_V4, DENIED_V4, Net, Setup, Traffic, eventually, require_root};
 use serde_json::Value;
 
 use crate::config;
@@ -79,7 +81,11 @@ fn an_interface_that_went_away_and_came_back_is_protected_again() {
     let mut agent = Setup::new(&net).start(&config::kernel_only(DENY));
     for restart in [false, true] {
         net.unplug();
-        assert_eq!(modes(&agent.status()), [], "an interface that is gone is not protected");
+        // The agent looks at its attachments every second.
+        eventually("an interface that is gone is not called protected", Duration::from_secs(4), || {
+            let modes = modes(&agent.status());
+            if modes.is_empty() { Ok(()) } else { Err(modes) }
+        });
         net.plug_in();
         if restart {
             agent.kill();
@@ -159,6 +165,11 @@ fn a_foreign_program_is_named_and_left_alone() {
     net.gateway.command("bpftool", &["prog", "pin", "id", &id, pin]);
     lender.kill();
     lender.cli(&["detach"]).ok();
+    // The kernel lets go of a link a little after its last reference is gone.
+    eventually("the hook is free", Duration::from_secs(5), || {
+        let link = net.gateway.command("ip", &["link", "show", "front0"]);
+        if link.contains("xdp") { Err(link) } else { Ok(()) }
+    });
     for (mode, hook) in [("native", "xdpdrv"), ("generic", "xdpgeneric")] {
         // Not by `ip -n`, which would hide bpffs.
         let link = ["link", "set", "dev", "front0", hook];

@@ -133,8 +133,9 @@ fn check_names_every_mistake_with_its_place() {
     }
     let answer = agent.cli(&["check", "--config", path, "--format", "json"]).fails_with(1);
     assert!(answer.out.contains("192.0.2.0/33") && answer.out.contains("adress"), "{}", answer.out);
-    agent.configure("");
-    agent.cli(&["check", "--config", "/nowhere/gateway.yaml"]).says(&["/nowhere/gateway.yaml"]);
+    let answer = agent.cli(&["check", "--config", "/nowhere/gateway.yaml"]).fails_with(1);
+    let text = format!("{}{}", answer.out, answer.err);
+    assert!(text.contains("/nowhere/gateway.yaml"), "{text}");
 }
 
 #[test]
@@ -148,6 +149,10 @@ fn health_and_readiness_are_told_apart() {
     assert_eq!(mode & 0o777, 0o600, "the socket's mode");
 }
 
+/// The answer; its exit code is 0 for a packet that would pass and 1 for one that would not.
 fn explain(agent: &Agent, source: IpAddr) -> serde_json::Value {
-    agent.cli(&["explain", "packet", &source.to_string(), "--json"]).ok().json()
+    let answer = agent.cli(&["explain", "packet", &source.to_string(), "--json"]);
+    let explained = answer.json();
+    assert_eq!(answer.code, i32::from(explained["verdict"] == "drop"), "{explained}");
+    explained
 }

@@ -32,7 +32,7 @@ fn the_lists_hold_at_accept() {
         let enforcement = &status["kernel"]["enforcement"];
         assert_eq!(enforcement["where"], "userspace", "{name}: {status}");
         let why = enforcement["why"].as_str().unwrap_or_default();
-        let reason = if attach.ends_with("off") { "attach: off" } else { "CAP_BPF" };
+        let reason = if attach.ends_with("off") { "kernel.attach is off" } else { "the process lacks CAP_" };
         assert!(why.contains(reason), "{name}: status does not say why: {why:?}");
         let lines = agent.log().lines().filter(|line| line.contains(reason)).count();
         assert_eq!(lines, 1, "{name}: the log says it once, not {lines} times:\n{}", agent.log());
