@@ -4,6 +4,7 @@ mod backend;
 mod check;
 mod completions;
 mod counters;
+mod demo;
 mod detach;
 mod explain;
 mod failure;
@@ -121,6 +122,8 @@ pub enum Command {
     Reload,
     /// Take the programs off the interfaces and remove the maps; needs the agent to be down
     Detach,
+    /// Show everything on one machine: XDP, lists and the proxy, in network namespaces of its own
+    Demo,
     /// Print a completion script for a shell
     Completions(completions::Arguments),
     /// Write the manual pages into a directory
@@ -160,6 +163,7 @@ fn dispatch(cli: Cli, out: &mut Out) -> Outcome {
         Command::Watch(arguments) => watch::run(&arguments, &global, out),
         Command::Schema => schema::run(out),
         Command::Reload => reload::run(&global, out),
+        Command::Demo => demo::run(out),
         Command::Detach => detach::run(&global, out),
         Command::Completions(arguments) => completions::run(&arguments, out),
         Command::Man(arguments) => man::run(&arguments),
