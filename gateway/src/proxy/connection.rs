@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -26,6 +26,9 @@ const MAX_BUFFER: usize = 64 * 1024;
 
 /// Up to this many fields hyper parses on the stack.
 const STACK_FIELDS: usize = 100;
+
+/// How long a new connection may take for its first request when the worker closes its connections.
+const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
 
 /// What the requests of a connection share.
 pub(super) struct Session {
@@ -132,6 +135,7 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     let mut timer = pin!(tokio::time::sleep_until(watch.deadline().into()));
     let mut timer_is_new = true;
     let mut asked_to_close = false;
+    let mut has_grace = false;
 
     poll_fn(|cx| {
         if timer_is_new {
@@ -141,10 +145,16 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
             if http.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            // After the run above: what had already arrived counts as a request in flight.
-            if watch.is_closing() && !std::mem::replace(&mut asked_to_close, true) {
-                http.as_mut().graceful_shutdown();
-                continue;
+            if watch.is_closing() && !asked_to_close {
+                if watch.has_requests() {
+                    asked_to_close = true;
+                    http.as_mut().graceful_shutdown();
+                    continue;
+                }
+                // A connection from the backlog: its first request is most likely on the way already.
+                if !std::mem::replace(&mut has_grace, true) {
+                    watch.idles(Instant::now(), FIRST_REQUEST_GRACE);
+                }
             }
             // Most deadlines only move away, so the timer is left where it is; when it fires too early, it
             // is set anew. One that moves nearer (a head after a long wait) has to be set at once.

@@ -32,6 +32,11 @@ impl Peer {
         Self { address, text: value(address.to_string()), element: RefCell::new(None) }
     }
 
+    /// On whose behalf the peer asks.
+    pub(super) fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+        client_address(headers, self.address, trusted)
+    }
+
     /// Our element of Forwarded.
     fn element(&self, host: Option<&HeaderValue>) -> HeaderValue {
         let Some(host) = host else { return value(self.write_element(None)) };
@@ -107,7 +112,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, ours: &HeaderValue) {
 
 /// The address of the client: going back from the peer, the first hop that is not trusted. An element that
 /// cannot be read ends the walk, for what stands before it was written by nobody we know.
-pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
+fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     if !is_trusted(client, trusted) {
         return client;

@@ -74,6 +74,13 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Rc<Upst
         Match::Nothing => return Err(nothing()),
     };
     exchange.routed(route);
+    tracing::debug!(
+        client = %exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted)),
+        method = %request.method(),
+        path = %path.path,
+        route,
+        "routed"
+    );
     exchange.local().upstream_of(route).map(Rc::clone).ok_or_else(nothing)
 }
 

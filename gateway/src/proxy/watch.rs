@@ -196,6 +196,11 @@ impl Watch {
         self.refusal.get().filter(|_| self.requests.get() == self.heads.get())
     }
 
+    /// Whether a request ever came out of the parser.
+    pub(super) fn has_requests(&self) -> bool {
+        self.requests.get() > 0
+    }
+
     pub(super) fn linger(&self) {
         self.lingers.set(true);
     }

@@ -9,7 +9,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::{Arc, mpsc as sync_mpsc};
 use std::task::Poll;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
@@ -47,7 +46,6 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) commands: mpsc::UnboundedSender<Command>,
-    pub(super) thread: JoinHandle<()>,
 }
 
 /// Starts a worker; it serves nothing until the first [`Command::Apply`].
@@ -64,9 +62,10 @@ pub(super) fn start(index: usize, admission: Admission) -> io::Result<Handle> {
         let _ = started.send(Ok(()));
         runtime.block_on(run(admission, inbox));
     };
-    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(body)?;
+    // The thread ends with its commands; nobody has to wait for it.
+    std::thread::Builder::new().name(format!("worker-{index}")).spawn(body)?;
     ready.recv().map_err(io::Error::other)??;
-    Ok(Handle { commands, thread })
+    Ok(Handle { commands })
 }
 
 async fn run(admission: Admission, mut inbox: mpsc::UnboundedReceiver<Command>) {

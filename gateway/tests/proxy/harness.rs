@@ -1,7 +1,7 @@
 //! A proxy, upstreams and raw clients, all on loopback.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -63,8 +63,6 @@ pub(crate) fn connect(proxy: &Proxy) -> TcpStream {
 /// One upstream connection in the hands of a test.
 pub(crate) struct Conn {
     pub(crate) stream: TcpStream,
-    /// Which one, counted from 0.
-    pub(crate) index: usize,
     read: Vec<u8>,
 }
 
@@ -96,11 +94,11 @@ impl Conn {
         self.read.drain(..length.min(self.read.len())).collect()
     }
 
-    /// Whether the gateway has closed the connection.
+    /// Whether the gateway closes the connection before it sends anything more.
     pub(crate) fn is_closed(&mut self) -> bool {
-        matches!(self.stream.read(&mut [0; 64]), Ok(0)) || {
-            let error = self.stream.read(&mut [0; 64]);
-            matches!(error, Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset)
+        match self.stream.read(&mut [0; 64]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
     }
 
@@ -123,11 +121,11 @@ pub(crate) fn upstream(serve: impl Fn(Conn) + Send + Sync + 'static) -> Upstream
     let serve = Arc::new(serve);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let index = count.fetch_add(1, Ordering::SeqCst);
+            count.fetch_add(1, Ordering::SeqCst);
             stream.set_read_timeout(Some(LONG)).unwrap();
             stream.set_nodelay(true).unwrap();
             let serve = Arc::clone(&serve);
-            thread::spawn(move || serve(Conn { stream, index, read: Vec::new() }));
+            thread::spawn(move || serve(Conn { stream, read: Vec::new() }));
         }
     });
     Upstream { address, accepted }
@@ -204,10 +202,6 @@ pub(crate) fn get(stream: &mut TcpStream) -> String {
 
 pub(crate) fn status(response: &str) -> &str {
     response.get(9..12).unwrap_or("")
-}
-
-pub(crate) fn close_write(stream: &TcpStream) {
-    stream.shutdown(Shutdown::Write).unwrap();
 }
 
 /// Waits until `condition` holds.

@@ -87,6 +87,24 @@ fn a_drain_finishes_what_is_in_flight() {
 }
 
 #[test]
+fn a_drain_serves_a_connection_that_was_just_made() {
+    let up = echo();
+    let proxy = start(&model(&[up.address]));
+    let mut fresh = connect(&proxy);
+    let mut late = connect(&proxy);
+    fresh.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    eventually("both are accepted", || proxy.status().listeners[0].connections >= 1);
+    let drain = proxy.drain(LONG);
+    let drained = thread::spawn(move || block_on(drain));
+    late.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    for stream in [&mut fresh, &mut late] {
+        let (answer, closed) = read_rest(stream, Duration::from_secs(3));
+        assert_eq!((status(&answer), closed), ("200", true));
+    }
+    assert_eq!(drained.join().unwrap().cut, 0);
+}
+
+#[test]
 fn a_drain_cuts_at_its_deadline() {
     let up = upstream(|mut conn| {
         conn.head();

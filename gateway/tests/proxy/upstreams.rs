@@ -174,11 +174,8 @@ fn bodies_that_stop_end() {
     let mut stream = connect(&proxy);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     let (answer, closed) = read_rest(&mut stream, Duration::from_secs(3));
-    assert!(closed && !answer.contains("100 OK"), "a response that stops: {answer}");
+    assert!(closed && answer.ends_with("begun"), "a response that stops: {answer}");
 
-    let mut stream = connect(&proxy);
-    stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\nbegun").unwrap();
-    std::thread::sleep(Duration::from_millis(10));
     let up = upstream(|mut conn| {
         conn.head();
         conn.body(100);
