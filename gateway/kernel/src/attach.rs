@@ -4,6 +4,7 @@
 //! else's program is never replaced.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
@@ -114,6 +115,18 @@ pub(crate) fn attached(dir: &PinDir, rows: &[Interface]) -> Vec<InterfaceState> 
             })
         })
         .collect()
+}
+
+/// Waits until the kernel has let the hooks go: it frees a link a moment after its last reference went, and
+/// whoever is told that the programs are gone may attach another at once.
+pub(crate) fn wait_until_free(interfaces: &[InterfaceState]) {
+    let until = Instant::now() + Duration::from_secs(1);
+    let busy = |name: &str| index_of(name).is_ok_and(|index| matches!(xdp_program(index), Ok(Some(_))));
+    for interface in interfaces {
+        while busy(&interface.name) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 fn replace(dir: &PinDir, program: &mut Xdp, target: &Target) -> Result<(), Error> {

@@ -289,5 +289,6 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, Error> {
     // Maps of a half-made directory may be missing; it must be possible to remove it all the same.
     let released = attachments(pin_dir).unwrap_or_default();
     dir.remove()?;
+    attach::wait_until_free(&released);
     Ok(released.into_iter().map(|interface| interface.name).collect())
 }

@@ -331,7 +331,12 @@ impl Rules {
     /// # Errors
     /// What the kernel refused.
     pub fn usage(&self) -> Result<Vec<MapUsage>, Error> {
-        let sizes = self.store.sizes()?;
+        let mut sizes = self.store.sizes()?;
+        if sizes.torn != 0 {
+            // Somebody is writing, or died while writing: taking a turn waits for the one and mends the other.
+            drop(Edit::begin(&*self.store)?);
+            sizes = self.store.sizes()?;
+        }
         let usage = |table: &Table| MapUsage {
             map: table.name().to_owned(),
             entries: sizes.entries[table.index()],
