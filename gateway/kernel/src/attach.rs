@@ -85,6 +85,8 @@ pub(crate) fn attach(
         let (mode, note) = attach_anew(dir, program, target, wanted)?;
         (mode, note, true)
     };
+    #[cfg(feature = "ebpf-log")]
+    crate::program_log::follow(&mut ebpf, &target.name);
     let row = Interface { index: target.index, mode: mode as u32, name: name_bytes(&target.name) };
     store.set_interface(target.slot, &row)?;
     Ok((InterfaceState { name: target.name.clone(), mode: mode.name().to_owned(), note }, new))

@@ -14,6 +14,8 @@ mod interfaces;
 mod object;
 mod pin;
 mod privilege;
+#[cfg(feature = "ebpf-log")]
+mod program_log;
 mod protection;
 mod rulebook;
 mod rules;

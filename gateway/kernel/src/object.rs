@@ -14,23 +14,30 @@ use crate::store::kernel;
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/ebpf/gateway.bpf.o"));
 
-/// A debug build of the programs, with logging, may stand in for the embedded one.
-const OBJECT_VARIABLE: &str = "GATEWAY_EBPF_OBJECT";
-
 /// The programs for one interface, with the maps that are pinned under `maps` (made where missing).
 pub(crate) fn load(slot: u32, maps: &Path) -> Result<Ebpf, Error> {
-    let substitute = match std::env::var_os(OBJECT_VARIABLE) {
-        Some(path) => Some(std::fs::read(&path).map_err(|error| Error::Kernel {
-            what: format!("use {} as {OBJECT_VARIABLE} says", path.display()),
-            why: error.to_string(),
-        })?),
-        None => None,
-    };
     EbpfLoader::new()
         .default_map_pin_directory(maps)
         .override_global(SLOT_GLOBAL, &slot, true)
-        .load(substitute.as_deref().unwrap_or(OBJECT))
+        .load(&object()?)
         .map_err(|error| kernel("load the gateway's programs", error))
+}
+
+#[cfg(not(feature = "ebpf-log"))]
+fn object() -> Result<std::borrow::Cow<'static, [u8]>, Error> {
+    Ok(OBJECT.into())
+}
+
+/// A debug build of the programs stands in for the embedded one; only a debug agent lets it.
+#[cfg(feature = "ebpf-log")]
+fn object() -> Result<std::borrow::Cow<'static, [u8]>, Error> {
+    const VARIABLE: &str = "GATEWAY_EBPF_OBJECT";
+    let Some(path) = std::env::var_os(VARIABLE) else { return Ok(OBJECT.into()) };
+    let bytes = std::fs::read(&path).map_err(|error| Error::Kernel {
+        what: format!("use {} as {VARIABLE} says", path.display()),
+        why: error.to_string(),
+    })?;
+    Ok(bytes.into())
 }
 
 /// One XDP program of the object, verified and ready to attach.
