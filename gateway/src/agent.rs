@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use gateway_kernel::{Enforcement, Error, Plan, Protection, Rules, State};
+use gateway_kernel::{Enforcement, Error, Plan, Protection, State};
 use thiserror::Error as ThisError;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -150,10 +150,12 @@ impl Agent {
         recorder: Recorder,
         started: (Instant, SystemTime),
     ) -> Result<Self, StartError> {
-        let fresh = matches!(Rules::open(&options.pin_dir), Err(Error::NotPinned(_)));
         let mut protection = Protection::start(&model.kernel, &options.pin_dir)?;
         match Self::assemble(&options, &model, &mut protection, recorder, started) {
             Ok(Assembled { live, proxy, socket, orders }) => {
+                if let Err(error) = protection.settle() {
+                    tracing::error!("what an earlier agent pinned could not be removed: {error}");
+                }
                 announce(&model, &live.kernel_state(), socket.path());
                 live.phase.set(Phase::Ready);
                 Ok(Self {
@@ -169,10 +171,9 @@ impl Agent {
                 })
             }
             Err(error) => {
-                drop(protection);
-                // What an agent before this one pinned stays in force; what this one pinned goes with it.
-                if fresh && let Err(left) = gateway_kernel::detach(&options.pin_dir) {
-                    tracing::debug!("nothing to take back from the kernel: {left}");
+                // What an agent before this one pinned comes back into force.
+                if let Err(left) = protection.abandon() {
+                    tracing::error!("the kernel's state before this start could not be restored: {left}");
                 }
                 Err(error)
             }
@@ -344,22 +345,30 @@ struct Sweep {
     live: Arc<Live>,
     protection: Arc<Mutex<Protection>>,
     failing: bool,
+    unhealed: Option<String>,
 }
 
 impl Sweep {
     fn new(agent: &Agent) -> Self {
-        Self { live: Arc::clone(&agent.live), protection: Arc::clone(&agent.protection), failing: false }
+        Self {
+            live: Arc::clone(&agent.live),
+            protection: Arc::clone(&agent.protection),
+            failing: false,
+            unhealed: None,
+        }
     }
 
     async fn run(&mut self) {
         let (rules, protection) = (self.live.rules.clone(), Arc::clone(&self.protection));
         let swept = beside(move || {
-            let state = protection.lock().unwrap_or_else(PoisonError::into_inner).state();
-            (rules.expire(), state)
+            let mut protection = protection.lock().unwrap_or_else(PoisonError::into_inner);
+            let healed = protection.heal();
+            (rules.expire(), healed, protection.state())
         });
         let failure = match swept.await {
-            Ok((expired, state)) => {
+            Ok((expired, healed, state)) => {
                 self.live.note_kernel(state);
+                self.note_healed(healed);
                 expired.err().map(|error| error.to_string())
             }
             Err(why) => Some(why),
@@ -369,6 +378,27 @@ impl Sweep {
             tracing::warn!("expired entries stay in the maps, where they are ignored: {why}");
         }
         self.failing = failure.is_some();
+    }
+}
+
+impl Sweep {
+    /// An interface that came back is worth a line; one that cannot be attached again is worth one, once.
+    fn note_healed(&mut self, healed: Result<Vec<String>, Error>) {
+        match healed {
+            Ok(names) => {
+                self.unhealed = None;
+                for name in names {
+                    tracing::info!("{name} is back, and protected again");
+                }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.unhealed.as_ref() != Some(&why) {
+                    tracing::error!("an interface that came back is not protected: {why}");
+                    self.unhealed = Some(why);
+                }
+            }
+        }
     }
 }
 

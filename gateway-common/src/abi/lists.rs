@@ -46,6 +46,8 @@ impl Entry {
     pub const OPERATOR: u16 = 2;
     /// Count what it would drop, and let it pass.
     pub const SHADOW: u16 = 4;
+    /// The configuration's own shadow flag, kept while an operator's word about the prefix holds.
+    pub const CONFIG_SHADOW: u16 = 8;
 
     /// Whether it only counts.
     #[inline(always)]
@@ -53,11 +55,18 @@ impl Entry {
         self.flags & Self::SHADOW != 0
     }
 
-    /// Whether its time is over. The clock is a function because reading it costs more than the lookup,
-    /// and most entries have no time to live.
+    /// Whether it no longer holds. The clock is a function because reading it costs more than the lookup,
+    /// and most entries have no time to live. What the configuration names holds as long as it does: there
+    /// the time is only that of an operator's word about it.
     #[inline(always)]
     pub fn has_expired(&self, now_ns: impl FnOnce() -> u64) -> bool {
-        self.expires_ns != 0 && self.expires_ns <= now_ns()
+        self.expires_ns != 0 && self.flags & Self::CONFIG == 0 && self.is_over(now_ns())
+    }
+
+    /// Whether the time of an operator's entry is over.
+    #[inline(always)]
+    pub const fn is_over(&self, now_ns: u64) -> bool {
+        self.expires_ns != 0 && self.expires_ns <= now_ns
     }
 }
 

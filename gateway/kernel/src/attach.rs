@@ -24,52 +24,47 @@ use crate::store::{Pinned, kernel};
 pub(crate) struct Target {
     name: String,
     index: u32,
-    /// Our own link already holds the hook, in this mode.
-    ours: Option<Mode>,
     slot: u32,
+    /// The mode in which our own link already holds the hook.
+    ours: Option<Mode>,
+}
+
+/// What attaching to one interface did, so that a failure later on can take it back.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) state: InterfaceState,
+    former: Option<Mode>,
+    now: Mode,
 }
 
 /// Looks at every interface before anything is changed: it exists, and its hook is free or ours.
 pub(crate) fn survey(dir: &PinDir, rows: &[Interface], names: &[String]) -> Result<Vec<Target>, Error> {
-    let mut free: Vec<u32> = (0..INTERFACE_SLOTS)
-        .filter(|slot| {
-            let row = rows.get(*slot as usize);
-            // A row whose interface is not in the plan is free as well: it is released before.
-            row.is_none_or(|row| row.name[0] == 0 || !names.contains(&name_of(row)))
-        })
-        .rev()
-        .collect();
+    // A row that an interface is about to leave is not free yet: if the plan fails, it must still be there.
+    let taken = |slot: &u32| rows.get(*slot as usize).is_some_and(|row| row.name[0] != 0);
+    let mut free = (0..INTERFACE_SLOTS).filter(|slot| !taken(slot));
     names
         .iter()
         .map(|name| {
             let index = index_of(name)?;
-            let known = rows.iter().position(|row| name_of(row) == *name);
-            let slot = known.map(|slot| slot as u32).or_else(|| free.pop()).ok_or_else(|| Error::Kernel {
+            let known = slot_of(rows, name);
+            let slot = known.or_else(|| free.next()).ok_or_else(|| Error::Kernel {
                 what: format!("protect {name}"),
-                why: format!("one gateway protects at most {INTERFACE_SLOTS} interfaces"),
+                why: format!(
+                    "one gateway protects at most {INTERFACE_SLOTS} interfaces, those it is about to leave included"
+                ),
             })?;
             let ours = match xdp_program(index)? {
                 None => None,
-                Some(attached)
-                    if known.is_some() && linked_program(dir, slot) == Some(attached.program_id) =>
-                {
-                    attached.mode
-                }
+                Some(attached) if linked_program(dir, slot) == Some(attached.program_id) => attached.mode,
                 Some(attached) => return Err(foreign(name, attached.program_id)),
             };
-            Ok(Target { name: name.clone(), index, ours, slot })
+            Ok(Target { name: name.clone(), index, slot, ours })
         })
         .collect()
 }
 
-/// Attaches to one interface, or replaces our program on it. Returns its state, and whether the
-/// attachment is new (so that a failure later on can take it back).
-pub(crate) fn attach(
-    dir: &PinDir,
-    store: &Pinned,
-    target: &Target,
-    wanted: Attach,
-) -> Result<(InterfaceState, bool), Error> {
+/// Attaches to one interface, or replaces our program on it.
+pub(crate) fn attach(dir: &PinDir, store: &Pinned, target: &Target, wanted: Attach) -> Result<Done, Error> {
     let mut ebpf = object::load(target.slot, &dir.maps())?;
     let program = object::gateway(&mut ebpf)?;
     let kept = target.ours.filter(|mode| match wanted {
@@ -77,19 +72,67 @@ pub(crate) fn attach(
         Attach::Generic => *mode == Mode::Generic,
         Attach::Auto | Attach::Off => true,
     });
-    let (mode, note, new) = if let Some(mode) = kept {
+    // The row before the link: a row without a link is harmless, but a link without a row, left by a kill in
+    // between, would be taken for somebody else's.
+    let mode = kept.or(target.ours).unwrap_or(Mode::Native);
+    claim(store, target, mode)?;
+    let (now, note) = if let Some(mode) = kept {
         replace(dir, program, target)?;
-        (mode, None, false)
+        (mode, taken_over_note(mode, wanted))
     } else {
         release_link(dir, target.slot)?;
-        let (mode, note) = attach_anew(dir, program, target, wanted)?;
-        (mode, note, true)
+        wait_until_free(target.index);
+        attach_anew(dir, program, target, wanted).inspect_err(|_| restore(dir, store, program, target))?
     };
+    claim(store, target, now)?;
     #[cfg(feature = "ebpf-log")]
     crate::program_log::follow(&mut ebpf, &target.name);
+    let state = InterfaceState { name: target.name.clone(), mode: now.name().to_owned(), note };
+    Ok(Done { state, former: target.ours, now })
+}
+
+/// Takes back what [`attach`] did, as far as the kernel lets it.
+pub(crate) fn undo(dir: &PinDir, store: &Pinned, target: &Target, done: &Done) -> Result<(), Error> {
+    match done.former {
+        None => release(dir, store, target.slot),
+        // The program is as good as the one before it: the same rules over the same maps.
+        Some(former) if former == done.now => Ok(()),
+        Some(former) => {
+            let wanted = if former == Mode::Native { Attach::Native } else { Attach::Generic };
+            let now = Target { name: target.name.clone(), ours: Some(done.now), ..*target };
+            attach(dir, store, &now, wanted).map(|_| ())
+        }
+    }
+}
+
+/// After a failed change of mode: back to the mode before, or, where there was none, a free row.
+fn restore(dir: &PinDir, store: &Pinned, program: &mut Xdp, target: &Target) {
+    let restored = match target.ours {
+        None => release(dir, store, target.slot),
+        Some(former) => attach_in(dir, program, target, former).and_then(|()| claim(store, target, former)),
+    };
+    if let Err(error) = restored {
+        tracing::error!("{} is not protected any more: {error}", target.name);
+    }
+}
+
+/// Makes a row this interface's.
+fn claim(store: &Pinned, target: &Target, mode: Mode) -> Result<(), Error> {
     let row = Interface { index: target.index, mode: mode as u32, name: name_bytes(&target.name) };
-    store.set_interface(target.slot, &row)?;
-    Ok((InterfaceState { name: target.name.clone(), mode: mode.name().to_owned(), note }, new))
+    let rows = store.interfaces()?;
+    let former = rows.get(target.slot as usize);
+    if former.is_none_or(|former| former.name != row.name) {
+        store.clear_counters(target.slot)?;
+    }
+    store.set_interface(target.slot, &row)
+}
+
+/// A link that was made in generic mode stays so, because changing it would leave a gap.
+fn taken_over_note(mode: Mode, wanted: Attach) -> Option<String> {
+    (mode == Mode::Generic && wanted != Attach::Generic).then(|| {
+        "taken over in generic mode; to try native, end protection with `gateway detach` and start again"
+            .to_owned()
+    })
 }
 
 /// Detaches from the interface of a row and frees the row.
@@ -119,15 +162,12 @@ pub(crate) fn attached(dir: &PinDir, rows: &[Interface]) -> Vec<InterfaceState> 
         .collect()
 }
 
-/// Waits until the kernel has let the hooks go: it frees a link a moment after its last reference went, and
-/// whoever is told that the programs are gone may attach another at once.
-pub(crate) fn wait_until_free(interfaces: &[InterfaceState]) {
+/// Waits until the kernel has let a hook go: it frees a link a moment after its last reference went, and
+/// whoever is told that the program is gone may attach another at once.
+pub(crate) fn wait_until_free(index: u32) {
     let until = Instant::now() + Duration::from_secs(1);
-    let busy = |name: &str| index_of(name).is_ok_and(|index| matches!(xdp_program(index), Ok(Some(_))));
-    for interface in interfaces {
-        while busy(&interface.name) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+    while matches!(xdp_program(index), Ok(Some(_))) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

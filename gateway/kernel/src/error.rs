@@ -49,7 +49,7 @@ pub enum Error {
     },
     /// Somebody else's XDP program holds the hook.
     #[error(
-        "{interface} already runs the XDP program {program}, which is not this gateway's; it was left alone. Detach it (ip link set dev {interface} xdp off) or take the interface out of kernel.interfaces"
+        "{interface} already runs the XDP program {program}, which is not this gateway's; it was left alone. Detach it (`bpftool net` shows how it is attached: a link ends with its owner, others by `ip link set dev {interface} xdp off`), or take the interface out of kernel.interfaces"
     )]
     ForeignProgram {
         /// The interface.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -48,7 +47,8 @@ pub struct Event {
     pub length: u32,
 }
 
-/// The reading end of the programs' ring buffer. Poll its descriptor for reading, then call `read`. There
+/// The reading end of the programs' ring buffer: call `read` every few milliseconds while somebody wants
+/// events (people read no faster, and polling its descriptor would need unsafe code at the caller's). There
 /// may be one reader at a time; the agent's lock sees to that.
 pub struct Events {
     ring: RingBuf<MapData>,
@@ -70,14 +70,6 @@ impl std::fmt::Debug for Events {
 struct Names {
     interfaces: HashMap<u32, String>,
     rules: HashMap<u32, String>,
-}
-
-impl AsFd for Events {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        let raw = self.ring.as_raw_fd();
-        // SAFETY: the ring owns the descriptor and lives at least as long as this borrow.
-        unsafe { BorrowedFd::borrow_raw(raw) }
-    }
 }
 
 impl Events {

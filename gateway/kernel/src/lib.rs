@@ -25,7 +25,7 @@ mod store;
 pub use entry::{Attach, ListKind, NewEntry, Owner};
 pub use error::Error;
 pub use events::{Event, Events};
-pub use protection::{Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
+pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
 pub use rules::{
     Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Reconciled, Removed,
     RuleCount, Rules, StageTrace,

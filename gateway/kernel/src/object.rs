@@ -20,7 +20,22 @@ pub(crate) fn load(slot: u32, maps: &Path) -> Result<Ebpf, Error> {
         .default_map_pin_directory(maps)
         .override_global(SLOT_GLOBAL, &slot, true)
         .load(&object()?)
-        .map_err(|error| kernel("load the gateway's programs", error))
+        .map_err(|error| {
+            // Making maps needs no verifier, so a refusal here is one of privilege, whatever the
+            // capabilities say: a user namespace, or a filter on system calls.
+            if refused_for_privilege(&error) {
+                Error::Privilege { what: "making BPF maps".to_owned() }
+            } else {
+                kernel("load the gateway's programs", error)
+            }
+        })
+}
+
+fn refused_for_privilege(error: &(dyn std::error::Error + 'static)) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 #[cfg(not(feature = "ebpf-log"))]

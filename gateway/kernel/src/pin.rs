@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ impl PinDir {
 
     /// Whether a gateway has pinned anything here.
     pub(crate) fn exists(&self) -> bool {
-        self.version().is_dir()
+        is_directory(&self.version())
     }
 
     /// Makes the directory, mounting the BPF file system at its usual place if that is all that lacks.
@@ -64,10 +65,11 @@ impl PinDir {
             )));
         }
         if !on_bpffs(&self.base) && self.base.starts_with(BPFFS) {
-            mount_bpffs().map_err(|error| {
-                self.unusable(format!(
+            mount_bpffs().map_err(|error| match error {
+                Errno::PERM | Errno::ACCESS => Error::Privilege { what: format!("mounting {BPFFS}") },
+                _ => self.unusable(format!(
                     "mounting a BPF file system there failed: {error}; try `mount -t bpf bpf {BPFFS}`"
-                ))
+                )),
             })?;
         }
         if !on_bpffs(&self.base) {
@@ -75,15 +77,35 @@ impl PinDir {
                 self.unusable(format!("it is not on a BPF file system; choose a directory below {BPFFS}"))
             );
         }
+        if let Some(above) = self.base.parent() {
+            fs::create_dir_all(above)
+                .map_err(|error| self.unusable(format!("cannot make {}: {error}", above.display())))?;
+        }
         for directory in [&self.base, &self.version(), &self.maps()] {
-            match fs::create_dir_all(directory) {
-                Ok(()) => {}
-                Err(error) => {
-                    return Err(self.unusable(format!("cannot make {}: {error}", directory.display())));
-                }
-            }
+            self.make(directory)?;
         }
         Ok(())
+    }
+
+    /// Makes one directory that only this user may enter. One that is there already must be this user's: a BPF
+    /// file system may be writable by all, and somebody else's directory (or link) could lead anywhere.
+    fn make(&self, directory: &Path) -> Result<(), Error> {
+        match fs::DirBuilder::new().mode(0o700).create(directory) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(self.unusable(format!("cannot make {}: {error}", directory.display())));
+            }
+            _ => {}
+        }
+        let us = rustix::process::geteuid().as_raw();
+        match fs::symlink_metadata(directory) {
+            Ok(found) if found.is_dir() && found.uid() == us => Ok(()),
+            Ok(found) => Err(self.unusable(format!(
+                "{} is not a directory of this user (it is user {}'s); remove it or choose another",
+                directory.display(),
+                found.uid()
+            ))),
+            Err(error) => Err(self.unusable(format!("cannot look at {}: {error}", directory.display()))),
+        }
     }
 
     /// A directory of another schema version beside ours.
@@ -111,21 +133,27 @@ impl PinDir {
     pub(crate) fn lock_lists(&self) -> Result<OwnedFd, Error> {
         let until = Instant::now() + LOCK_PATIENCE;
         loop {
-            match flock(&self.maps()) {
-                Ok(held) => return Ok(held),
-                Err(Errno::WOULDBLOCK) if Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(self.unusable(format!(
-                        "another command has been writing the lists for {} s; find it with `fuser {}`",
-                        LOCK_PATIENCE.as_secs(),
-                        self.maps().display()
-                    )));
-                }
-                Err(Errno::NOENT) => return Err(Error::NotPinned(self.base.clone())),
-                Err(error) => return Err(self.unusable(format!("locking it failed: {error}"))),
+            if let Some(held) = self.try_lock_lists()? {
+                return Ok(held);
             }
+            if Instant::now() > until {
+                return Err(self.unusable(format!(
+                    "another command has been writing the lists for {} s; find it with `fuser {}`",
+                    LOCK_PATIENCE.as_secs(),
+                    self.maps().display()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// A writer's turn, if nobody else has it.
+    pub(crate) fn try_lock_lists(&self) -> Result<Option<OwnedFd>, Error> {
+        match flock(&self.maps()) {
+            Ok(held) => Ok(Some(held)),
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            Err(Errno::NOENT) => Err(Error::NotPinned(self.base.clone())),
+            Err(error) => Err(self.unusable(format!("locking it failed: {error}"))),
         }
     }
 
@@ -150,11 +178,22 @@ impl PinDir {
     }
 }
 
+/// Locks a directory, or `WOULDBLOCK`. A lock on a directory that was removed and made anew in the meantime
+/// would keep nobody out, so the directory must still be the one that was locked.
 fn flock(directory: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::open(directory, flags, Mode::empty())?;
     rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive)?;
+    let (locked, there) = (rustix::fs::fstat(&held)?, rustix::fs::stat(directory)?);
+    if (locked.st_dev, locked.st_ino) != (there.st_dev, there.st_ino) {
+        return Err(Errno::WOULDBLOCK);
+    }
     Ok(held)
+}
+
+/// Whether this is a directory, and not a link to one.
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 /// Whether the directory, or the nearest one above it that exists, is on a BPF file system.
@@ -166,7 +205,8 @@ fn on_bpffs(path: &Path) -> bool {
 
 fn mount_bpffs() -> Result<(), Errno> {
     use rustix::mount::{MountFlags, mount};
-    mount("bpf", BPFFS, "bpf", MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC, None)
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("bpf", BPFFS, "bpf", flags, Some(c"mode=0700"))
 }
 
 /// What it means that a pinned map could not be opened.

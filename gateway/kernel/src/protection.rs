@@ -10,6 +10,7 @@ use crate::attach;
 use crate::entry::{Attach, ListKind, NewEntry, Owner};
 use crate::error::Error;
 use crate::events::Events;
+use crate::interfaces::{index_of, name_of};
 use crate::object;
 use crate::pin::PinDir;
 use crate::privilege;
@@ -47,7 +48,7 @@ pub enum Enforcement {
 pub struct InterfaceState {
     /// Its name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic` or [`DETACHED`].
     pub mode: String,
     /// Why it is not native although that was tried first.
     pub note: Option<String>,
@@ -67,13 +68,25 @@ pub struct State {
 pub struct Protection {
     rules: Rules,
     enforcer: Enforcer,
-    interfaces: Vec<InterfaceState>,
+    plan: Plan,
+    notes: Vec<InterfaceState>,
 }
 
 #[derive(Debug)]
 enum Enforcer {
-    Kernel { dir: PinDir, store: Arc<Pinned>, events: Option<Box<Events>>, _lock: OwnedFd },
-    Userspace { why: String },
+    Kernel {
+        dir: PinDir,
+        store: Arc<Pinned>,
+        events: Option<Box<Events>>,
+        /// What was in force before this agent started; `None` if nothing was.
+        former: Option<Plan>,
+        _lock: OwnedFd,
+    },
+    Userspace {
+        why: String,
+        /// What an agent before this one pinned, until [`Protection::settle`] ends it.
+        leftover: Option<(PinDir, OwnedFd)>,
+    },
 }
 
 impl Protection {
@@ -81,13 +94,22 @@ impl Protection {
     /// longer wanted, reconciles the configuration's entries. Falls back to userspace when `attach` is
     /// `auto` (or `off`) and the kernel cannot be used.
     ///
+    /// Whoever starts goes on with [`Protection::settle`] when all the rest has started, or with
+    /// [`Protection::abandon`] when it has not.
+    ///
     /// # Errors
     /// An unknown interface, a foreign program on the hook, another agent on this pin directory, a pin
     /// directory that cannot be written, or a list longer than its map. Nothing is half-applied.
     pub fn start(plan: &Plan, pin_dir: &Path) -> Result<Self, Error> {
-        match privilege::why_userspace(plan)? {
-            Some(why) => Self::start_in_userspace(plan, pin_dir, why),
-            None => Self::start_in_kernel(plan, pin_dir),
+        if let Some(why) = privilege::why_userspace(plan)? {
+            return Self::start_in_userspace(plan, pin_dir, why);
+        }
+        match Self::start_in_kernel(plan, pin_dir) {
+            // The capabilities are there, and the kernel refuses all the same: inside a user namespace, say.
+            Err(error @ Error::Privilege { .. }) if plan.attach == Attach::Auto => {
+                Self::start_in_userspace(plan, pin_dir, error.to_string())
+            }
+            started => started,
         }
     }
 
@@ -96,7 +118,7 @@ impl Protection {
         let fresh = !dir.exists();
         dir.create()?;
         let lock = dir.lock_agent()?;
-        let started = Self::take_over(plan, &dir, lock);
+        let started = Self::take_over(plan, &dir, fresh, lock);
         if started.is_err() && fresh {
             // Nothing was here before, so nothing is to stay.
             let _ = dir.remove();
@@ -104,30 +126,75 @@ impl Protection {
         started
     }
 
-    fn take_over(plan: &Plan, dir: &PinDir, lock: OwnedFd) -> Result<Self, Error> {
+    fn take_over(plan: &Plan, dir: &PinDir, fresh: bool, lock: OwnedFd) -> Result<Self, Error> {
         // Loading the programs once makes and pins whatever maps are missing.
         drop(object::load(0, &dir.maps())?);
         let store = Arc::new(Pinned::open(dir)?);
         let rules = Rules::over(store.clone());
-        let events = Events::open(dir, store.clone())?;
-        let interfaces = converge(dir, &store, &rules, plan)?;
-        let enforcer =
-            Enforcer::Kernel { dir: dir.clone(), store, events: Some(Box::new(events)), _lock: lock };
-        Ok(Self { rules, enforcer, interfaces })
+        let events = Some(Box::new(Events::open(dir, store.clone())?));
+        let former = if fresh { None } else { Some(in_force(dir, &store, &rules)?) };
+        let notes = converge(dir, &store, &rules, plan)?;
+        let enforcer = Enforcer::Kernel { dir: dir.clone(), store, events, former, _lock: lock };
+        Ok(Self { rules, enforcer, plan: plan.clone(), notes })
     }
 
     fn start_in_userspace(plan: &Plan, pin_dir: &Path, why: String) -> Result<Self, Error> {
         let rules = Rules::in_userspace();
-        // What operators added while the kernel enforced it moves along; then the kernel lets go.
-        if let Ok(pinned) = Rules::open(pin_dir) {
-            let dir = PinDir::new(pin_dir);
-            let lock = dir.lock_agent()?;
-            move_operators_entries(&pinned, &rules)?;
-            dir.remove()?;
-            drop(lock);
-        }
         reconcile(&rules, plan)?;
-        Ok(Self { rules, enforcer: Enforcer::Userspace { why }, interfaces: Vec::new() })
+        let leftover = match Rules::open(pin_dir) {
+            Err(Error::NotPinned(_)) => None,
+            Ok(pinned) => {
+                let dir = PinDir::new(pin_dir);
+                let lock = dir.lock_agent()?;
+                // What operators added while the kernel enforced it moves along.
+                copy_operators_entries(&pinned, &rules)?;
+                Some((dir, lock))
+            }
+            // It stays in force where this process cannot reach it, beside what this process enforces.
+            Err(error) => {
+                tracing::warn!("what is pinned under {} stays as it is: {error}", pin_dir.display());
+                None
+            }
+        };
+        let enforcer = Enforcer::Userspace { why, leftover };
+        Ok(Self { rules, enforcer, plan: plan.clone(), notes: Vec::new() })
+    }
+
+    /// All the rest has started: what an agent before this one left and this one does not want ends now.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        match &mut self.enforcer {
+            Enforcer::Kernel { former, .. } => {
+                *former = None;
+                Ok(())
+            }
+            Enforcer::Userspace { leftover, .. } => {
+                let Some((dir, _lock)) = leftover.take() else { return Ok(()) };
+                let pinned = Rules::over(Arc::new(Pinned::open(&dir)?));
+                // Once more, for whoever wrote since; from here on commands find this agent first.
+                copy_operators_entries(&pinned, &self.rules)?;
+                tracing::warn!(
+                    "the programs that an earlier agent had attached are detached: rules are enforced at accept now"
+                );
+                dir.remove()
+            }
+        }
+    }
+
+    /// The rest could not start: what was in force before comes back, or nothing stays if nothing was.
+    ///
+    /// # Errors
+    /// What could not be restored.
+    pub fn abandon(self) -> Result<(), Error> {
+        match self.enforcer {
+            Enforcer::Kernel { dir, store, former: Some(former), .. } => {
+                converge(&dir, &store, &self.rules, &former).map(|_| ())
+            }
+            Enforcer::Kernel { dir, former: None, .. } => dir.remove(),
+            Enforcer::Userspace { .. } => Ok(()),
+        }
     }
 
     /// Converges on a new plan while running. Moving between kernel and userspace needs a restart.
@@ -138,16 +205,44 @@ impl Protection {
         let wanted = privilege::why_userspace(plan)?;
         match (&self.enforcer, wanted) {
             (Enforcer::Kernel { dir, store, .. }, None) => {
-                self.interfaces = converge(dir, store, &self.rules, plan)?;
-                Ok(())
+                self.notes = converge(dir, store, &self.rules, plan)?;
             }
-            (Enforcer::Userspace { .. }, Some(_)) => reconcile(&self.rules, plan),
-            (Enforcer::Kernel { .. }, Some(_)) | (Enforcer::Userspace { .. }, None) => Err(Error::Kernel {
-                what: "move the rules between kernel and userspace while running".to_owned(),
-                why: "kernel.attach or kernel.interfaces now ask for the other one; restart the gateway"
-                    .to_owned(),
-            }),
+            // The reason may be that the kernel refused what the capabilities promise.
+            (Enforcer::Userspace { .. }, Some(_)) => reconcile(&self.rules, plan)?,
+            (Enforcer::Userspace { .. }, None)
+                if self.plan.attach == plan.attach && self.plan.interfaces == plan.interfaces =>
+            {
+                reconcile(&self.rules, plan)?;
+            }
+            (Enforcer::Kernel { .. }, Some(_)) | (Enforcer::Userspace { .. }, None) => {
+                return Err(Error::Kernel {
+                    what: "move the rules between kernel and userspace while running".to_owned(),
+                    why: "kernel.attach or kernel.interfaces now ask for the other one; restart the gateway"
+                        .to_owned(),
+                });
+            }
         }
+        self.plan = plan.clone();
+        Ok(())
+    }
+
+    /// Attaches again to interfaces that went away and came back (a VLAN made anew, a veth plugged in).
+    /// Cheap when nothing is missing; made to be called every second. Returns what was attached.
+    ///
+    /// # Errors
+    /// As [`Protection::start`].
+    pub fn heal(&mut self) -> Result<Vec<String>, Error> {
+        let Enforcer::Kernel { dir, store, .. } = &self.enforcer else { return Ok(Vec::new()) };
+        let attached = attach::attached(dir, &store.interfaces()?);
+        let is_attached = |name: &String| attached.iter().any(|state| state.name == *name);
+        let missing = self.plan.interfaces.iter().filter(|name| !is_attached(name));
+        let back: Vec<String> = missing.filter(|name| index_of(name).is_ok()).cloned().collect();
+        for target in attach::survey(dir, &store.interfaces()?, &back)? {
+            let done = attach::attach(dir, store, &target, self.plan.attach)?;
+            self.notes.retain(|note| note.name != done.state.name);
+            self.notes.push(done.state);
+        }
+        Ok(back)
     }
 
     /// The rules in force.
@@ -158,18 +253,32 @@ impl Protection {
     /// Where and how the rules are enforced.
     pub fn state(&self) -> State {
         match &self.enforcer {
-            Enforcer::Userspace { why } => {
+            Enforcer::Userspace { why, .. } => {
                 State { enforcement: Enforcement::Userspace { why: why.clone() }, interfaces: Vec::new() }
             }
             Enforcer::Kernel { dir, store, .. } => {
-                let rows = store.interfaces().unwrap_or_default();
-                let mut interfaces = attach::attached(dir, &rows);
-                for interface in &mut interfaces {
-                    let known = self.interfaces.iter().find(|known| known.name == interface.name);
-                    interface.note = known.and_then(|known| known.note.clone());
+                let attached = attach::attached(dir, &store.interfaces().unwrap_or_default());
+                let now = |name: &String| self.now(name, &attached);
+                State {
+                    enforcement: Enforcement::Kernel,
+                    interfaces: self.plan.interfaces.iter().map(now).collect(),
                 }
-                State { enforcement: Enforcement::Kernel, interfaces }
             }
+        }
+    }
+
+    /// An interface of the plan as it is now.
+    fn now(&self, name: &String, attached: &[InterfaceState]) -> InterfaceState {
+        match attached.iter().find(|state| state.name == *name) {
+            Some(state) => {
+                let noted = self.notes.iter().find(|note| note.name == *name);
+                InterfaceState { note: noted.and_then(|note| note.note.clone()), ..state.clone() }
+            }
+            None => InterfaceState {
+                name: name.clone(),
+                mode: DETACHED.to_owned(),
+                note: Some("the interface is not there; it is protected again when it comes back".to_owned()),
+            },
         }
     }
 
@@ -182,75 +291,67 @@ impl Protection {
     }
 }
 
-/// Makes kernel and lists what the plan says: look first, then attach, then reconcile the lists; if
-/// anything fails, what was newly attached is released again.
+/// The mode of an interface of the plan that nothing is attached to.
+pub const DETACHED: &str = "detached";
+
+/// Makes kernel and lists what the plan says: look first, then attach, then reconcile the lists, and only
+/// then leave what is no longer wanted; if anything fails, what was attached is taken back.
 fn converge(
     dir: &PinDir,
     store: &Arc<Pinned>,
     rules: &Rules,
     plan: &Plan,
 ) -> Result<Vec<InterfaceState>, Error> {
-    let before = store.interfaces()?;
-    let targets = attach::survey(dir, &before, &plan.interfaces)?;
-    let mut states = Vec::with_capacity(targets.len());
-    let mut newly = Vec::new();
-    let mut done = Ok(());
-    for target in &targets {
-        match attach::attach(dir, store, target, plan.attach) {
-            Ok((state, new)) => {
-                if new {
-                    newly.push(state.name.clone());
-                }
-                states.push(state);
-            }
-            Err(error) => {
-                done = Err(error);
-                break;
+    let targets = attach::survey(dir, &store.interfaces()?, &plan.interfaces)?;
+    let mut done = Vec::with_capacity(targets.len());
+    let attached = targets.iter().try_for_each(|target| {
+        done.push(attach::attach(dir, store, target, plan.attach)?);
+        Ok(())
+    });
+    if let Err(error) = attached.and_then(|()| reconcile(rules, plan)) {
+        for (target, done) in targets.iter().zip(&done).rev() {
+            if let Err(second) = attach::undo(dir, store, target, done) {
+                tracing::error!("{} could not be put back: {second}", done.state.name);
             }
         }
+        return Err(error);
     }
-    let done = done.and_then(|()| reconcile(rules, plan));
-    let after = store.interfaces()?;
-    let leave: Vec<String> = match &done {
-        Ok(()) => after
-            .iter()
-            .map(crate::interfaces::name_of)
-            .filter(|name| !plan.interfaces.contains(name))
-            .collect(),
-        Err(_) => newly,
-    };
-    for slot in leave.iter().filter(|name| !name.is_empty()).filter_map(|name| attach::slot_of(&after, name))
-    {
-        attach::release(dir, store, slot)?;
+    for (slot, row) in store.interfaces()?.iter().enumerate() {
+        if row.name[0] != 0 && !plan.interfaces.contains(&name_of(row)) {
+            attach::release(dir, store, slot as u32)?;
+        }
     }
-    done.map(|()| states)
+    Ok(done.into_iter().map(|done| done.state).collect())
 }
 
 /// Both lists, or neither.
 fn reconcile(rules: &Rules, plan: &Plan) -> Result<(), Error> {
-    let former_allow: Vec<NewEntry> = configured(rules, ListKind::Allow)?;
-    rules.reconcile(ListKind::Allow, &plan.allow)?;
-    if let Err(error) = rules.reconcile(ListKind::Deny, &plan.deny) {
-        rules.reconcile(ListKind::Allow, &former_allow)?;
-        return Err(error);
-    }
-    Ok(())
+    rules.reconcile_all(&[(ListKind::Allow, &plan.allow), (ListKind::Deny, &plan.deny)]).map(|_| ())
 }
 
-/// The configuration's entries of a list, as they are now.
-fn configured(rules: &Rules, list: ListKind) -> Result<Vec<NewEntry>, Error> {
-    let entries = rules.entries(list)?.into_iter();
-    Ok(entries.filter(|entry| entry.owners.contains(&Owner::Config)).map(as_new).collect())
+/// The plan that the pinned state amounts to.
+fn in_force(dir: &PinDir, store: &Pinned, rules: &Rules) -> Result<Plan, Error> {
+    let configured = |list| -> Result<Vec<NewEntry>, Error> {
+        let entries = rules.entries(list)?.into_iter();
+        Ok(entries.filter(|entry| entry.owners.contains(&Owner::Config)).map(as_new).collect())
+    };
+    let attached = attach::attached(dir, &store.interfaces()?);
+    Ok(Plan {
+        interfaces: attached.into_iter().map(|state| state.name).collect(),
+        // Whatever mode each is in, it keeps.
+        attach: Attach::Auto,
+        allow: configured(ListKind::Allow)?,
+        deny: configured(ListKind::Deny)?,
+    })
 }
 
-fn move_operators_entries(from: &Rules, to: &Rules) -> Result<(), Error> {
-    for list in [ListKind::Allow, ListKind::Ban, ListKind::Deny] {
+fn copy_operators_entries(from: &Rules, to: &Rules) -> Result<(), Error> {
+    let batch = |list| -> Result<_, Error> {
         let entries = from.entries(list)?.into_iter();
-        let moved: Vec<NewEntry> =
-            entries.filter(|entry| entry.owners.contains(&Owner::Operator)).map(as_new).collect();
-        to.add(list, Owner::Operator, &moved, &mut |_| {})?;
-    }
-    Ok(())
+        Ok((list, entries.filter(|entry| entry.owners.contains(&Owner::Operator)).map(as_new).collect()))
+    };
+    let batches = [batch(ListKind::Allow)?, batch(ListKind::Ban)?, batch(ListKind::Deny)?];
+    to.add_batches(Owner::Operator, &batches, &mut |_| {}).map(|_| ())
 }
 
 fn as_new(entry: Entry) -> NewEntry {
@@ -289,6 +390,10 @@ pub fn detach(pin_dir: &Path) -> Result<Vec<String>, Error> {
     // Maps of a half-made directory may be missing; it must be possible to remove it all the same.
     let released = attachments(pin_dir).unwrap_or_default();
     dir.remove()?;
-    attach::wait_until_free(&released);
+    for interface in &released {
+        if let Ok(index) = index_of(&interface.name) {
+            attach::wait_until_free(index);
+        }
+    }
     Ok(released.into_iter().map(|interface| interface.name).collect())
 }

@@ -1,9 +1,9 @@
 //! The rules in force: one handle over the pinned maps or over the same tables in userspace.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use gateway_common::abi;
@@ -17,14 +17,14 @@ use crate::entry::{ListKind, NewEntry, Owner};
 use crate::error::Error;
 use crate::pin::PinDir;
 use crate::rulebook::Rulebook;
-use crate::store::{InterfaceCounters, Pinned, StageTables, Store, Table, Userspace, exact};
+use crate::store::{InterfaceCounters, Lock, Pinned, StageTables, Store, Table, Userspace, exact};
 
 /// The rules in force. Cheap to clone; every clone speaks of the same tables. Writers are serialised by
 /// a lock on the pin directory (or inside the process), so commands and the agent never lose an update.
 #[derive(Debug, Clone)]
 pub struct Rules {
     store: Arc<dyn Store>,
-    sweep: Arc<std::sync::Mutex<Instant>>,
+    sweep: Arc<Mutex<Instant>>,
 }
 
 /// An entry as read back.
@@ -186,14 +186,13 @@ impl Rules {
     }
 
     pub(crate) fn over(store: Arc<dyn Store>) -> Self {
-        Self { store, sweep: Arc::new(std::sync::Mutex::new(Instant::now())) }
+        Self { store, sweep: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Adds or updates entries. All or none: capacity is checked before anything is written, and a write
-    /// that the kernel refuses takes the ones before it back. Of two entries for one prefix the later holds.
+    /// Adds or updates entries of one list; see [`Rules::add_batches`].
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::RulesFull`], or what the kernel refused.
+    /// As there.
     pub fn add(
         &self,
         list: ListKind,
@@ -201,18 +200,43 @@ impl Rules {
         entries: &[NewEntry],
         progress: Progress,
     ) -> Result<Added, Error> {
-        let mut edit = Edit::begin(&*self.store)?;
-        let mut added = Added::default();
-        for Planned { table, entry, present } in edit.plan(list, entries)? {
-            if edit.wants_change(owner, entry, present.as_ref()) {
-                let rule = edit.book.number(table.list, &entry.rule)?;
-                let new = merged(owner, entry, rule, present.as_ref(), self.store.now_ns());
-                edit.put(table, entry.prefix, new, present);
-                if present.is_some() { added.updated += 1 } else { added.added += 1 }
-            }
+        self.add_borrowed(owner, &[(list, entries)], progress).map(|added| added[0])
+    }
+
+    /// Adds or updates entries of several lists. All or none: capacity is checked before anything is
+    /// written, and a write that the kernel refuses takes the ones before it back. Of two entries for one
+    /// prefix of one list the later holds.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::RulesFull`], or what the kernel refused.
+    pub fn add_batches(
+        &self,
+        owner: Owner,
+        batches: &[(ListKind, Vec<NewEntry>)],
+        progress: Progress,
+    ) -> Result<Vec<Added>, Error> {
+        let borrowed: Vec<_> = batches.iter().map(|(list, entries)| (*list, entries.as_slice())).collect();
+        self.add_borrowed(owner, &borrowed, progress)
+    }
+
+    fn add_borrowed(
+        &self,
+        owner: Owner,
+        batches: &[(ListKind, &[NewEntry])],
+        progress: Progress,
+    ) -> Result<Vec<Added>, Error> {
+        let attempt = |progress: Progress| {
+            let mut edit = Edit::begin(&*self.store)?;
+            let added = batches.iter().map(|(list, entries)| edit.add(*list, owner, entries));
+            let added = added.collect::<Result<Vec<_>, _>>()?;
+            edit.commit(progress).map(|()| added)
+        };
+        match attempt(&mut *progress) {
+            // Entries whose time is over take room until somebody removes them, which the agent may not
+            // have been there to do.
+            Err(Error::Full { .. }) if self.expire_now()? > 0 => attempt(progress),
+            other => other,
         }
-        edit.commit(progress)?;
-        Ok(added)
     }
 
     /// Takes the operator's entries for these very prefixes out of a list.
@@ -222,17 +246,17 @@ impl Rules {
     pub fn remove(&self, list: ListKind, prefixes: &[IpNet]) -> Result<Removed, Error> {
         let mut edit = Edit::begin(&*self.store)?;
         let mut removed = Removed::default();
-        for prefix in prefixes {
+        let mut seen = HashSet::new();
+        for prefix in prefixes.iter().filter(|prefix| seen.insert(**prefix)) {
             let table = Table::of(list.into(), prefix);
             match exact(&*self.store, table, prefix)? {
                 None => removed.missing.push(*prefix),
-                Some(entry) if entry.flags & abi::Entry::CONFIG != 0 => {
-                    edit.give_up(table, *prefix, entry, abi::Entry::OPERATOR);
-                    removed.kept_by_config.push(*prefix);
-                }
                 Some(entry) => {
-                    edit.delete(table, *prefix, entry);
-                    removed.removed += 1;
+                    if edit.give_up(table, *prefix, entry, Owner::Operator) {
+                        removed.removed += 1;
+                    } else {
+                        removed.kept_by_config.push(*prefix);
+                    }
                 }
             }
         }
@@ -266,64 +290,85 @@ impl Rules {
     /// # Errors
     /// What the kernel refused; then nothing is removed.
     pub fn flush(&self, list: ListKind) -> Result<usize, Error> {
-        self.give_up_all(list, abi::Entry::OPERATOR, &HashMap::new())
+        let mut edit = Edit::begin(&*self.store)?;
+        let gone = edit.give_up_all(list, Owner::Operator, &HashSet::new())?;
+        edit.commit(&mut |_| {})?;
+        Ok(gone)
     }
 
     /// Makes the configuration's share of a list what `desired` says.
     ///
     /// # Errors
-    /// As [`Rules::add`]; then the list is as before.
+    /// As [`Rules::add_batches`]; then the list is as before.
     pub fn reconcile(&self, list: ListKind, desired: &[NewEntry]) -> Result<Reconciled, Error> {
-        // What is new comes before what is no longer wanted goes, so that a prefix which moves from one
-        // entry to another is never unlisted in between.
-        let added = self.add(list, Owner::Config, desired, &mut |_| {})?;
-        let kept: HashMap<IpNet, ()> = desired.iter().map(|entry| (entry.prefix, ())).collect();
-        let removed = self.give_up_all(list, abi::Entry::CONFIG, &kept)?;
-        Ok(Reconciled {
-            added: added.added,
-            removed,
-            unchanged: kept.len().saturating_sub(added.added + added.updated),
-        })
+        self.reconcile_all(&[(list, desired)]).map(|done| done[0])
     }
 
-    /// Removes entries whose time is over; the programs ignore them already. Returns how many. Called
-    /// every second, it spends at most a small share of the time on large lists.
+    /// Makes the configuration's share of several lists what it says, all or none.
+    pub(crate) fn reconcile_all(
+        &self,
+        desired: &[(ListKind, &[NewEntry])],
+    ) -> Result<Vec<Reconciled>, Error> {
+        let mut edit = Edit::begin(&*self.store)?;
+        let mut done = Vec::with_capacity(desired.len());
+        for (list, entries) in desired {
+            let added = edit.add(*list, Owner::Config, entries)?;
+            let kept: HashSet<IpNet> = entries.iter().map(|entry| entry.prefix).collect();
+            let removed = edit.give_up_all(*list, Owner::Config, &kept)?;
+            let unchanged = kept.len().saturating_sub(added.added + added.updated);
+            done.push(Reconciled { added: added.added, removed, unchanged });
+        }
+        edit.commit(&mut |_| {})?;
+        Ok(done)
+    }
+
+    /// Removes entries whose time is over; the programs ignore them already. Returns how many. Made to be
+    /// called every second: it spends a small share of the time on large lists, and skips a turn rather
+    /// than wait for a writer.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn expire(&self) -> Result<usize, Error> {
         let started = Instant::now();
         {
-            let next = self.sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let next = self.sweep.lock().unwrap_or_else(PoisonError::into_inner);
             if started < *next {
                 return Ok(0);
             }
         }
-        let mut expired = 0;
-        for table in [ListKind::Ban, ListKind::Allow].into_iter().flat_map(tables) {
-            if self.store.sizes()?.entries[table.index()] > 0 {
-                expired += self.expire_table(table)?;
-            }
-        }
+        let Some(turn) = self.store.try_lock()? else { return Ok(0) };
+        let expired = self.expire_within(turn)?;
         let rest = (started.elapsed() * 50).max(Duration::from_millis(500));
-        *self.sweep.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Instant::now() + rest;
+        *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + rest;
         Ok(expired)
     }
 
-    fn expire_table(&self, table: Table) -> Result<usize, Error> {
-        let mut edit = Edit::begin(&*self.store)?;
+    fn expire_now(&self) -> Result<usize, Error> {
+        self.expire_within(self.store.lock()?)
+    }
+
+    fn expire_within(&self, turn: Lock<'_>) -> Result<usize, Error> {
+        let sizes = self.store.sizes()?;
+        let mut edit = Edit::within(&*self.store, turn)?;
         let now_ns = self.store.now_ns();
-        let mut over = Vec::new();
-        self.store.for_each(table, &mut |prefix, entry| {
-            if entry.has_expired(|| now_ns) {
-                over.push((prefix, entry));
+        let mut expired = 0;
+        // The deny list's entries have no time to live.
+        for table in [ListKind::Ban, ListKind::Allow].into_iter().flat_map(tables) {
+            if sizes.entries[table.index()] == 0 {
+                continue;
             }
-        })?;
-        for (prefix, entry) in &over {
-            edit.delete(table, *prefix, *entry);
+            let mut over = Vec::new();
+            self.store.for_each(table, &mut |prefix, entry| {
+                if entry.is_over(now_ns) {
+                    over.push((prefix, entry));
+                }
+            })?;
+            for (prefix, entry) in over {
+                expired += usize::from(edit.give_up(table, prefix, entry, Owner::Operator));
+            }
         }
         edit.commit(&mut |_| {})?;
-        Ok(over.len())
+        Ok(expired)
     }
 
     /// How full each list's map is.
@@ -332,9 +377,11 @@ impl Rules {
     /// What the kernel refused.
     pub fn usage(&self) -> Result<Vec<MapUsage>, Error> {
         let mut sizes = self.store.sizes()?;
-        if sizes.torn != 0 {
-            // Somebody is writing, or died while writing: taking a turn waits for the one and mends the other.
-            drop(Edit::begin(&*self.store)?);
+        // Somebody is writing, or died while writing; in the latter case taking a turn mends it.
+        if sizes.torn != 0
+            && let Some(turn) = self.store.try_lock()?
+        {
+            drop(Edit::within(&*self.store, turn)?);
             sizes = self.store.sizes()?;
         }
         let usage = |table: &Table| MapUsage {
@@ -379,6 +426,8 @@ impl Rules {
     /// # Errors
     /// What the kernel refused.
     pub fn explain(&self, source: IpAddr, destination: Option<SocketAddr>) -> Result<Explanation, Error> {
+        // On the wire a mapped address is an IPv4 packet.
+        let source = source.to_canonical();
         let packet = syn(source, destination);
         let tables = StageTables::new(&*self.store);
         let mut trace = crate::explain::Trace::default();
@@ -424,29 +473,6 @@ impl Rules {
         let judgement = judge_packet(&packet, &tables, &mut Hits(&*self.store));
         self.store.count(judgement.reason);
         judgement.verdict() == Verdict::Pass
-    }
-
-    fn give_up_all(&self, list: ListKind, owner: u16, keep: &HashMap<IpNet, ()>) -> Result<usize, Error> {
-        let mut edit = Edit::begin(&*self.store)?;
-        let mut gone = 0;
-        for table in tables(list) {
-            let mut owned = Vec::new();
-            self.store.for_each(table, &mut |prefix, entry| {
-                if entry.flags & owner != 0 && !keep.contains_key(&prefix) {
-                    owned.push((prefix, entry));
-                }
-            })?;
-            for (prefix, entry) in owned {
-                if entry.flags & (abi::Entry::CONFIG | abi::Entry::OPERATOR) == owner {
-                    edit.delete(table, prefix, entry);
-                    gone += 1;
-                } else {
-                    edit.give_up(table, prefix, entry, owner);
-                }
-            }
-        }
-        edit.commit(&mut |_| {})?;
-        Ok(gone)
     }
 }
 
@@ -499,17 +525,24 @@ fn read_back(list: ListKind, prefix: IpNet, entry: &abi::Entry, book: &Rulebook,
 /// The map entry that an owner's new entry and the one that is there make. An operator's word about a
 /// prefix stands over the configuration's, as long as the operator's entry lasts.
 fn merged(owner: Owner, new: &NewEntry, rule: u32, present: Option<&abi::Entry>, now_ns: u64) -> abi::Entry {
-    let held = present.map_or(0, |entry| entry.flags & (abi::Entry::CONFIG | abi::Entry::OPERATOR));
-    if let (Owner::Config, Some(present)) = (owner, present)
-        && held & abi::Entry::OPERATOR != 0
-    {
-        return abi::Entry { flags: present.flags | abi::Entry::CONFIG, ..*present };
+    const CONFIG: u16 = abi::Entry::CONFIG | abi::Entry::CONFIG_SHADOW;
+    let flag = |wanted: bool, flag: u16| if wanted { flag } else { 0 };
+    let shadow = flag(new.shadow, abi::Entry::SHADOW);
+    let of_config = abi::Entry::CONFIG | flag(new.shadow, abi::Entry::CONFIG_SHADOW);
+    let operators = present.filter(|entry| entry.flags & abi::Entry::OPERATOR != 0 && !entry.is_over(now_ns));
+    if let (Owner::Config, Some(present)) = (owner, operators) {
+        return abi::Entry { flags: present.flags & !CONFIG | of_config, ..*present };
     }
     let ttl_ns = new.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
     abi::Entry {
         expires_ns: ttl_ns.map_or(0, |ttl_ns| now_ns.saturating_add(ttl_ns)),
         rule,
-        flags: held | owner.bit() | if new.shadow { abi::Entry::SHADOW } else { 0 },
+        flags: match owner {
+            Owner::Config => of_config | shadow,
+            Owner::Operator => {
+                abi::Entry::OPERATOR | shadow | present.map_or(0, |entry| entry.flags & CONFIG)
+            }
+        },
         prefix_len: u16::from(new.prefix.prefix_len()),
     }
 }
@@ -521,16 +554,10 @@ struct Edit<'a> {
     changes: Vec<Change>,
     added: [u64; abi::LIST_MAPS],
     deleted: [u64; abi::LIST_MAPS],
-    _turn: crate::store::Lock<'a>,
+    _turn: Lock<'a>,
 }
 
-/// An entry to write, its table, and what stands there.
-struct Planned<'e> {
-    table: Table,
-    entry: &'e NewEntry,
-    present: Option<abi::Entry>,
-}
-
+/// A prefix's entry as it was and as it is to be. An edit changes a prefix of a list once.
 struct Change {
     table: Table,
     prefix: IpNet,
@@ -540,62 +567,85 @@ struct Change {
 
 impl<'a> Edit<'a> {
     fn begin(store: &'a dyn Store) -> Result<Self, Error> {
-        let turn = store.lock()?;
+        Self::within(store, store.lock()?)
+    }
+
+    fn within(store: &'a dyn Store, turn: Lock<'a>) -> Result<Self, Error> {
         if store.sizes()?.torn != 0 {
             recount(store)?;
         }
         let book = Rulebook::read(store)?;
-        Ok(Self {
-            store,
-            book,
-            changes: Vec::new(),
-            added: [0; abi::LIST_MAPS],
-            deleted: [0; abi::LIST_MAPS],
-            _turn: turn,
-        })
+        let (added, deleted) = ([0; abi::LIST_MAPS], [0; abi::LIST_MAPS]);
+        Ok(Self { store, book, changes: Vec::new(), added, deleted, _turn: turn })
     }
 
-    /// The entries to write, each with its table and what stands there, one a prefix; refused as a whole
-    /// if they do not fit.
-    fn plan<'e>(&self, list: ListKind, entries: &'e [NewEntry]) -> Result<Vec<Planned<'e>>, Error> {
-        let mut last: HashMap<IpNet, usize> = HashMap::with_capacity(entries.len());
-        for (index, entry) in entries.iter().enumerate() {
-            last.insert(entry.prefix, index);
-        }
-        let mut planned = Vec::with_capacity(last.len());
-        let mut wanted = [0_u64; abi::LIST_MAPS];
+    /// Plans an owner's entries; of two for one prefix the later.
+    fn add(&mut self, list: ListKind, owner: Owner, entries: &[NewEntry]) -> Result<Added, Error> {
+        let now_ns = self.store.now_ns();
+        let last: HashMap<IpNet, usize> =
+            entries.iter().enumerate().map(|(index, entry)| (entry.prefix, index)).collect();
+        let mut done = Added::default();
         for (index, entry) in entries.iter().enumerate() {
             if last.get(&entry.prefix) != Some(&index) {
                 continue;
             }
             let table = Table::of(list.into(), &entry.prefix);
             let present = exact(self.store, table, &entry.prefix)?;
-            wanted[table.index()] += u64::from(present.is_none());
-            planned.push(Planned { table, entry, present });
-        }
-        let sizes = self.store.sizes()?;
-        for table in tables(list) {
-            let (used, wanted) = (sizes.entries[table.index()], wanted[table.index()]);
-            if used + wanted > table.capacity() {
-                let map = table.name().to_owned();
-                return Err(Error::Full { map, capacity: table.capacity(), used, wanted });
+            let rule = self.book.number(table.list, &entry.rule)?;
+            let new = merged(owner, entry, rule, present.as_ref(), now_ns);
+            // A reload of the same configuration writes nothing.
+            if present == Some(new) {
+                continue;
             }
+            if present.is_some() {
+                done.updated += 1
+            } else {
+                done.added += 1
+            }
+            self.put(table, entry.prefix, new, present);
         }
-        Ok(planned)
+        Ok(done)
     }
 
-    /// Whether writing an entry would change anything: a reload of the same configuration writes nothing.
-    fn wants_change(&self, owner: Owner, new: &NewEntry, present: Option<&abi::Entry>) -> bool {
-        let Some(present) = present else { return true };
-        let same = present.flags & owner.bit() != 0
-            && new.ttl.is_none()
-            && present.expires_ns == 0
-            && present.is_shadow() == new.shadow
-            && self.book.label(present.rule) == new.rule;
-        let overruled = owner == Owner::Config
-            && present.flags & abi::Entry::OPERATOR != 0
-            && present.flags & abi::Entry::CONFIG != 0;
-        !(same || overruled)
+    /// Plans that an owner lets all of its entries of a list go, but for some; returns how many leave it.
+    fn give_up_all(&mut self, list: ListKind, owner: Owner, keep: &HashSet<IpNet>) -> Result<usize, Error> {
+        let mut gone = 0;
+        for table in tables(list) {
+            let mut owned = Vec::new();
+            self.store.for_each(table, &mut |prefix, entry| {
+                if entry.flags & owner.bit() != 0 && !keep.contains(&prefix) {
+                    owned.push((prefix, entry));
+                }
+            })?;
+            for (prefix, entry) in owned {
+                gone += usize::from(self.give_up(table, prefix, entry, owner));
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Plans that one owner lets an entry go. It leaves the list (true) unless the other owner keeps it.
+    /// What the configuration keeps goes back to what the configuration says, all but the label, which the
+    /// next reload puts right.
+    fn give_up(&mut self, table: Table, prefix: IpNet, former: abi::Entry, owner: Owner) -> bool {
+        let config = former.flags & (abi::Entry::CONFIG | abi::Entry::CONFIG_SHADOW);
+        let flags = match owner {
+            Owner::Operator if former.flags & abi::Entry::CONFIG == 0 => 0,
+            Owner::Operator if former.flags & abi::Entry::CONFIG_SHADOW != 0 => config | abi::Entry::SHADOW,
+            Owner::Operator => config,
+            Owner::Config if former.flags & abi::Entry::OPERATOR == 0 => 0,
+            Owner::Config => former.flags & !(abi::Entry::CONFIG | abi::Entry::CONFIG_SHADOW),
+        };
+        if flags == 0 {
+            self.delete(table, prefix, former);
+            return true;
+        }
+        let expires_ns = if owner == Owner::Operator { 0 } else { former.expires_ns };
+        let kept = abi::Entry { flags, expires_ns, ..former };
+        if kept != former {
+            self.put(table, prefix, kept, Some(former));
+        }
+        false
     }
 
     fn put(&mut self, table: Table, prefix: IpNet, new: abi::Entry, former: Option<abi::Entry>) {
@@ -613,21 +663,16 @@ impl<'a> Edit<'a> {
         self.changes.push(Change { table, prefix, former: Some(former), new: None });
     }
 
-    /// One of two owners lets go. What the operator's shadow flag softened is enforced again: the
-    /// configuration's own flag comes back with the next reload, and until then the strict reading holds.
-    fn give_up(&mut self, table: Table, prefix: IpNet, former: abi::Entry, owner: u16) {
-        let mut flags = former.flags & !owner;
-        let mut expires_ns = former.expires_ns;
-        if owner == abi::Entry::OPERATOR {
-            flags &= !abi::Entry::SHADOW;
-            expires_ns = 0;
-        }
-        self.put(table, prefix, abi::Entry { flags, expires_ns, ..former }, Some(former));
-    }
-
-    fn commit(self, progress: Progress) -> Result<(), Error> {
+    fn commit(mut self, progress: Progress) -> Result<(), Error> {
         if self.changes.is_empty() {
             return Ok(());
+        }
+        if self.fits()? {
+            // What is new comes before what goes, so that a source which moves from one entry to another is
+            // never unlisted in between.
+            self.changes.sort_by_key(|change| change.new.is_none());
+        } else {
+            self.changes.sort_by_key(|change| change.new.is_some());
         }
         self.store.set_sizes(&self.sizes_while_writing()?)?;
         self.book.write(self.store)?;
@@ -651,6 +696,25 @@ impl<'a> Edit<'a> {
         }
         sizes.torn = 0;
         self.store.set_sizes(&sizes)
+    }
+
+    /// Whether old and new fit side by side; refused if not even the new alone does.
+    fn fits(&self) -> Result<bool, Error> {
+        let sizes = self.store.sizes()?;
+        let mut side_by_side = true;
+        for table in Table::ALL {
+            let (used, wanted) = (sizes.entries[table.index()], self.added[table.index()]);
+            if wanted == 0 {
+                continue;
+            }
+            side_by_side &= used + wanted <= table.capacity();
+            let used = used.saturating_sub(self.deleted[table.index()]);
+            if used + wanted > table.capacity() {
+                let map = table.name().to_owned();
+                return Err(Error::Full { map, capacity: table.capacity(), used, wanted });
+            }
+        }
+        Ok(side_by_side)
     }
 
     /// Torn until the end, and never smaller than what the programs may find.

@@ -88,6 +88,8 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn now_ns(&self) -> u64;
     /// Keeps other writers out, in this process and in others, until dropped.
     fn lock(&self) -> Result<Lock<'_>, Error>;
+    /// The same without waiting; `None` while somebody else writes.
+    fn try_lock(&self) -> Result<Option<Lock<'_>>, Error>;
     /// Whether packets are judged before they reach this process.
     fn is_kernel(&self) -> bool;
 }

@@ -27,7 +27,7 @@ pub(crate) struct Pinned {
     sizes: RwLock<Array<MapData, ListSizes>>,
     rules: RwLock<Array<MapData, RuleRecord>>,
     rule_hits: RwLock<PerCpuArray<MapData, RuleCounter>>,
-    counters: PerCpuArray<MapData, Counter>,
+    counters: RwLock<PerCpuArray<MapData, Counter>>,
     interfaces: RwLock<Array<MapData, Interface>>,
 }
 
@@ -55,7 +55,7 @@ impl Pinned {
             sizes: RwLock::new(open_array(&maps, "list_sizes")?),
             rules: RwLock::new(open_array(&maps, "rules")?),
             rule_hits: RwLock::new(open_per_cpu(&maps, "rule_hits")?),
-            counters: open_per_cpu(&maps, "counters")?,
+            counters: RwLock::new(open_per_cpu(&maps, "counters")?),
             interfaces: RwLock::new(open_array(&maps, "interfaces")?),
             dir: dir.clone(),
         })
@@ -69,12 +69,26 @@ impl Pinned {
             .collect()
     }
 
+    /// Counts of a row begin anew: it is about to be another interface's.
+    pub(crate) fn clear_counters(&self, slot: u32) -> Result<(), Error> {
+        let processors = processors()?;
+        for index in slot * COUNTER_SLOTS..(slot + 1) * COUNTER_SLOTS {
+            let zeros = PerCpuValues::try_from(vec![Counter::default(); processors]).map_err(|error| {
+                Error::Kernel { what: "clear counters".to_owned(), why: error.to_string() }
+            })?;
+            write(&self.counters)
+                .set(index, zeros, 0)
+                .map_err(|error| kernel("clear an interface's counters", error))?;
+        }
+        Ok(())
+    }
+
     pub(crate) fn set_interface(&self, slot: u32, row: &Interface) -> Result<(), Error> {
         write(&self.interfaces).set(slot, row, 0).map_err(|error| kernel("write the interface table", error))
     }
 
     fn summed(&self, index: u32) -> Result<Counter, Error> {
-        let values = self.counters.get(&index, 0).map_err(|error| kernel("read counters", error))?;
+        let values = read(&self.counters).get(&index, 0).map_err(|error| kernel("read counters", error))?;
         Ok(values.iter().fold(Counter::default(), |sum, one| Counter {
             packets: sum.packets + one.packets,
             bytes: sum.bytes + one.bytes,
@@ -201,6 +215,10 @@ impl Store for Pinned {
 
     fn lock(&self) -> Result<Lock<'_>, Error> {
         self.dir.lock_lists().map(Lock::Directory)
+    }
+
+    fn try_lock(&self) -> Result<Option<Lock<'_>>, Error> {
+        Ok(self.dir.try_lock_lists()?.map(Lock::Directory))
     }
 
     fn is_kernel(&self) -> bool {

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use gateway_common::abi::{Counter, Entry, LIST_MAPS, List, ListSizes, RULE_SLOTS, RuleCounter, RuleRecord};
 use gateway_common::packet::Address;
@@ -185,6 +185,14 @@ impl Store for Userspace {
 
     fn lock(&self) -> Result<Lock<'_>, Error> {
         Ok(Lock::Process(self.writer.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn try_lock(&self) -> Result<Option<Lock<'_>>, Error> {
+        match self.writer.try_lock() {
+            Ok(held) => Ok(Some(Lock::Process(held))),
+            Err(TryLockError::Poisoned(held)) => Ok(Some(Lock::Process(held.into_inner()))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+        }
     }
 
     fn is_kernel(&self) -> bool {

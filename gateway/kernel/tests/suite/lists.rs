@@ -68,6 +68,94 @@ fn remove_names_what_was_not_there_and_what_the_configuration_keeps() {
 }
 
 #[test]
+fn a_prefix_named_twice_is_removed_once_and_the_list_stays_in_force() {
+    over_both(|rules| {
+        add(rules, Owner::Operator, ListKind::Deny, &all(&["192.0.2.1/32", "198.51.100.0/24"]));
+        let twice = ["192.0.2.1/32", "192.0.2.1/32"].map(|text| text.parse().unwrap());
+        assert_eq!(rules.remove(ListKind::Deny, &twice).unwrap().removed, 1);
+        assert_eq!(size(rules, "deny_v4"), 1, "a size of none would switch the list off in the kernel");
+    });
+}
+
+#[test]
+fn what_the_configuration_allows_outlasts_an_operators_time_to_live() {
+    over_both(|rules| {
+        add(rules, Owner::Config, ListKind::Allow, &all(&["192.0.2.1/32"]));
+        let over =
+            NewEntry { ttl: Some(Duration::ZERO), rule: "for a while".to_owned(), ..new("192.0.2.1/32") };
+        add(rules, Owner::Operator, ListKind::Allow, std::slice::from_ref(&over));
+        add(rules, Owner::Operator, ListKind::Deny, &all(&["192.0.2.0/24"]));
+        let reason = || rules.explain("192.0.2.1".parse().unwrap(), None).unwrap().reason;
+        assert_eq!(reason(), "allow_list", "before the sweep");
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(rules.expire().unwrap(), 0, "it stays in the list");
+        assert_eq!(reason(), "allow_list", "after the sweep");
+        let entry = rules.entries(ListKind::Allow).unwrap().remove(0);
+        assert_eq!((entry.owners.as_slice(), entry.ttl_seconds), (&[Owner::Config][..], None));
+        // An agent that was down meanwhile finds the operator's entry over, and takes the prefix for itself.
+        add(rules, Owner::Operator, ListKind::Allow, &[over]);
+        rules.reconcile(ListKind::Allow, &all(&["192.0.2.1/32"])).unwrap();
+        let entry = rules.entries(ListKind::Allow).unwrap().remove(0);
+        assert_eq!((entry.owners.as_slice(), entry.rule.as_str()), (&[Owner::Config][..], "test"));
+    });
+}
+
+#[test]
+fn a_configurations_shadow_comes_back_when_the_operator_lets_go() {
+    over_both(|rules| {
+        let shadow = NewEntry { shadow: true, ..new("192.0.2.1/32") };
+        add(rules, Owner::Config, ListKind::Allow, std::slice::from_ref(&shadow));
+        add(rules, Owner::Operator, ListKind::Allow, &all(&["192.0.2.1/32"]));
+        assert!(!rules.entries(ListKind::Allow).unwrap()[0].shadow);
+        rules.remove(ListKind::Allow, &[shadow.prefix]).unwrap();
+        assert!(rules.entries(ListKind::Allow).unwrap()[0].shadow);
+    });
+}
+
+#[test]
+fn a_configured_list_is_replaced_by_another_that_fits_only_alone() {
+    let many = |from: u32| -> Vec<NewEntry> {
+        let address = |low| std::net::IpAddr::from(std::net::Ipv4Addr::from(from + low));
+        (0..40_000).map(|low| NewEntry { prefix: address(low).into(), ..new("192.0.2.1/32") }).collect()
+    };
+    let rules = Rules::in_userspace();
+    rules.reconcile(ListKind::Allow, &many(0xc612_0000)).unwrap();
+    let replaced = rules.reconcile(ListKind::Allow, &many(0xc613_0000)).unwrap();
+    assert_eq!((replaced.added, replaced.removed), (40_000, 40_000));
+    assert_eq!(size(&rules, "allow_v4"), 40_000);
+}
+
+#[test]
+fn batches_of_several_lists_are_written_together_or_not_at_all() {
+    over_both(|rules| {
+        let many: Vec<NewEntry> = (0..65_537_u32)
+            .map(|low| NewEntry {
+                prefix: std::net::IpAddr::from(std::net::Ipv4Addr::from(0xc612_0000 + low)).into(),
+                ..new("192.0.2.1/32")
+            })
+            .collect();
+        let batches = [(ListKind::Deny, all(&["192.0.2.0/24"])), (ListKind::Allow, many)];
+        let refused = rules.add_batches(Owner::Operator, &batches, &mut |_| {});
+        assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+        assert!(rules.entries(ListKind::Deny).unwrap().is_empty());
+        assert_eq!((size(rules, "deny_v4"), size(rules, "allow_v4")), (0, 0));
+    });
+}
+
+#[test]
+fn expired_bans_make_room_before_a_list_is_called_full() {
+    let rules = Rules::in_userspace();
+    let address = |low: u32| std::net::IpAddr::from(std::net::Ipv4Addr::from(0xc612_0000 + low));
+    let over =
+        |low| NewEntry { prefix: address(low).into(), ttl: Some(Duration::ZERO), ..new("192.0.2.1/32") };
+    let full: Vec<NewEntry> = (0..262_144).map(over).collect();
+    add(&rules, Owner::Operator, ListKind::Ban, &full);
+    let one = NewEntry { ttl: Some(Duration::from_secs(60)), ..new("203.0.113.1/32") };
+    assert_eq!(add(&rules, Owner::Operator, ListKind::Ban, &[one]).added, 1);
+    assert_eq!(size(&rules, "ban_v4"), 1);
+}
+
+#[test]
 fn an_operators_shadow_ends_with_the_operators_entry() {
     over_both(|rules| {
         add(rules, Owner::Config, ListKind::Deny, &all(&["192.0.2.0/24"]));
