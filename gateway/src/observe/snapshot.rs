@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gateway_kernel::{Count, Counters, ListKind, MapUsage, State};
+use gateway_kernel::{Count, Counters, DETACHED, ListKind, MapUsage, State};
 
 use super::exposition::{Exposition, Kind};
 
@@ -90,9 +90,14 @@ impl KernelSample {
 
     fn render_attachments(&self, page: &mut Exposition) {
         let name = "gateway_kernel_attached";
-        page.family(name, Kind::Gauge, "1 for every interface that is protected in the kernel, by mode.");
+        page.family(
+            name,
+            Kind::Gauge,
+            "1 for every interface that is protected in the kernel, by mode; 0 for one that should be.",
+        );
         for interface in &self.state.interfaces {
-            page.sample(name, &[("interface", &interface.name), ("mode", &interface.mode)], 1);
+            let is_attached = u64::from(interface.mode != DETACHED);
+            page.sample(name, &[("interface", &interface.name), ("mode", &interface.mode)], is_attached);
         }
     }
 }

@@ -84,20 +84,49 @@ fn an_interface_that_went_away_and_came_back_is_protected_again() {
         // The agent looks at its attachments every second.
         eventually("an interface that is gone is not called protected", Duration::from_secs(4), || {
             let modes = modes(&agent.status());
-            if modes.is_empty() { Ok(()) } else { Err(modes) }
+            if modes == [("front0".into(), "detached".into())] { Ok(()) } else { Err(modes) }
         });
-        net.plug_in();
+        assert_eq!(agent.metrics().sum("gateway_kernel_attached", &[("interface", "front0")]), 0.0);
         if restart {
             agent.kill();
-            agent.start();
-        } else {
-            agent.cli(&["reload"]).ok();
         }
-        assert_eq!(modes(&agent.status()), [("front0".into(), "native".into())], "restart: {restart}");
+        net.plug_in();
+        if restart {
+            agent.start();
+        }
+        eventually("an interface that is back is protected again", Duration::from_secs(4), || {
+            let modes = modes(&agent.status());
+            if modes == [("front0".into(), "native".into())] { Ok(()) } else { Err(modes) }
+        });
         let traffic = Traffic::start(&net, &[CLIENT_V4, DENIED_V4]);
         traffic.await_more(CLIENT_V4, 50);
         assert_eq!(traffic.stop().arrived(DENIED_V4), 0, "restart: {restart}");
     }
+}
+
+#[test]
+fn a_reload_changes_the_mode_and_a_refused_one_leaves_it() {
+    require_root!();
+    let net = Net::new();
+    let config = |interface: &str, attach: &str| {
+        config::kernel_only(&format!("attach: {attach}\n{DENY}")).replace("[front0]", interface)
+    };
+    let agent = Setup::new(&net).start(&config("[front0]", "native"));
+    for (attach, want) in [("generic", "generic"), ("auto", "generic"), ("native", "native")] {
+        agent.configure(&config("[front0]", attach));
+        agent.cli(&["reload"]).ok();
+        assert_eq!(modes(&agent.status()), [("front0".into(), want.into())], "attach: {attach}");
+    }
+    // The loopback driver refuses native mode: front0 must not lose its protection over it, nor lo its own.
+    agent.configure(&config("[lo, front0]", "auto"));
+    agent.cli(&["reload"]).ok();
+    let before = modes(&agent.status());
+    agent.configure(&config("[front0, lo]", "native"));
+    assert_eq!(agent.cli(&["reload"]).code, 1);
+    assert_eq!(modes(&agent.status()), before);
+    let traffic = Traffic::start(&net, &[CLIENT_V4, DENIED_V4]);
+    traffic.await_more(CLIENT_V4, 50);
+    assert_eq!(traffic.stop().arrived(DENIED_V4), 0);
 }
 
 #[test]
