@@ -120,19 +120,20 @@ fn check_names_every_mistake_with_its_place() {
     let path = path.to_str().unwrap();
     agent.cli(&["check", "--config", path]).ok();
 
+    let mistyped = "adress"; // typos: ignore
     agent.configure(
         &good
             .replace("192.0.2.0/24", "192.0.2.0/33")
             .replace("upstream: app", "upstream: ap")
-            .replace("address", "adress"),
+            .replace("address", mistyped),
     );
     let answer = agent.cli(&["check", "--config", path]).fails_with(1);
     let text = format!("{}{}", answer.out, answer.err);
-    for part in ["gateway.yaml:3:", "192.0.2.0/33", "^", "adress", "address", "app"] {
+    for part in ["gateway.yaml:3:", "192.0.2.0/33", "^", mistyped, "address", "app"] {
         assert!(text.contains(part), "{part:?} is not in:\n{text}");
     }
     let answer = agent.cli(&["check", "--config", path, "--format", "json"]).fails_with(1);
-    assert!(answer.out.contains("192.0.2.0/33") && answer.out.contains("adress"), "{}", answer.out);
+    assert!(answer.out.contains("192.0.2.0/33") && answer.out.contains(mistyped), "{}", answer.out);
     let answer = agent.cli(&["check", "--config", "/nowhere/gateway.yaml"]).fails_with(1);
     let text = format!("{}{}", answer.out, answer.err);
     assert!(text.contains("/nowhere/gateway.yaml"), "{text}");

@@ -69,7 +69,7 @@ fn the_upstream_sees_who_asked_and_nothing_of_the_hop() {
 }
 
 #[test]
-fn a_trusted_proxys_chain_is_kept_and_continued() {
+fn the_chain_of_a_trusted_proxy_is_kept_and_continued() {
     require_root!();
     let net = Net::new();
     let upstream = Upstream::echo(&net);
