@@ -24,7 +24,7 @@ struct Step {
 }
 
 /// The quick ones first where the order is free; `ebpf` before what embeds its object.
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step { name: "tools", alone: "cargo xtask ci --only tools", run: install_tools },
     Step { name: "format", alone: "cargo fmt --all", run: format },
     Step { name: "typos", alone: "typos", run: typos },
@@ -37,6 +37,7 @@ const STEPS: [Step; 14] = [
     Step { name: "test", alone: "cargo xtask test", run: test },
     Step { name: "fuzz", alone: "cargo xtask fuzz", run: fuzz_each },
     Step { name: "release", alone: "cargo build --release", run: release },
+    Step { name: "demo", alone: "cargo run --release -- demo", run: demo },
     Step { name: "bench", alone: "cargo xtask bench request --quick", run: bench },
     Step { name: "readme", alone: "cargo xtask ci --only readme", run: readme },
 ];
@@ -155,6 +156,11 @@ fn fuzz_each() -> Result<()> {
 
 fn release() -> Result<()> {
     process::run(&mut process::cargo(&["build", "--quiet", "--release", "--locked"]))
+}
+
+/// What a newcomer types first. It checks what it shows.
+fn demo() -> Result<()> {
+    process::run(process::command(workspace::target_dir().join("release/gateway")).arg("demo"))
 }
 
 fn bench() -> Result<()> {
