@@ -137,7 +137,9 @@ fn taken_over_note(mode: Mode, wanted: Attach) -> Option<String> {
 
 /// Detaches from the interface of a row and frees the row.
 pub(crate) fn release(dir: &PinDir, store: &Pinned, slot: u32) -> Result<(), Error> {
+    let index = store.interfaces()?.get(slot as usize).map_or(0, |row| row.index);
     release_link(dir, slot)?;
+    wait_until_free(index);
     store.set_interface(slot, &Interface { index: 0, mode: 0, name: [0; 16] })
 }
 
