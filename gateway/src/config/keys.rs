@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gateway_common::abi::INTERFACE_SLOTS;
 use gateway_kernel::Attach;
 use http::Method;
 use ipnet::IpNet;
@@ -51,7 +52,7 @@ record! {
     /// `kernel`
     Kernel {
         /// Interfaces whose incoming packets are judged.
-        interfaces: Vec<Located<String>> = OrEmpty(ListOf(At(Interface), 64)),
+        interfaces: Vec<Located<String>> = OrEmpty(ListOf(At(Interface), INTERFACE_SLOTS as usize)),
         /// How the programs are attached: in the driver, else in the network stack (`auto`); only one of the two
         /// (`native`, `generic`); or not at all (`off`), and the same lists are applied when a connection is accepted.
         attach: Attach = Or(

@@ -20,16 +20,17 @@ const MAX_LIST_BYTES: usize = 256 * 1024 * 1024;
 /// Characters of a bad line that the report repeats.
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// A list's entries, each prefix once: of several with one prefix the last counts, at the place of the
-/// first. The bytes of every file go into the hash.
+/// A list, each prefix once: of several with one prefix the last counts, in the position of the first. The
+/// bytes of every file go into the hash.
 pub(crate) fn lower(
     items: &[Located<ListItem>],
     reader: &mut Reader<'_>,
     base_dir: &Path,
     hash: &mut Sha256,
-) -> Vec<NewEntry> {
+) -> List {
     let mut list = List::default();
-    for item in items {
+    for (index, item) in items.iter().enumerate() {
+        list.item = u32::try_from(index).unwrap_or(u32::MAX);
         match (&item.value.cidr, &item.value.file) {
             (Some(cidr), None) => list.add_prefix(&item.value, cidr),
             (None, Some(file)) => list.add_file(&item.value, file, reader, base_dir, hash),
@@ -40,22 +41,31 @@ pub(crate) fn lower(
             (None, None) => {}
         }
     }
-    list.entries
+    list
 }
 
+/// A list's entries, and where each came from.
 #[derive(Default)]
-struct List {
-    entries: Vec<NewEntry>,
+pub(crate) struct List {
+    pub(crate) entries: Vec<NewEntry>,
+    /// For each entry, the item of the configuration that brought it.
+    pub(crate) items: Vec<u32>,
     positions: HashMap<IpNet, usize>,
+    /// The item under way.
+    item: u32,
 }
 
 impl List {
-    fn add(&mut self, entry: NewEntry) {
+    pub(crate) fn add(&mut self, entry: NewEntry) {
         match self.positions.entry(entry.prefix) {
-            Entry::Occupied(position) => self.entries[*position.get()] = entry,
+            Entry::Occupied(position) => {
+                self.entries[*position.get()] = entry;
+                self.items[*position.get()] = self.item;
+            }
             Entry::Vacant(free) => {
                 free.insert(self.entries.len());
                 self.entries.push(entry);
+                self.items.push(self.item);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use gateway_kernel::Plan;
 use sha2::Sha256;
 
+use crate::config::capacity;
 use crate::config::keys::{self, Root};
 use crate::config::lists;
 use crate::config::node::Place;
@@ -119,11 +120,14 @@ fn socket(socket: &Located<String>, reader: &mut Reader<'_>, base_dir: &Path) ->
 
 fn plan(kernel: &keys::Kernel, reader: &mut Reader<'_>, base_dir: &Path, hash: &mut Sha256) -> Plan {
     distinct(&kernel.interfaces, reader, "interface");
+    let allow = lists::lower(&kernel.allow, reader, base_dir, hash);
+    let deny = lists::lower(&kernel.deny, reader, base_dir, hash);
+    capacity::check(kernel, &allow, &deny, reader);
     Plan {
         interfaces: kernel.interfaces.iter().map(|interface| interface.value.clone()).collect(),
         attach: kernel.attach,
-        allow: lists::lower(&kernel.allow, reader, base_dir, hash),
-        deny: lists::lower(&kernel.deny, reader, base_dir, hash),
+        allow: allow.entries,
+        deny: deny.entries,
     }
 }
 

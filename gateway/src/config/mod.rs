@@ -1,6 +1,7 @@
 //! What users write, lowered once into [`crate::model`]: one YAML file, read with every mistake in it
 //! reported at its place. Nothing outside of this module sees a configuration before it is a model.
 
+mod capacity;
 mod guide;
 mod keys;
 mod lists;

@@ -2,7 +2,7 @@
 //! and that the table of keys, the schema and the guide say the same.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -209,6 +209,82 @@ fn files_that_are_no_configuration_are_refused_as_a_whole() {
         let report = load(&path(name), &env).expect_err(name);
         let rendered = report.render(false);
         assert!(rendered.starts_with(&format!("{}: error: {expected}", path(name).display())), "{rendered}");
+    }
+}
+
+#[test]
+fn what_no_map_can_hold_is_told() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let lines = |count: u32, line: fn(u32) -> String| (0..count).map(line).collect::<String>();
+    let v4 = |number: u32| format!("{}\n", Ipv4Addr::from(0x0a00_0000 + number));
+    let v6 = |number: u32| format!("{}\n", Ipv6Addr::from((0x2001_0db8 << 96) + u128::from(number)));
+    let labelled = |number: u32| format!("{} reason=r{number}\n", Ipv4Addr::from(0x0b00_0000 + number));
+    for (name, text) in [
+        ("v4.txt", lines(65_536, v4)),
+        ("v6.txt", lines(65_536, v6)),
+        ("labels.txt", lines(4095, labelled)),
+        ("again.txt", lines(4095, labelled)),
+    ] {
+        std::fs::write(dir.path().join(name), text).expect("a file in it");
+    }
+    let interfaces = |count: u32| {
+        let names: Vec<String> = (0..count).map(|number| format!("eth{number}")).collect();
+        format!("kernel: {{interfaces: [{}]}}\n", names.join(", "))
+    };
+    let lists = |allow: &str, deny: &str| format!("kernel:\n  allow: [{allow}]\n  deny: [{deny}]\n");
+    let labels = "{file: labels.txt}";
+    let full = "{file: v4.txt}, {file: v6.txt}";
+    let too_many_labels = |count: usize| {
+        format!(
+            "`allow` and `deny` have {count} different labels together; 4096 can be told apart, give entries a `reason` in common"
+        )
+    };
+    let table: &[(&str, String, &[String])] = &[
+        ("all interfaces", interfaces(16), &[]),
+        (
+            "one more",
+            interfaces(17),
+            &["1:22+109 17 entries are too many here; at most 16 are allowed".to_owned()],
+        ),
+        ("full maps", lists(full, ""), &[]),
+        ("a prefix twice counts once", lists(&format!("{full}, 10.0.0.1"), ""), &[]),
+        ("the deny list is longer", lists("", &format!("{full}, 192.0.2.1")), &[]),
+        (
+            "one IPv4 entry more",
+            lists(&format!("{full}, 192.0.2.1"), ""),
+            &["2:43+9 `allow` has 65537 IPv4 entries; its map holds 65536".to_owned()],
+        ),
+        (
+            "one of each more",
+            lists(&format!("{full}, 2001:db8:1::/48, 192.0.2.1"), ""),
+            &[
+                "2:43+15 `allow` has 65537 IPv6 entries; its map holds 65536".to_owned(),
+                "2:60+9 `allow` has 65537 IPv4 entries; its map holds 65536".to_owned(),
+            ],
+        ),
+        ("all labels", lists(labels, "192.0.2.1"), &[]),
+        (
+            "labels of what is overruled",
+            lists("", &format!("{labels}, {{cidr: 11.0.0.1, reason: a}}, 192.0.2.1")),
+            &[],
+        ),
+        (
+            "one label more",
+            lists(labels, "192.0.2.1, 192.0.2.2"),
+            &["3:21+9 ".to_owned() + &too_many_labels(4097)],
+        ),
+        (
+            "a label counts once a list",
+            lists(labels, "{file: again.txt}"),
+            &["3:10+17 ".to_owned() + &too_many_labels(8190)],
+        ),
+    ];
+    for (name, text, expected) in table {
+        let found = match parse(text, Path::new("gateway.yaml"), &env, dir.path()) {
+            Ok(_) => Vec::new(),
+            Err(report) => findings(&report, dir.path()),
+        };
+        assert_eq!(found, *expected, "{name}");
     }
 }
 
