@@ -5,10 +5,8 @@ use gateway_kernel::{Added, Counters, Entry, Error, Explanation, ListKind, MapUs
 use ipnet::IpNet;
 
 use super::Global;
-use super::failure::{Failure, Outcome};
-use crate::control::{
-    AddBody, Client, ClientError, ExplainBody, RemoveBody, Reply, Request, WireEntry, apply,
-};
+use super::failure::{Failure, Outcome, advised};
+use crate::control::{AddBody, Batch, Client, ClientError, ExplainBody, RemoveBody, Reply, Request, apply};
 
 /// Where the rules are.
 #[derive(Debug)]
@@ -22,33 +20,29 @@ pub(super) enum Backend {
 impl Backend {
     /// Finds the rules of the gateway that the options name.
     pub(super) fn open(global: &Global) -> Outcome<Self> {
-        let client = Client::new(&global.socket());
         // An agent in userspace comes first, for maps pinned by an agent before it may still lie there.
-        // The default socket may be that of another gateway, so the agent must use this directory.
-        match client.identity() {
-            Ok(agent) if agent.userspace && agent.pin_dir == global.pin_dir => {
-                return Ok(Self::Agent(client));
-            }
-            Ok(_) | Err(ClientError::Absent(_)) => {}
-            Err(error) => tracing::debug!("{error}"),
-        }
-        match Rules::open(&global.pin_dir) {
-            Ok(rules) => Ok(Self::Here(rules)),
-            Err(error @ Error::NotPinned(_)) => Err(Failure::System(format!(
-                "{error}; nor does an agent that works without them answer on {}",
-                global.socket().display()
-            ))),
-            Err(error) => Err(error.into()),
-        }
+        let unanswered = match global.agent() {
+            Ok((client, agent)) if agent.userspace => return Ok(Self::Agent(client)),
+            Ok(_) => None,
+            Err(error) => Some(error),
+        };
+        let refused = match Rules::open(&global.pin_dir) {
+            Ok(rules) => return Ok(Self::Here(rules)),
+            Err(error) => error,
+        };
+        Err(match (&refused, unanswered) {
+            (Error::NotPinned(_), Some(ClientError::Absent(socket))) => Failure::System(format!(
+                "{refused}; nor does an agent that works without them answer on {}",
+                socket.display()
+            )),
+            (_, None | Some(ClientError::Absent(_))) => refused.into(),
+            (_, Some(unanswered)) => Failure::System(format!("{refused}; and {}", advised(&unanswered))),
+        })
     }
 
-    pub(super) fn add(
-        &self,
-        list: ListKind,
-        entries: Vec<WireEntry>,
-        progress: &mut dyn FnMut(usize),
-    ) -> Outcome<Added> {
-        match self.call(Request::Add(list, AddBody { entries }), progress)? {
+    /// Adds entries to several lists, all or none; says what became of each batch.
+    pub(super) fn add(&self, batches: Vec<Batch>, progress: &mut dyn FnMut(usize)) -> Outcome<Vec<Added>> {
+        match self.call(Request::Add(AddBody { batches }), progress)? {
             Reply::Added(added) => Ok(added),
             other => Err(unexpected(&other)),
         }
@@ -111,4 +105,84 @@ fn unexpected(reply: &Reply) -> Failure {
     Failure::System(format!(
         "the agent answered something else ({kind}); is it of another version? See `gateway status`"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::output::testing::printed;
+    use super::super::{reload, status, watch};
+    use super::*;
+    use crate::control::tests::{Server, taken};
+    use crate::observe::log;
+
+    fn global(socket: &Path, pin_dir: &str) -> Global {
+        Global {
+            pin_dir: pin_dir.into(),
+            socket: Some(socket.to_owned()),
+            log_format: log::Format::Text,
+            log_level: None,
+        }
+    }
+
+    #[test]
+    fn commands_reach_the_gateway_of_their_pin_directory_only() {
+        let server = Server::start(taken);
+        let meant = global(&server.socket(), "/sys/fs/bpf/gateway-test");
+        assert!(matches!(Backend::open(&meant), Ok(Backend::Agent(_))));
+        printed(false, |out| reload::run(&meant, out));
+        let other = global(&server.socket(), "/nonexistent/gateway");
+        let table: [(&str, Outcome, &str); 4] = [
+            ("reload", quietly(|out| reload::run(&other, out)), "and not /nonexistent/gateway"),
+            (
+                "watch",
+                quietly(|out| watch::run(&watch::Arguments::default(), &other, out)),
+                "and not /nonexistent/gateway",
+            ),
+            (
+                "status",
+                quietly(|out| status::run(&status::Arguments::default(), &other, out)),
+                "nothing is there",
+            ),
+            ("lists", Backend::open(&other).map(|_| ()), "and not /nonexistent/gateway"),
+        ];
+        for (name, outcome, expected) in table {
+            let Err(Failure::Wrong(why) | Failure::System(why)) = &outcome else {
+                panic!("{name}: {outcome:?}")
+            };
+            assert!(why.contains(expected), "{name}: {why}");
+        }
+    }
+
+    fn quietly(work: impl FnOnce(&mut super::super::output::Out) -> Outcome) -> Outcome {
+        let mut outcome = Ok(());
+        printed(false, |out| {
+            outcome = work(out);
+            Ok::<(), Failure>(())
+        });
+        outcome
+    }
+
+    #[test]
+    fn why_the_rules_are_out_of_reach() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let table = [
+            (
+                "nobody",
+                directory.path().join("admin.sock"),
+                "nor does an agent that works without them answer on",
+            ),
+            ("no directory", file.join("admin.sock"), "Not a directory"),
+            ("too long", directory.path().join("x".repeat(200)), "SUN_LEN"),
+        ];
+        for (name, socket, expected) in table {
+            let pin_dir = directory.path().join("pins").display().to_string();
+            let opened = Backend::open(&global(&socket, &pin_dir));
+            let Err(Failure::System(why)) = opened else { panic!("{name}: {opened:?}") };
+            assert!(why.contains("no gateway has pinned") && why.contains(expected), "{name}: {why}");
+        }
+    }
 }

@@ -49,7 +49,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             // A list that is too long and an interface that does not exist are mistakes of the input.
-            Error::Full { .. } | Error::UnknownInterface { .. } => Self::Wrong(error.to_string()),
+            Error::Full { .. } | Error::RulesFull { .. } | Error::UnknownInterface { .. } => {
+                Self::Wrong(error.to_string())
+            }
             _ => Self::System(error.to_string()),
         }
     }
@@ -61,11 +63,19 @@ impl From<ClientError> for Failure {
             ClientError::Refused(problem) if (400..500).contains(&problem.status) => {
                 Self::Wrong(problem.detail.clone())
             }
-            ClientError::Io { error: cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
-                Self::System(format!("{error}; run this as the user that the agent runs as, or as root"))
-            }
-            _ => Self::System(error.to_string()),
+            ClientError::TooLong { .. } => Self::Wrong(error.to_string()),
+            _ => Self::System(advised(&error)),
         }
+    }
+}
+
+/// Why an agent did not answer, and what to do about it.
+pub(super) fn advised(error: &ClientError) -> String {
+    match error {
+        ClientError::Io { error: cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+            format!("{error}; run this as the user that the agent runs as, or as root")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -85,6 +95,18 @@ mod tests {
     use crate::control::Problem;
 
     #[test]
+    fn whoever_may_not_use_the_socket_is_told_who_may() {
+        let refused =
+            |kind: io::ErrorKind| advised(&ClientError::Io { path: "/run/s".into(), error: kind.into() });
+        let denied = refused(io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            denied,
+            "cannot talk to the gateway on /run/s: permission denied; run this as the user that the agent runs as, or as root"
+        );
+        assert!(!refused(io::ErrorKind::TimedOut).contains("root"));
+    }
+
+    #[test]
     fn exit_codes() {
         let refused =
             |status: u16| ClientError::Refused(Problem { status, code: "x".into(), detail: "why".into() });
@@ -99,6 +121,8 @@ mod tests {
             ("agent says wrong", refused(422).into(), 1),
             ("agent says broken", refused(500).into(), 3),
             ("no agent", ClientError::Absent("/x".into()).into(), 3),
+            ("list too long to send", ClientError::TooLong { bytes: 1 }.into(), 1),
+            ("too many labels", Error::RulesFull { capacity: 1 }.into(), 1),
         ];
         for (name, failure, code) in table {
             assert_eq!(failure.code(), code, "{name}");

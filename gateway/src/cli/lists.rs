@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use gateway_kernel::feed;
-use gateway_kernel::{Added, Entry, ListKind, Owner};
+use gateway_kernel::{Entry, ListKind, Owner};
 use ipnet::IpNet;
 
 use super::Global;
@@ -17,7 +17,7 @@ use super::backend::Backend;
 use super::failure::{Failure, Outcome};
 use super::import;
 use super::output::{Column, Out, clean, entries, spell};
-use crate::control::WireEntry;
+use crate::control::{Batch, WireEntry};
 use crate::observe::list_name;
 
 /// A list longer than this shows its progress.
@@ -56,7 +56,7 @@ enum Verb {
     },
     /// Add all entries of a file: all of them or, if one line is bad, none
     Import(import::Arguments),
-    /// Print the entries in the form that `import` reads
+    /// Print the operators' entries in the form that `import` reads; those of the configuration are left out
     Export,
     /// Take all entries out; those of the configuration stay
     Flush,
@@ -146,90 +146,19 @@ fn read_prefixes(texts: &[String]) -> Outcome<Vec<IpNet>> {
 
 /// Adds entries to the lists they belong to: all or none, whatever the list.
 fn write(side: Side, wanted: Vec<WireEntry>, backend: &Backend, out: &mut Out) -> Outcome {
-    let (wanted, repeated) = last_of_each(wanted);
+    let (batches, repeated) = batches(side, wanted);
     say_repeated(&repeated);
-    let total = wanted.len();
-    let mut shares: Vec<(ListKind, Vec<WireEntry>)> =
-        side.lists().iter().map(|list| (*list, Vec::new())).collect();
-    for entry in wanted {
-        let list = side.list_for(&entry);
-        if let Some((_, share)) = shares.iter_mut().find(|(kind, _)| *kind == list) {
-            share.push(entry);
-        }
-    }
-    shares.retain(|(_, share)| !share.is_empty());
-    if shares.is_empty() {
+    if batches.is_empty() {
         return Ok(out.line("there was nothing to add")?);
     }
-    let mut progress = Progress::of(total);
-    let outcome = write_shares(shares, backend, &mut progress);
+    let lists: Vec<ListKind> = batches.iter().map(|batch| batch.list).collect();
+    let mut progress = Progress::of(batches.iter().map(|batch| batch.entries.len()).sum());
+    let outcome = backend.add(batches, &mut |done| progress.at(done));
     progress.end();
-    for (list, added) in outcome? {
+    for (list, added) in lists.into_iter().zip(outcome?) {
         out.line(format!("{}: {} added, {} updated", list_name(list), added.added, added.updated))?;
     }
     Ok(())
-}
-
-/// Writes each list's share. When a later list refuses, the earlier ones get back what they had.
-fn write_shares(
-    shares: Vec<(ListKind, Vec<WireEntry>)>,
-    backend: &Backend,
-    progress: &mut Progress,
-) -> Outcome<Vec<(ListKind, Added)>> {
-    let last = shares.len() - 1;
-    let mut written: Vec<(ListKind, Added)> = Vec::new();
-    let mut undo: Vec<Undo> = Vec::new();
-    for (index, (list, share)) in shares.into_iter().enumerate() {
-        let (count, before) =
-            (share.len(), written.iter().map(|(_, added)| added.added + added.updated).sum::<usize>());
-        if index < last {
-            undo.push(Undo::note(list, &share, backend)?);
-        }
-        match backend.add(list, share, &mut |done| progress.at(before + done.min(count))) {
-            Ok(added) => written.push((list, added)),
-            Err(failure) => {
-                // The share that failed wrote nothing, so only those before it are taken back.
-                undo.truncate(written.len());
-                undo.into_iter().try_for_each(|undo| undo.apply(backend))?;
-                return Err(failure);
-            }
-        }
-    }
-    Ok(written)
-}
-
-/// What a list had for the prefixes that are about to be written.
-struct Undo {
-    list: ListKind,
-    prefixes: Vec<IpNet>,
-    before: Vec<WireEntry>,
-}
-
-impl Undo {
-    fn note(list: ListKind, share: &[WireEntry], backend: &Backend) -> Outcome<Self> {
-        let prefixes: Vec<IpNet> = share.iter().map(|entry| entry.prefix).collect();
-        let touched: std::collections::HashSet<IpNet> = prefixes.iter().copied().collect();
-        let before = backend
-            .entries(list)?
-            .into_iter()
-            .filter(|entry| entry.owners.contains(&Owner::Operator) && touched.contains(&entry.prefix))
-            .map(|entry| WireEntry {
-                prefix: entry.prefix,
-                rule: entry.rule,
-                ttl_ms: entry.ttl_seconds.map(|seconds| seconds.saturating_mul(1000)),
-                shadow: entry.shadow,
-            })
-            .collect();
-        Ok(Self { list, prefixes, before })
-    }
-
-    fn apply(self, backend: &Backend) -> Outcome {
-        backend.remove(self.list, self.prefixes)?;
-        if !self.before.is_empty() {
-            backend.add(self.list, self.before, &mut |_| {})?;
-        }
-        Ok(())
-    }
 }
 
 fn remove(side: Side, prefixes: &[IpNet], backend: &Backend, out: &mut Out) -> Outcome {
@@ -308,11 +237,18 @@ fn print_json(found: &[Entry], out: &mut Out) -> std::io::Result<()> {
 
 fn export(side: Side, backend: &Backend, out: &mut Out) -> Outcome {
     let mut line = String::new();
-    for entry in read(side, backend)? {
+    // What only the configuration names would become the operator's when it is imported, and stay when the
+    // configuration lets go of it.
+    let (operators, others): (Vec<Entry>, Vec<Entry>) =
+        read(side, backend)?.into_iter().partition(|entry| entry.owners.contains(&Owner::Operator));
+    for entry in operators {
         line.clear();
         let ttl = entry.ttl_seconds.map(Duration::from_secs);
         feed::write_line(&mut line, entry.prefix, Some(&entry.rule), ttl, entry.shadow);
         out.text(&line)?;
+    }
+    if !others.is_empty() {
+        eprintln!("left out: {} of the configuration, which brings them by itself", entries(others.len()));
     }
     Ok(())
 }
@@ -333,22 +269,28 @@ fn read(side: Side, backend: &Backend) -> Outcome<Vec<Entry>> {
     Ok(found)
 }
 
-/// Keeps the last entry for each prefix, in the order of those that are kept.
-fn last_of_each(wanted: Vec<WireEntry>) -> (Vec<WireEntry>, Vec<IpNet>) {
-    let mut last: HashMap<IpNet, usize> = HashMap::with_capacity(wanted.len());
+/// The entries by list, in the order of the lists and of those that are kept: of several for one prefix of
+/// one list the last one is. Gives the prefixes that were repeated, too.
+fn batches(side: Side, wanted: Vec<WireEntry>) -> (Vec<Batch>, Vec<IpNet>) {
+    let mut last: HashMap<(ListKind, IpNet), usize> = HashMap::with_capacity(wanted.len());
     let mut repeated = Vec::new();
     for (index, entry) in wanted.iter().enumerate() {
-        if last.insert(entry.prefix, index).is_some() {
+        if last.insert((side.list_for(entry), entry.prefix), index).is_some() {
             repeated.push(entry.prefix);
         }
     }
-    let kept = wanted
-        .into_iter()
-        .enumerate()
-        .filter(|(index, entry)| last.get(&entry.prefix) == Some(index))
-        .map(|(_, entry)| entry)
-        .collect();
-    (kept, repeated)
+    let mut batches: Vec<Batch> =
+        side.lists().iter().map(|list| Batch { list: *list, entries: Vec::new() }).collect();
+    for (index, entry) in wanted.into_iter().enumerate() {
+        let list = side.list_for(&entry);
+        if last.get(&(list, entry.prefix)) == Some(&index)
+            && let Some(batch) = batches.iter_mut().find(|batch| batch.list == list)
+        {
+            batch.entries.push(entry);
+        }
+    }
+    batches.retain(|batch| !batch.entries.is_empty());
+    (batches, repeated)
 }
 
 fn say_repeated(repeated: &[IpNet]) {

@@ -1,6 +1,6 @@
 //! The list commands over rules in this process: what is typed, what is shown, what stays.
 
-use gateway_kernel::Rules;
+use gateway_kernel::{NewEntry, Rules};
 
 use super::super::output::testing::printed;
 use super::*;
@@ -74,12 +74,21 @@ fn the_last_of_a_prefix_counts() {
         ttl_ms: None,
         shadow: false,
     };
-    let (kept, repeated) = last_of_each(vec![
-        entry("192.0.2.1/32", "a"),
-        entry("192.0.2.2/32", "b"),
-        entry("192.0.2.1/32", "c"),
-    ]);
-    assert_eq!(kept, vec![entry("192.0.2.2/32", "b"), entry("192.0.2.1/32", "c")]);
+    let banned = |text: &str, rule: &str| WireEntry { ttl_ms: Some(1000), ..entry(text, rule) };
+    let (kept, repeated) = batches(
+        Side::Deny,
+        vec![
+            entry("192.0.2.1/32", "a"),
+            banned("192.0.2.1/32", "ban"),
+            entry("192.0.2.2/32", "b"),
+            entry("192.0.2.1/32", "c"),
+        ],
+    );
+    let expected = vec![
+        Batch { list: ListKind::Ban, entries: vec![banned("192.0.2.1/32", "ban")] },
+        Batch { list: ListKind::Deny, entries: vec![entry("192.0.2.2/32", "b"), entry("192.0.2.1/32", "c")] },
+    ];
+    assert_eq!(kept, expected);
     assert_eq!(repeated, vec![entry("192.0.2.1/32", "c").prefix]);
 }
 
@@ -117,6 +126,38 @@ fn export_is_what_import_reads() {
 }
 
 #[test]
+fn a_prefix_may_be_banned_and_denied() {
+    let backend = rules();
+    add(Side::Deny, &backend, &["192.0.2.9"], &attributes(Some(600), Some("a"), false));
+    add(Side::Deny, &backend, &["192.0.2.9"], &attributes(None, Some("b"), false));
+    let exported = printed(false, |out| export(Side::Deny, &backend, out));
+    let other = rules();
+    let wanted =
+        import::entries_of("x", exported.as_bytes(), &import::Arguments::default()).expect("read back");
+    let said = printed(false, |out| write(Side::Deny, wanted, &other, out));
+    assert_eq!(said, "ban: 1 added, 0 updated\ndeny: 1 added, 0 updated\n");
+    let shown = |backend: &Backend| printed(false, |out| list(Side::Deny, false, backend, out));
+    assert_eq!(shown(&other), shown(&backend));
+}
+
+#[test]
+fn export_leaves_to_the_configuration_what_is_its() {
+    let configured = Rules::in_userspace();
+    let new = |text: &str| NewEntry {
+        prefix: text.parse().expect("a prefix"),
+        rule: "config".to_owned(),
+        ttl: None,
+        shadow: false,
+    };
+    let (alone, shared) = (new("192.0.2.1/32"), new("192.0.2.2/32"));
+    configured.reconcile(ListKind::Deny, &[alone, shared]).expect("written");
+    let backend = Backend::Here(configured);
+    add(Side::Deny, &backend, &["192.0.2.2", "192.0.2.3"], &attributes(None, Some("mine"), false));
+    let exported = printed(false, |out| export(Side::Deny, &backend, out));
+    assert_eq!(exported, "192.0.2.2 reason=mine\n192.0.2.3 reason=mine\n");
+}
+
+#[test]
 fn flush_takes_everything() {
     let backend = rules();
     add(Side::Deny, &backend, &["192.0.2.1", "192.0.2.2"], &attributes(None, None, false));
@@ -133,20 +174,4 @@ fn json_is_one_array() {
     add(Side::Deny, &backend, &["192.0.2.1", "192.0.2.2"], &attributes(None, None, false));
     assert_eq!(parse(&listed(&backend)).len(), 2);
     assert_eq!(listed(&backend).lines().count(), 4);
-}
-
-#[test]
-fn a_refused_share_undoes_the_one_before_it() {
-    let backend = rules();
-    add(Side::Deny, &backend, &["192.0.2.1"], &attributes(Some(600), Some("before"), false));
-    let prefixes = ["192.0.2.1/32", "192.0.2.2/32"].map(|text| text.parse::<IpNet>().expect("a prefix"));
-    let share: Vec<WireEntry> = prefixes
-        .iter()
-        .map(|prefix| WireEntry { prefix: *prefix, rule: "after".into(), ttl_ms: Some(1000), shadow: false })
-        .collect();
-    let undo = Undo::note(ListKind::Ban, &share, &backend).expect("noted");
-    backend.add(ListKind::Ban, share, &mut |_| {}).expect("written");
-    undo.apply(&backend).expect("undone");
-    let listed = printed(false, |out| list(Side::Deny, false, &backend, out));
-    assert_eq!(listed, "192.0.2.1/32\tban\tbefore\t600\tenforced\toperator\n");
 }

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::control::{Client, ClientError, Identity};
 use crate::observe::log;
 use failure::{Failure, Outcome};
 use output::Out;
@@ -80,6 +81,11 @@ impl Global {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+    }
+
+    /// The running agent that these options mean, and who it is.
+    fn agent(&self) -> Result<(Client, Identity), ClientError> {
+        Client::find(&self.socket(), &self.pin_dir)
     }
 }
 

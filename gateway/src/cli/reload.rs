@@ -3,10 +3,9 @@
 use super::Global;
 use super::failure::Outcome;
 use super::output::{Out, clean};
-use crate::control::Client;
 
 pub(super) fn run(global: &Global, out: &mut Out) -> Outcome {
-    let reloaded = Client::new(&global.socket()).reload()?;
+    let reloaded = global.agent()?.0.reload()?;
     out.line(format!("the configuration is in force; its hash is {}", clean(&reloaded.hash)))?;
     for what in &reloaded.needs_restart {
         out.line(format!("{} changed, which takes a restart", clean(what)))?;

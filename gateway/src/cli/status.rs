@@ -9,11 +9,11 @@ use super::Global;
 use super::backend::Backend;
 use super::failure::{Failure, Outcome};
 use super::output::{Column, Out, Paint, clean, spell};
-use crate::control::{AgentStatus, Client, ClientError, Phase, Status};
+use crate::control::{AgentStatus, ClientError, Phase, Status};
 use crate::proxy;
 
 /// How to show it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Arguments {
     /// Print JSON
     #[arg(long)]
@@ -21,11 +21,9 @@ pub struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outcome {
-    let client = Client::new(&global.socket());
-    let status = match client.status() {
-        // The default socket may be that of another gateway than the one the pin directory names.
-        Ok(status) if status.pin_dir == global.pin_dir => status,
-        Ok(_) | Err(ClientError::Absent(_)) => pinned(global)?,
+    let status = match global.agent().and_then(|(agent, _)| agent.status()) {
+        Ok(status) => status,
+        Err(ClientError::Absent(_) | ClientError::Another { .. }) => pinned(global)?,
         Err(error) => return Err(error.into()),
     };
     if arguments.json {

@@ -6,11 +6,11 @@ use gateway_kernel::Event;
 use super::Global;
 use super::failure::{Failure, Outcome};
 use super::output::{Out, Paint, clean};
+use crate::control::ClientError;
 use crate::control::events::Line;
-use crate::control::{Client, ClientError};
 
 /// How to show them.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Arguments {
     /// Print one JSON object a line
     #[arg(long)]
@@ -18,7 +18,8 @@ pub struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outcome {
-    let streamed = Client::new(&global.socket()).events(|line| {
+    let (agent, _) = global.agent()?;
+    let streamed = agent.events(|line| {
         let text = String::from_utf8_lossy(line);
         if arguments.json {
             out.text(&text)?;

@@ -16,6 +16,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::request::{Reply, Request};
+use super::server::MAX_BODY_BYTES;
 use super::status::{Identity, Problem, Reloaded, Status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +39,28 @@ pub enum ClientError {
         /// The system's answer, or the protocol's.
         error: io::Error,
     },
+    /// Somebody else than was meant.
+    #[error(
+        "the gateway on {} uses the pin directory {} and not {}; name its directory with --pin-dir, or another gateway's socket with --socket",
+        socket.display(), theirs.display(), meant.display()
+    )]
+    Another {
+        /// The socket.
+        socket: PathBuf,
+        /// The pin directory of who answers there.
+        theirs: PathBuf,
+        /// The one that was meant.
+        meant: PathBuf,
+    },
+    /// More than an agent takes in one piece, so nothing was sent.
+    #[error(
+        "the list takes {} MiB on its way to the agent, which takes at most {} MiB in one piece (about a million entries), so nothing of it was applied; name the file in kernel.deny or kernel.allow of the configuration and `gateway reload`, or import it as several shorter files",
+        bytes.div_ceil(1 << 20), MAX_BODY_BYTES >> 20
+    )]
+    TooLong {
+        /// Its size.
+        bytes: usize,
+    },
     /// The agent refused.
     #[error("{}", .0.detail)]
     Refused(Problem),
@@ -50,9 +73,22 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the agent on this socket.
-    #[must_use]
-    pub fn new(socket: &Path) -> Self {
+    /// The agent on this socket and who it is, if it is the one that uses this pin directory: a default
+    /// socket may be that of another gateway than the one that is meant.
+    ///
+    /// # Errors
+    /// [`ClientError::Another`], or that the agent does not answer.
+    pub fn find(socket: &Path, pin_dir: &Path) -> Result<(Self, Identity), ClientError> {
+        let client = Self::new(socket);
+        let identity = client.identity()?;
+        if identity.pin_dir == pin_dir {
+            return Ok((client, identity));
+        }
+        let (socket, meant) = (socket.to_owned(), pin_dir.to_owned());
+        Err(ClientError::Another { socket, theirs: identity.pin_dir, meant })
+    }
+
+    pub(super) fn new(socket: &Path) -> Self {
         Self { socket: socket.to_owned() }
     }
 
@@ -60,7 +96,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`]; the same for every call.
-    pub fn identity(&self) -> Result<Identity, ClientError> {
+    pub(super) fn identity(&self) -> Result<Identity, ClientError> {
         self.exchange(Method::GET, "/api/v1/identity", Vec::new())
     }
 
@@ -87,6 +123,10 @@ impl Client {
     pub fn call(&self, request: &Request) -> Result<Reply, ClientError> {
         let (method, path) = request.route();
         let body = request.body().map_err(|error| self.io(error.into()))?;
+        if body.len() > MAX_BODY_BYTES {
+            // In parts, it could not be all or nothing.
+            return Err(ClientError::TooLong { bytes: body.len() });
+        }
         self.exchange(method, &path, body)
     }
 

@@ -10,10 +10,10 @@ mod status;
 
 pub use client::{Client, ClientError};
 pub use live::{Live, ProxyStatus, ReloadOrder};
-pub use request::{AddBody, ExplainBody, RemoveBody, Reply, Request, WireEntry, apply};
+pub use request::{AddBody, Batch, ExplainBody, RemoveBody, Reply, Request, WireEntry, apply};
 pub use server::{MAX_BODY_BYTES, serve_tcp, serve_unix};
 pub use socket::{AdminSocket, SocketError};
 pub use status::{AgentStatus, ConfigStatus, Identity, Phase, Problem, ReloadStatus, Reloaded, Status};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

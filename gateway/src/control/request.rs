@@ -16,8 +16,8 @@ use crate::observe::list_name;
 /// `Add` and `Remove` have a JSON body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Add or update entries, all or none.
-    Add(ListKind, AddBody),
+    /// Add or update entries of one or several lists, all or none.
+    Add(AddBody),
     /// Take the operator's entries for these prefixes out.
     Remove(ListKind, RemoveBody),
     /// Take all of the operator's entries out.
@@ -36,7 +36,17 @@ pub enum Request {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddBody {
-    /// A prefix may stand once.
+    /// A list may stand once.
+    pub batches: Vec<Batch>,
+}
+
+/// Entries to add to one list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// Which one.
+    pub list: ListKind,
+    /// Of two entries for one prefix the later holds.
     pub entries: Vec<WireEntry>,
 }
 
@@ -79,8 +89,8 @@ pub struct WireEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// To `Add`.
-    Added(Added),
+    /// To `Add`: what became of each batch, in their order.
+    Added(Vec<Added>),
     /// To `Remove`.
     Removed(Removed),
     /// To `Flush`: how many entries left the list.
@@ -101,9 +111,10 @@ pub enum Reply {
 /// What the rules refuse; nothing is half-applied then.
 pub fn apply(rules: &Rules, request: Request, progress: &mut dyn FnMut(usize)) -> Result<Reply, Error> {
     match request {
-        Request::Add(list, body) => {
-            let entries: Vec<NewEntry> = body.entries.into_iter().map(NewEntry::from).collect();
-            rules.add(list, Owner::Operator, &entries, progress).map(Reply::Added)
+        Request::Add(body) => {
+            let new = |batch: Batch| (batch.list, batch.entries.into_iter().map(NewEntry::from).collect());
+            let batches: Vec<(ListKind, Vec<NewEntry>)> = body.batches.into_iter().map(new).collect();
+            rules.add_batches(Owner::Operator, &batches, progress).map(Reply::Added)
         }
         Request::Remove(list, body) => rules.remove(list, &body.prefixes).map(Reply::Removed),
         Request::Flush(list) => rules.flush(list).map(Reply::Flushed),
@@ -129,7 +140,7 @@ impl Request {
     pub fn route(&self) -> (http::Method, String) {
         let list = |list: ListKind, verb: &str| format!("/api/v1/lists/{}/{verb}", list_name(list));
         match self {
-            Self::Add(kind, _) => (http::Method::POST, list(*kind, "add")),
+            Self::Add(_) => (http::Method::POST, "/api/v1/lists/add".to_owned()),
             Self::Remove(kind, _) => (http::Method::POST, list(*kind, "remove")),
             Self::Flush(kind) => (http::Method::POST, list(*kind, "flush")),
             Self::Entries(kind) => (http::Method::GET, list(*kind, "entries")),
@@ -145,7 +156,7 @@ impl Request {
     /// Never in practice: every body is made of strings and numbers.
     pub fn body(&self) -> serde_json::Result<Vec<u8>> {
         match self {
-            Self::Add(_, body) => serde_json::to_vec(body),
+            Self::Add(body) => serde_json::to_vec(body),
             Self::Remove(_, body) => serde_json::to_vec(body),
             Self::Explain(body) => serde_json::to_vec(body),
             Self::Flush(_) | Self::Entries(_) | Self::Counters | Self::Usage => Ok(Vec::new()),
@@ -159,11 +170,10 @@ impl Request {
     pub fn parse(method: &http::Method, path: &str, body: &[u8]) -> Result<Self, Malformed> {
         let parts: Vec<&str> = path.strip_prefix("/api/v1/").unwrap_or_default().split('/').collect();
         match (method.as_str(), parts.as_slice()) {
-            ("POST", ["lists", list, "add"]) => {
-                let list = list_named(list)?;
+            ("POST", ["lists", "add"]) => {
                 let body: AddBody = json(body)?;
-                check_entries(list, &body.entries)?;
-                Ok(Self::Add(list, body))
+                check_batches(&body.batches)?;
+                Ok(Self::Add(body))
             }
             ("POST", ["lists", list, "remove"]) => {
                 let list = list_named(list)?;
@@ -190,6 +200,16 @@ impl From<WireEntry> for NewEntry {
             shadow: entry.shadow,
         }
     }
+}
+
+fn check_batches(batches: &[Batch]) -> Result<(), Malformed> {
+    for (index, Batch { list, entries }) in batches.iter().enumerate() {
+        if batches[..index].iter().any(|earlier| earlier.list == *list) {
+            return Err(Malformed::Body(format!("the {} list stands in two batches", list_name(*list))));
+        }
+        check_entries(*list, entries)?;
+    }
+    Ok(())
 }
 
 /// A client of the socket is held to the same rules as a list file.
@@ -243,9 +263,15 @@ mod tests {
         let entry = WireEntry { prefix: net("192.0.2.0/24"), rule: "a b".into(), ttl_ms: None, shadow: true };
         let timed = WireEntry { ttl_ms: Some(1500), ..entry.clone() };
         let table = [
-            Request::Add(ListKind::Deny, AddBody { entries: vec![entry] }),
-            Request::Add(ListKind::Ban, AddBody { entries: vec![timed.clone()] }),
-            Request::Add(ListKind::Allow, AddBody { entries: vec![timed] }),
+            Request::Add(AddBody {
+                batches: vec![Batch { list: ListKind::Deny, entries: vec![entry.clone()] }],
+            }),
+            Request::Add(AddBody {
+                batches: vec![
+                    Batch { list: ListKind::Ban, entries: vec![timed.clone()] },
+                    Batch { list: ListKind::Allow, entries: vec![entry, timed] },
+                ],
+            }),
             Request::Remove(ListKind::Deny, RemoveBody { prefixes: vec![net("2001:db8::/32")] }),
             Request::Flush(ListKind::Ban),
             Request::Entries(ListKind::Allow),
@@ -266,48 +292,62 @@ mod tests {
             ("path", Method::GET, "/api/v1/nothing", "", "404"),
             ("list", Method::POST, "/api/v1/lists/block/flush", "", "404"),
             ("method", Method::GET, "/api/v1/lists/deny/flush", "", "404"),
-            ("json", Method::POST, "/api/v1/lists/deny/add", "{", "the body"),
-            ("unknown field", Method::POST, "/api/v1/lists/deny/add", r#"{"entries":[],"x":1}"#, "`x`"),
+            ("json", Method::POST, "/api/v1/lists/add", "{", "the body"),
+            ("unknown field", Method::POST, "/api/v1/lists/add", r#"{"batches":[],"x":1}"#, "`x`"),
             (
                 "everything",
                 Method::POST,
-                "/api/v1/lists/deny/add",
-                r#"{"entries":[{"prefix":"0.0.0.0/0","rule":"x"}]}"#,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"deny","entries":[{"prefix":"0.0.0.0/0","rule":"x"}]}]}"#,
                 "covers every address",
             ),
             (
                 "host bits",
                 Method::POST,
-                "/api/v1/lists/deny/add",
-                r#"{"entries":[{"prefix":"192.0.2.1/24","rule":"x"}]}"#,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"deny","entries":[{"prefix":"192.0.2.1/24","rule":"x"}]}]}"#,
                 "host bits",
             ),
             (
                 "label",
                 Method::POST,
-                "/api/v1/lists/deny/add",
-                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":""}]}"#,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"deny","entries":[{"prefix":"192.0.2.0/24","rule":""}]}]}"#,
                 "label",
             ),
             (
                 "ttl in deny",
                 Method::POST,
-                "/api/v1/lists/deny/add",
-                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":1}]}"#,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"deny","entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":1}]}]}"#,
                 "belongs in the ban list",
             ),
             (
                 "ban without ttl",
                 Method::POST,
-                "/api/v1/lists/ban/add",
-                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":"x"}]}"#,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"ban","entries":[{"prefix":"192.0.2.0/24","rule":"x"}]}]}"#,
                 "needs a time to live",
+            ),
+            (
+                "a list twice",
+                Method::POST,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"deny","entries":[]},{"list":"deny","entries":[]}]}"#,
+                "two batches",
+            ),
+            (
+                "list of a batch",
+                Method::POST,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"block","entries":[]}]}"#,
+                "block",
             ),
             (
                 "endless ttl",
                 Method::POST,
-                "/api/v1/lists/ban/add",
-                r#"{"entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":18446744073709551615}]}"#,
+                "/api/v1/lists/add",
+                r#"{"batches":[{"list":"ban","entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":18446744073709551615}]}]}"#,
                 "too long",
             ),
         ];

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
@@ -39,6 +40,11 @@ const MAX_HEADER_BYTES: usize = 16 << 10;
 const MAX_HEADER_COUNT: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection at the public door takes requests for so long. Without an end, readers that never read
+/// would hold every connection there is.
+const PUBLIC_CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// What the reply under way may take after that.
+const LAST_REPLY_TIME: Duration = Duration::from_secs(10);
 /// A pause after an accept that failed, which is mostly a want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,16 +121,36 @@ impl Slots {
                 let (live, slots) = (Arc::clone(&live), slots.clone());
                 async move { Ok::<_, Infallible>(answer(request, door, live, slots).await) }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(MAX_HEADER_BYTES)
-                .max_headers(MAX_HEADER_COUNT)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!("an admin connection ended early: {error}");
+            let mut connection = pin!(
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .max_buf_size(MAX_HEADER_BYTES)
+                    .max_headers(MAX_HEADER_COUNT)
+                    .serve_connection(TokioIo::new(stream), service)
+            );
+            let ended = tokio::select! {
+                ended = connection.as_mut() => Ok(ended),
+                () = time_is_up(door) => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(LAST_REPLY_TIME, connection).await
+                }
+            };
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!("an admin connection ended early: {error}"),
+                Err(_) => tracing::debug!("an admin connection was cut: its reader is too slow"),
             }
         });
+    }
+}
+
+/// Waits until a connection has had its time. The private door is its owner's own, and who watches
+/// verdicts stays for as long as they like.
+async fn time_is_up(door: Door) {
+    match door {
+        Door::Public => tokio::time::sleep(PUBLIC_CONNECTION_TIME).await,
+        Door::Private => std::future::pending().await,
     }
 }
 
@@ -197,17 +223,30 @@ fn watch(live: &Live) -> Response<AdminBody> {
 }
 
 async fn reload(live: &Live) -> Response<AdminBody> {
+    if live.phase.get() == Phase::Draining {
+        return draining();
+    }
     let (order, outcome) = oneshot::channel();
-    if live.reload.try_send(order).is_err() {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many reloads wait already; try again");
+    match live.reload.try_send(order) {
+        Ok(()) => {}
+        Err(TrySendError::Closed(_)) => return draining(),
+        Err(TrySendError::Full(_)) => {
+            let detail = "too many reloads wait already; try again";
+            return problem(StatusCode::SERVICE_UNAVAILABLE, "busy", detail);
+        }
     }
     match outcome.await {
         Ok(Ok(reloaded)) => json(StatusCode::OK, &reloaded),
         Ok(Err(why)) => problem(StatusCode::UNPROCESSABLE_ENTITY, "config_refused", &why),
-        Err(_) => {
-            problem(StatusCode::SERVICE_UNAVAILABLE, "draining", "the agent is draining and loads nothing")
-        }
+        // It began to drain while the order waited.
+        Err(_) => draining(),
     }
+}
+
+fn draining() -> Response<AdminBody> {
+    let detail =
+        "the agent is draining and loads nothing any more; the next one reads the configuration at its start";
+    problem(StatusCode::SERVICE_UNAVAILABLE, "draining", detail)
 }
 
 async fn rules(
@@ -257,7 +296,10 @@ async fn read_body(request: HttpRequest<Incoming>, slots: &Slots) -> Result<Byte
 }
 
 fn too_large() -> Response<AdminBody> {
-    let detail = format!("the body is longer than {} MiB; send the list in parts", MAX_BODY_BYTES >> 20);
+    let detail = format!(
+        "the body is longer than {} MiB; send fewer entries at a time, or name a file of them in the configuration",
+        MAX_BODY_BYTES >> 20
+    );
     problem(StatusCode::PAYLOAD_TOO_LARGE, "too_large", &detail)
 }
 
@@ -277,7 +319,9 @@ async fn blocking<T: Send + 'static>(
 
 fn refusal(error: &Error) -> Response<AdminBody> {
     match error {
-        Error::Full { .. } => problem(StatusCode::CONFLICT, "full", &error.to_string()),
+        Error::Full { .. } | Error::RulesFull { .. } => {
+            problem(StatusCode::CONFLICT, "full", &error.to_string())
+        }
         _ => problem(StatusCode::INTERNAL_SERVER_ERROR, "system", &error.to_string()),
     }
 }
@@ -350,5 +394,30 @@ impl Body for AdminBody {
             Self::Whole(body) => body.size_hint(),
             Self::Events(_) => SizeHint::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::super::tests::live;
+    use super::*;
+
+    /// Time passes here as soon as everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn slow_readers_cannot_keep_everybody_out() {
+        let live = Arc::new(live(std::path::Path::new("/nonexistent"), tokio::sync::mpsc::channel(1).0));
+        let slots = Slots::new();
+        let mut readers = Vec::new();
+        for _ in 0..MAX_CONNECTIONS {
+            // Room for no whole reply.
+            let (mut reader, stream) = tokio::io::duplex(64);
+            slots.spawn(stream, slots.connection().await, Door::Public, &live);
+            reader.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+            readers.push(reader);
+        }
+        let next = timeout(Duration::from_secs(30), slots.connection()).await;
+        assert!(next.is_ok(), "no connection is let in");
     }
 }

@@ -17,16 +17,16 @@ use crate::observe::metrics::Recorder;
 use crate::proxy;
 
 /// An admin server on a thread of its own; it goes when this goes.
-struct Server {
+pub(crate) struct Server {
     directory: TempDir,
-    live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     tcp: std::net::SocketAddr,
     _stop: tokio::sync::oneshot::Sender<()>,
 }
 
 impl Server {
     /// Starts one; every order to reload is answered by `reload`.
-    fn start(reload: fn() -> Result<Reloaded, String>) -> Self {
+    pub(crate) fn start(reload: fn() -> Result<Reloaded, String>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("admin.sock");
         let (orders, mut inbox) = mpsc::channel::<ReloadOrder>(1);
@@ -57,7 +57,7 @@ impl Server {
         Self { directory, live, tcp: address, _stop: stop }
     }
 
-    fn socket(&self) -> std::path::PathBuf {
+    pub(crate) fn socket(&self) -> std::path::PathBuf {
         self.directory.path().join("admin.sock")
     }
 
@@ -86,7 +86,7 @@ impl Server {
     }
 }
 
-fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
+pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
     Live {
         pin_dir: "/sys/fs/bpf/gateway-test".into(),
         admin: None,
@@ -116,7 +116,7 @@ fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
     }
 }
 
-fn taken() -> Result<Reloaded, String> {
+pub(crate) fn taken() -> Result<Reloaded, String> {
     Ok(Reloaded { hash: "def".into(), needs_restart: vec!["admin.address".into()] })
 }
 
@@ -166,11 +166,11 @@ fn bad_requests_are_bounded() {
     let long_header = format!("GET /healthz HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(32 << 10));
     let many_headers = format!("GET /healthz HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(100));
     let long_body = format!(
-        "POST /api/v1/lists/deny/add HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "POST /api/v1/lists/add HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         MAX_BODY_BYTES + 1
     );
     let bad_json =
-        "POST /api/v1/lists/deny/add HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\n{";
+        "POST /api/v1/lists/add HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 1\r\n\r\n{";
     let table = [
         ("long header", long_header.as_str(), "431"),
         ("many headers", many_headers.as_str(), "431"),
@@ -189,8 +189,9 @@ fn lists_are_changed_over_the_socket() {
     let client = server.client();
     let prefix = "192.0.2.0/24".parse().expect("a prefix");
     let entry = WireEntry { prefix, rule: "scan".into(), ttl_ms: Some(60_000), shadow: false };
-    let added = client.call(&Request::Add(ListKind::Ban, AddBody { entries: vec![entry] }));
-    assert!(matches!(added, Ok(Reply::Added(added)) if added.added == 1));
+    let add = |list, entries| client.call(&Request::Add(AddBody { batches: vec![Batch { list, entries }] }));
+    let added = add(ListKind::Ban, vec![entry]);
+    assert!(matches!(added, Ok(Reply::Added(added)) if added[0].added == 1));
     let Ok(Reply::Entries(entries)) = client.call(&Request::Entries(ListKind::Ban)) else {
         panic!("no entries")
     };
@@ -207,8 +208,62 @@ fn lists_are_changed_over_the_socket() {
         ttl_ms: None,
         shadow: false,
     };
-    let refused = client.call(&Request::Add(ListKind::Deny, AddBody { entries: vec![everything] }));
+    let refused = add(ListKind::Deny, vec![everything]);
     assert!(matches!(refused, Err(ClientError::Refused(problem)) if problem.code == "bad_request"));
+}
+
+#[test]
+fn lists_are_changed_together_or_not_at_all() {
+    let server = Server::start(taken);
+    let entry = |number: u32, rule: String, ttl_ms| WireEntry {
+        prefix: format!("{}/32", std::net::Ipv4Addr::from(0xc612_0000 + number)).parse().expect("a prefix"),
+        rule,
+        ttl_ms,
+        shadow: false,
+    };
+    let banned = |count| (0..count).map(|number| entry(number, "ban".into(), Some(60_000))).collect();
+    let denied = |count| (0..count).map(|number| entry(number, format!("r{number}"), None)).collect();
+    let both = |bans: u32, denials: u32| {
+        server.client().call(&Request::Add(AddBody {
+            batches: vec![
+                Batch { list: ListKind::Ban, entries: banned(bans) },
+                Batch { list: ListKind::Deny, entries: denied(denials) },
+            ],
+        }))
+    };
+    let entries = |list| match server.client().call(&Request::Entries(list)) {
+        Ok(Reply::Entries(entries)) => entries.len(),
+        other => panic!("{other:?}"),
+    };
+    // One label more than there are slots, the bans' own included.
+    let refused = both(2, 4096);
+    assert!(
+        matches!(&refused, Err(ClientError::Refused(problem)) if problem.status == 409 && problem.code == "full"),
+        "{refused:?}"
+    );
+    assert_eq!((entries(ListKind::Ban), entries(ListKind::Deny)), (0, 0));
+    let Ok(Reply::Added(added)) = both(2, 4095) else { panic!("refused") };
+    assert_eq!(added.iter().map(|added| added.added).collect::<Vec<_>>(), [2, 4095]);
+    assert_eq!((entries(ListKind::Ban), entries(ListKind::Deny)), (2, 4095));
+}
+
+#[test]
+fn a_body_that_the_agent_would_refuse_is_not_sent() {
+    // Nobody listens, so an attempt to send it would say so.
+    let client = Client::new(Path::new("/nonexistent/admin.sock"));
+    let prefixes = vec!["2001:db8:1:2:3:4:5:6/128".parse().expect("a prefix"); MAX_BODY_BYTES / 26];
+    let refused = client.call(&Request::Remove(ListKind::Deny, RemoveBody { prefixes }));
+    assert!(matches!(refused, Err(ClientError::TooLong { bytes }) if bytes > MAX_BODY_BYTES), "{refused:?}");
+}
+
+#[test]
+fn a_client_finds_the_agent_it_means() {
+    let server = Server::start(taken);
+    let find = |pin_dir: &str| Client::find(&server.socket(), Path::new(pin_dir));
+    let (client, identity) = find("/sys/fs/bpf/gateway-test").expect("found");
+    assert_eq!(client.identity().ok(), Some(identity));
+    let other = find("/sys/fs/bpf/gateway").map(|(_, identity)| identity);
+    assert!(matches!(&other, Err(ClientError::Another { .. })), "{other:?}");
 }
 
 #[test]
@@ -227,6 +282,17 @@ fn reloads_answer() {
     let outcome = server.client().reload();
     assert!(
         matches!(outcome, Err(ClientError::Refused(problem)) if problem.status == 422 && problem.detail.contains(":1:1"))
+    );
+}
+
+#[test]
+fn a_draining_agent_says_so_and_loads_nothing() {
+    let server = Server::start(taken);
+    server.live.phase.set(Phase::Draining);
+    let outcome = server.client().reload();
+    assert!(
+        matches!(&outcome, Err(ClientError::Refused(problem)) if problem.code == "draining"),
+        "{outcome:?}"
     );
 }
 
