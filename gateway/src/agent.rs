@@ -328,6 +328,8 @@ impl Agent {
     /// Lets what is in flight end, until the deadline or a second signal.
     async fn drain(self, signals: &mut EndSignals) {
         self.live.phase.set(Phase::Draining);
+        // Whoever still waits for a reload hears that there will be none.
+        drop(self.orders);
         tracing::info!("draining for at most {:?}; a second signal ends it at once", self.drain_timeout);
         tokio::select! {
             drained = self.proxy.drain(self.drain_timeout) => match drained.cut {
@@ -450,6 +452,11 @@ impl EndSignals {
 fn announce(model: &Model, state: &State, socket: &Path) {
     if let Enforcement::Userspace { why } = &state.enforcement {
         tracing::warn!("the rules are enforced at accept and not in the kernel: {why}");
+    }
+    for interface in &state.interfaces {
+        if let Some(note) = &interface.note {
+            tracing::warn!("{} is {}: {note}", interface.name, interface.mode);
+        }
     }
     // On stdout, so that it comes whatever the log level is; if nobody reads it, that is no failure.
     let line = ready_line(model, state, socket);

@@ -9,13 +9,11 @@ use std::collections::HashMap;
 use gateway_common::abi::{List, RULE_SLOTS, RuleRecord};
 
 use crate::error::Error;
+use crate::feed::MAX_LABEL_BYTES;
 use crate::store::Store;
 
 /// A row never used.
 pub(crate) const EMPTY: RuleRecord = RuleRecord { entries: 0, list: 0, label_len: 0, label: [0; 64] };
-
-/// The longest label, in bytes.
-pub(crate) const MAX_LABEL: usize = 63;
 
 /// The table as a writer sees it: read once, changed here, written back at the end.
 #[derive(Debug)]
@@ -144,11 +142,11 @@ fn fit(label: &str) -> &str {
     if label.is_empty() {
         return "unnamed";
     }
-    let mut end = label.len().min(MAX_LABEL);
+    let mut end = label.len().min(MAX_LABEL_BYTES);
     while !label.is_char_boundary(end) {
         end -= 1;
     }
     &label[..end]
 }
 
-const _: () = assert!(MAX_LABEL < 64);
+const _: () = assert!(MAX_LABEL_BYTES <= EMPTY.label.len());
