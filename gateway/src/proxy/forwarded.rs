@@ -32,7 +32,8 @@ impl Peer {
         Self { address, text: value(address.to_string()), element: RefCell::new(None) }
     }
 
-    /// On whose behalf the peer asks.
+    /// On whose behalf the peer asks. Behind a load balancer every connection has the same peer: a log that
+    /// named only that would not say who was routed where.
     pub(super) fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         client_address(headers, self.address, trusted)
     }

@@ -84,11 +84,12 @@ fn the_limit_may_be_raised_while_connections_wait() {
     assert_eq!(status(&get(&mut first)), "200");
 }
 
-/// In a process of its own, for the limit is the process's. What it prints is for the test that starts it.
-#[test]
-#[ignore = "part of without_file_descriptors_connections_wait_and_are_not_lost"]
-fn serve_with_few_file_descriptors() {
-    let Ok(upstream) = std::env::var("UPSTREAM") else { return };
+/// Where the upstream is: says to a test that it runs as the child that it started itself.
+const CHILD: &str = "GATEWAY_TEST_UPSTREAM";
+
+/// Serves with hardly any file descriptors, in a process of its own, for the limit is the process's. What it
+/// prints is for the test that started it.
+fn serve_with_few_file_descriptors(upstream: &str) {
     let proxy = start(&model(&[upstream.parse().unwrap()]));
     let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     let limit = Rlimit { current: Some(open + 7), maximum: Some(open + 7) };
@@ -107,10 +108,14 @@ fn cpu_ms() -> u128 {
 
 #[test]
 fn without_file_descriptors_connections_wait_and_are_not_lost() {
+    if let Ok(upstream) = std::env::var(CHILD) {
+        return serve_with_few_file_descriptors(&upstream);
+    }
     let up = echo();
+    let this = "lifecycle::without_file_descriptors_connections_wait_and_are_not_lost";
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "lifecycle::serve_with_few_file_descriptors", "--ignored", "--nocapture"])
-        .env("UPSTREAM", up.address.to_string())
+        .args(["--exact", this, "--nocapture"])
+        .env(CHILD, up.address.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
