@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use metrics::{
-    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 
 /// Upper bounds of the request duration's buckets, in seconds; the exporter should use the same.
@@ -23,8 +24,8 @@ pub const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 pub const REQUEST_DURATION: &str = "gateway_http_request_duration_seconds";
 
 const REQUESTS: &str = "gateway_http_requests_total";
-pub(crate) const CONNECTIONS: &str = "gateway_http_connections";
-pub(crate) const ACCEPT_REFUSED: &str = "gateway_accept_refused_total";
+const CONNECTIONS: &str = "gateway_http_connections";
+const ACCEPT_REFUSED: &str = "gateway_accept_refused_total";
 const UPSTREAM_REQUESTS: &str = "gateway_upstream_requests_total";
 const UPSTREAM_CONNECTS: &str = "gateway_upstream_connects_total";
 const UPSTREAM_RETRIES: &str = "gateway_upstream_retries_total";
@@ -177,6 +178,57 @@ impl RouteMeter {
     }
 }
 
+/// What a worker has counted for a listener's connections. A flood of refused ones costs no lookup either.
+pub(crate) struct ListenerMeter {
+    open: Gauge,
+    refused: [Pending; REFUSED.len()],
+}
+
+/// Why a connection was not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The rules deny its source.
+    Denied,
+    /// It broke while it was accepted.
+    Broken,
+    /// The process has no file descriptor left.
+    NoFileDescriptors,
+    /// The system has no memory for it.
+    NoMemory,
+}
+
+const REFUSED: [&str; 4] = ["denied", "error", "no_file_descriptors", "no_memory"];
+
+impl ListenerMeter {
+    pub(crate) fn new(listener: &str) -> Self {
+        let name = listener.to_owned();
+        let refused = |reason: &'static str| {
+            Pending::new(counter!(ACCEPT_REFUSED, "listener" => name.clone(), "reason" => reason))
+        };
+        Self { open: gauge!(CONNECTIONS, "listener" => name.clone()), refused: REFUSED.map(refused) }
+    }
+
+    pub(crate) fn count_refused(&self, reason: Refused) {
+        self.refused[reason as usize].add();
+    }
+
+    /// How many connections are open, over all workers.
+    pub(crate) fn set_open(&self, open: usize) {
+        self.open.set(open as f64);
+    }
+
+    /// Adds what was counted to the shared handles.
+    pub(crate) fn flush(&self) {
+        self.refused.iter().for_each(Pending::flush);
+    }
+}
+
+impl Drop for ListenerMeter {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 /// What a worker has counted for an upstream.
 pub(crate) struct UpstreamMeter {
     responses: [Pending; CLASSES.len()],
@@ -279,6 +331,12 @@ mod tests {
             upstream.count_connect(true);
             upstream.count_retry();
             drop(upstream);
+            let listener = ListenerMeter::new("web");
+            listener.set_open(3);
+            listener.count_refused(Refused::Denied);
+            listener.count_refused(Refused::NoMemory);
+            listener.count_refused(Refused::NoMemory);
+            drop(listener);
             let mut page = Exposition::default();
             recorder.render(&mut page);
             page.finish()
@@ -293,6 +351,9 @@ mod tests {
             r#"gateway_http_request_duration_seconds_bucket{listener="web",route="users",le="1"} 3"#,
             r#"gateway_http_request_duration_seconds_bucket{listener="web",route="users",le="+Inf"} 4"#,
             r#"gateway_http_request_duration_seconds_sum{listener="web",route="users"} 60.703"#,
+            r#"gateway_http_connections{listener="web"} 3"#,
+            r#"gateway_accept_refused_total{listener="web",reason="denied"} 1"#,
+            r#"gateway_accept_refused_total{listener="web",reason="no_memory"} 2"#,
             r#"gateway_upstream_requests_total{upstream="u",status_class="2xx"} 1"#,
             r#"gateway_upstream_requests_total{upstream="u",status_class="none"} 1"#,
             r#"gateway_upstream_connects_total{upstream="u",result="ok"} 1"#,

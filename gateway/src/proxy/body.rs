@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use super::forwarded;
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -59,7 +60,13 @@ impl Body for RequestBody {
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
         }
-        let frame = ready!(frame);
+        let mut frame = ready!(frame);
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            // Some servers merge them into the header, where the upstream may believe what it reads.
+            forwarded::remove_claims(trailers);
+        }
         if frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream) {
             this.ended();
         }

@@ -1,18 +1,23 @@
 //! One client connection: hyper runs it, one timer ends its waits, the worker may ask it to close.
 
 use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{Service, service_fn};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
+use super::body::ResponseBody;
 use super::client_io::ClientIo;
 use super::forwarded::Peer;
 use super::framing::Limits;
@@ -116,69 +121,111 @@ fn find(local: &Local, address: SocketAddr) -> Option<usize> {
 
 /// Serves a connection until it ends.
 pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
-    let local = session.local();
-    let listener = &local.listeners()[session.listener_index()];
-    let limits = Limits { bytes: listener.max_header_bytes, fields: listener.max_header_count };
-    let timeout = listener.header_timeout;
     let watch = Rc::clone(&session.watch);
-    let scratch = session.worker.scratch();
-    drop(local);
-
-    let io = ClientIo::new(stream, limits, timeout, Rc::clone(&watch), scratch);
-    let service = service_fn(move |request| pipeline::serve(Rc::clone(&session), request));
-    let mut http = http1::Builder::new();
-    http.max_buf_size(MAX_BUFFER.max(limits.bytes.saturating_add(1)));
-    if limits.fields > STACK_FIELDS {
-        http.max_headers(limits.fields);
-    }
-    let mut http = pin!(http.serve_connection(io, service));
-    let mut timer = pin!(tokio::time::sleep_until(watch.deadline().into()));
-    let mut timer_is_new = true;
-    let mut asked_to_close = false;
-    let mut has_grace = false;
-
+    let mut http = pin!(speak(session, stream));
+    let mut timer = Timer { sleep: pin!(tokio::time::sleep_until(watch.deadline().into())), is_set: false };
+    let mut closing = Closing::default();
+    let mut waker_is_known = false;
     poll_fn(|cx| {
-        if timer_is_new {
+        if !std::mem::replace(&mut waker_is_known, true) {
             watch.set_waker(cx.waker());
         }
         loop {
             if http.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-            if watch.is_closing() && !asked_to_close {
-                if watch.has_requests() {
-                    asked_to_close = true;
-                    http.as_mut().graceful_shutdown();
-                    continue;
-                }
-                // A connection from the backlog: its first request is most likely on the way already.
-                if !std::mem::replace(&mut has_grace, true) {
-                    watch.idles(Instant::now(), FIRST_REQUEST_GRACE);
-                }
+            if closing.begins(&watch) {
+                http.as_mut().graceful_shutdown();
+                continue;
             }
-            // Most deadlines only move away, so the timer is left where it is; when it fires too early, it
-            // is set anew. One that moves nearer (a head after a long wait) has to be set at once.
-            let deadline = watch.deadline().into();
-            if deadline < timer.deadline() {
-                timer.as_mut().reset(deadline);
-                timer_is_new = true;
-            }
-            if !timer_is_new && !timer.is_elapsed() {
-                return Poll::Pending;
-            }
-            timer_is_new = false;
-            if timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            match watch.look(Instant::now()) {
-                Expiry::Later(deadline) => {
-                    timer.as_mut().reset(deadline.into());
-                    timer_is_new = true;
-                }
-                Expiry::Run => {}
-                Expiry::Close => return Poll::Ready(()),
+            if ready!(timer.poll(cx, &watch)) == Ended::Close {
+                return Poll::Ready(());
             }
         }
     })
     .await;
+}
+
+/// The connection as hyper runs it.
+fn speak(
+    session: Rc<Session>,
+    stream: TcpStream,
+) -> http1::Connection<
+    ClientIo,
+    impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+> {
+    let local = session.local();
+    let listener = &local.listeners()[session.listener_index()];
+    let limits = Limits { bytes: listener.max_header_bytes, fields: listener.max_header_count };
+    let (watch, scratch) = (Rc::clone(&session.watch), session.worker.scratch());
+    let io = ClientIo::new(stream, limits, listener.header_timeout, watch, scratch);
+    let mut http = http1::Builder::new();
+    http.max_buf_size(MAX_BUFFER.max(limits.bytes.saturating_add(1)));
+    if limits.fields > STACK_FIELDS {
+        http.max_headers(limits.fields);
+    }
+    http.serve_connection(io, service_fn(move |request| pipeline::serve(Rc::clone(&session), request)))
+}
+
+/// The one timer of a connection. Most deadlines only move away, so it is left where it is; when it fires too
+/// early, it is set anew. One that moves nearer (a head after a long wait) has to be set at once.
+struct Timer<'a> {
+    sleep: Pin<&'a mut Sleep>,
+    /// The runtime knows when to wake this task.
+    is_set: bool,
+}
+
+/// What the end of a wait means for the connection.
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Run,
+    Close,
+}
+
+impl Timer<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, watch: &Watch) -> Poll<Ended> {
+        loop {
+            let deadline = watch.deadline().into();
+            if deadline < self.sleep.deadline() {
+                self.set(deadline);
+            }
+            if self.is_set && !self.sleep.is_elapsed() {
+                return Poll::Pending;
+            }
+            self.is_set = true;
+            ready!(self.sleep.as_mut().poll(cx));
+            match watch.look(Instant::now()) {
+                Expiry::Later(deadline) => self.set(deadline.into()),
+                Expiry::Run => return Poll::Ready(Ended::Run),
+                Expiry::Close => return Poll::Ready(Ended::Close),
+            }
+        }
+    }
+
+    fn set(&mut self, deadline: tokio::time::Instant) {
+        self.sleep.as_mut().reset(deadline);
+        self.is_set = false;
+    }
+}
+
+/// How far a connection is in closing once the worker has asked it to.
+#[derive(Default)]
+struct Closing {
+    begun: bool,
+    has_grace: bool,
+}
+
+impl Closing {
+    /// Whether hyper is to be told now that the current request is the last; `true` once.
+    fn begins(&mut self, watch: &Watch) -> bool {
+        if self.begun || !watch.is_closing() {
+            return false;
+        }
+        self.begun = watch.has_requests();
+        // A connection from the backlog: its first request is most likely on the way already.
+        if !self.begun && !std::mem::replace(&mut self.has_grace, true) {
+            watch.idles(Instant::now(), FIRST_REQUEST_GRACE);
+        }
+        self.begun
+    }
 }

@@ -32,7 +32,8 @@ impl Peer {
         Self { address, text: value(address.to_string()), element: RefCell::new(None) }
     }
 
-    /// On whose behalf the peer asks.
+    /// On whose behalf the peer asks. Behind a load balancer every connection has the same peer: a log that
+    /// named only that would not say who was routed where.
     pub(super) fn client(&self, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         client_address(headers, self.address, trusted)
     }
@@ -88,13 +89,36 @@ pub(super) fn write(headers: &mut HeaderMap, peer: &Peer, trusted: &[IpNet]) {
         }
         return;
     }
+    remove_claims(headers);
     headers.insert(X_FORWARDED_FOR, peer.text.clone());
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    match host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
     headers.insert(FORWARDED, element);
+}
+
+/// Removes whatever tells of hops before the peer, not only what is written here: X-Real-IP, the likes of
+/// X-Forwarded-Port, and all of them with underscores, which many an application server takes for dashes.
+pub(super) fn remove_claims(headers: &mut HeaderMap) {
+    // Nearly always empty, and then nothing is allocated.
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+    for name in claims {
+        headers.remove(name);
+    }
+}
+
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let begins = |with: &[u8]| {
+        let begin = name.get(..with.len()).unwrap_or_default();
+        begin.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).eq(with.iter().copied())
+    };
+    match name {
+        [b'f', ..] => name == b"forwarded",
+        [b'x', ..] => begins(b"x-forwarded-") || (begins(b"x-real-ip") && name.len() == 9),
+        _ => false,
+    }
 }
 
 /// Appends to a list, however many lines it came in, and leaves one line.

@@ -2,14 +2,17 @@
 //!
 //! hyper is the parser; this is the doorman before it. hyper accepts line ends without CR, lets
 //! Transfer-Encoding win over Content-Length and drops the latter unseen, and closes without a word where a
-//! client should read 408. A gateway that forwards to servers it does not know must be stricter (RFC 9112,
+//! client should read 408; and what it cannot parse at all, it answers with an empty 400. A gateway that forwards to servers it does not know must be stricter (RFC 9112,
 //! sections 2.2, 5.2 and 6.3), so a head reaches hyper only when it is complete and free of those. For
 //! that, the end of each message has to be known: a length or chunk sizes, nothing else is read.
 //!
 //! Should this file and hyper ever disagree about where a message ends, hyper still decides what is
 //! forwarded; the doorman would then refuse, or wait until the header timeout.
 
+use http::Version;
 use memchr::memchr;
+
+use super::grammar;
 
 /// Why a request is not passed to the parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +78,8 @@ struct Head {
     scanned: usize,
     lines: usize,
     empty_lines: u8,
+    /// HTTP/1.0.
+    old: bool,
     length: Option<u64>,
     chunked: bool,
 }
@@ -211,7 +216,10 @@ impl Framing {
         self.state = match line(&bytes[..=end]) {
             Ok([]) => State::Head,
             Ok([b' ' | b'\t', ..]) => return Step::Refuse(FOLDED),
-            Ok(_) => State::Trailers(seen),
+            Ok(field) => match grammar::field(field) {
+                Ok(_) => State::Trailers(seen),
+                Err(refusal) => return Step::Refuse(refusal),
+            },
             Err(refusal) => return Step::Refuse(refusal),
         };
         Step::Pass(end + 1)
@@ -237,19 +245,17 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 impl Head {
     fn look_at(&mut self, line: &[u8]) -> Result<(), Refusal> {
         if self.lines == 1 {
-            let preface = line == b"PRI * HTTP/2.0";
-            return if preface { Err(Refusal::Malformed("HTTP/2 is not spoken here.")) } else { Ok(()) };
+            self.old = grammar::request_line(line)? < Version::HTTP_11;
+            return Ok(());
         }
-        match line[0] {
-            b' ' | b'\t' => Err(FOLDED),
-            b'c' | b'C' => match field(line, b"content-length") {
-                Some(value) => self.see_length(value),
-                None => Ok(()),
-            },
-            b't' | b'T' => match field(line, b"transfer-encoding") {
-                Some(value) => self.see_coding(value),
-                None => Ok(()),
-            },
+        if let [b' ' | b'\t', ..] = line {
+            return Err(FOLDED);
+        }
+        let (name, value) = grammar::field(line)?;
+        // The lengths tell nearly every other field apart.
+        match name.len() {
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.see_length(value),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.see_coding(value),
             _ => Ok(()),
         }
     }
@@ -272,19 +278,15 @@ impl Head {
 
     /// `chunked` and nothing else: the other codings went out of use, and servers differ about them.
     fn see_coding(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.old {
+            return Err(Refusal::Malformed("HTTP/1.0 has no Transfer-Encoding."));
+        }
         if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
             return Err(Refusal::Malformed("The only Transfer-Encoding supported is chunked, once."));
         }
         self.chunked = true;
         Ok(())
     }
-}
-
-/// The value of a field if it has this name. A space before the colon makes it no field at all; hyper
-/// refuses the whole head for that.
-fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let value = line.get(name.len()..)?.strip_prefix(b":")?;
-    line[..name.len()].eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 #[cfg(test)]
@@ -379,6 +381,11 @@ mod tests {
             ("bare LF after a chunk", chunks("3\r\nabc\n")),
             ("bare LF in trailers", chunks("0\r\na: b\n\r\n")),
             ("a folded trailer", chunks("0\r\na: b\r\n c\r\n\r\n")),
+            ("a malformed trailer", chunks("0\r\na : b\r\n\r\n")),
+            ("chunks in HTTP/1.0", head("transfer-encoding: chunked").replace("HTTP/1.1", "HTTP/1.0")),
+            ("no request line", "hello\r\n\r\n".to_owned()),
+            ("a space before the colon", head("transfer-encoding : chunked")),
+            ("NUL", head("a: b\0")),
             ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
             ("empty lines without end", "\r\n".repeat(5)),
         ] {

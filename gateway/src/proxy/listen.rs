@@ -5,7 +5,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::model;
@@ -67,6 +70,17 @@ fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     }
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Takes one connection out of the backlog, if one is there.
+pub(super) fn accept(socket: &AsyncFd<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
+    // In one system call; the standard library's accept would take a second one to stop the socket from blocking.
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (stream, peer) = rustix::net::acceptfrom_with(socket, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // It is gone again: the system says ECONNABORTED for that, where it says it in time.
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((TcpStream::from_std(stream.into())?, peer))
 }
 
 /// Counts the open connections of a listener over all workers.

@@ -7,6 +7,7 @@ mod connection;
 mod exchange;
 mod forwarded;
 mod framing;
+mod grammar;
 mod hop;
 mod listen;
 mod path;

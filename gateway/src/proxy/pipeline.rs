@@ -17,7 +17,7 @@ use super::framing::Refusal;
 use super::problem::{Kind, Problem};
 use super::route::Match;
 use super::upstream::{Delivery, Upstream};
-use super::watch::{Phase, Watch};
+use super::watch::Watch;
 use super::{forwarded, hop, request};
 
 /// Serves one request: the only place where the stages and their order are written down.
@@ -54,7 +54,7 @@ pub(super) async fn serve(
     }
     exchange.answered(response.status());
     let idle = upstream.settings().idle_timeout;
-    exchange.watch().moves(Phase::Download(idle), exchange.started(), idle);
+    exchange.watch().downloads(exchange.started(), idle);
     let mut response = response.map(|body| ResponseBody::upstream(body, lease, exchange));
     prepare_response(response.headers_mut());
     // Each side has a version of its own; hyper speaks the client's.

@@ -19,16 +19,17 @@ pub(super) fn admit<B>(request: &mut Request<B>) -> Result<(), Problem> {
     if request.method() == Method::CONNECT {
         return Err(Problem::new(Kind::ConnectRefused, "This is no forward proxy."));
     }
-    check_expectation(request.headers())?;
+    check_expectation(request)?;
     take_authority(request)?;
     check_host(request)?;
     check_target(request)
 }
 
 /// hyper answers 100-continue when the body is first asked for; nothing else can be expected. The field ends
-/// here, like the interim response.
-fn check_expectation(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get(EXPECT) {
+/// here, like the interim response. From HTTP/1.0 it has no meaning (RFC 9110, section 10.1.1).
+fn check_expectation<B>(request: &Request<B>) -> Result<(), Problem> {
+    match request.headers().get(EXPECT) {
+        _ if request.version() < Version::HTTP_11 => Ok(()),
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Err(Problem::new(Kind::ExpectationFailed, "Only 100-continue can be expected."))
         }

@@ -1,11 +1,12 @@
 //! The model, compiled: shared by all workers, and what each of them adds of its own.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model;
-use crate::observe::http::{HttpMeter, UpstreamMeter};
+use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
 
 use super::route::Router;
 use super::upstream::Upstream;
@@ -40,6 +41,8 @@ pub(super) struct Local {
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Rc<Upstream>>,
     meter: HttpMeter,
+    /// In the order of the listeners.
+    listener_meters: Vec<ListenerMeter>,
 }
 
 impl Local {
@@ -56,10 +59,11 @@ impl Local {
                 Rc::new(Upstream::new(settings.clone(), known, meter))
             })
             .collect();
+        let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
         let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();
         let meter = HttpMeter::new(listeners, routes);
-        Self { snapshot, upstreams, meter }
+        Self { snapshot, upstreams, meter, listener_meters }
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -83,9 +87,15 @@ impl Local {
         &self.meter
     }
 
+    /// The meter of the listener on this address, as it stands in the configuration.
+    pub(super) fn listener_meter(&self, address: SocketAddr) -> Option<&ListenerMeter> {
+        self.listener_meters.get(self.listeners().iter().position(|l| l.address == address)?)
+    }
+
     /// Hands the counts on.
     pub(super) fn flush(&self) {
         self.meter.flush();
+        self.listener_meters.iter().for_each(ListenerMeter::flush);
         for upstream in &self.upstreams {
             upstream.meter().flush();
         }

@@ -116,6 +116,15 @@ impl Watch {
         self.enter(phase, now + idle);
     }
 
+    /// The head of the response is there. While the request's body is still coming, nobody may read the rest
+    /// of it, and closing over it would destroy an answer such as 413 on its way to the client.
+    pub(super) fn downloads(&self, now: Instant, idle: Duration) {
+        if matches!(self.phase.get(), Phase::Upload(_)) {
+            self.linger();
+        }
+        self.moves(Phase::Download(idle), now, idle);
+    }
+
     /// The response is done.
     pub(super) fn idles(&self, now: Instant, timeout: Duration) {
         self.enter(Phase::Idle, now + timeout);
@@ -215,6 +224,11 @@ impl Watch {
 
     pub(super) fn is_aborted(&self) -> bool {
         self.aborted.get()
+    }
+
+    /// Whether a request is on its way through the gateway.
+    pub(super) fn has_request(&self) -> bool {
+        !matches!(self.phase.get(), Phase::Head | Phase::Idle)
     }
 
     /// Asks the connection to close as soon as no request is in flight.

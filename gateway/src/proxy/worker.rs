@@ -3,25 +3,25 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc as sync_mpsc};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use metrics::{counter, gauge};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::task::spawn_local;
+use tokio::task::{coop, spawn_local};
 
-use crate::observe::http::{ACCEPT_REFUSED, CONNECTIONS, FLUSH_INTERVAL};
+use crate::observe::http::{FLUSH_INTERVAL, Refused};
 
 use super::client_io::{SCRATCH_BYTES, Scratch};
 use super::connection::{self, Session};
-use super::listen::{Address, Slot};
+use super::listen::{self, Address, Slot};
 use super::snapshot::{Local, Snapshot};
 use super::watch::Watch;
 use super::{Admission, EndpointStatus};
@@ -72,20 +72,37 @@ async fn run(admission: Admission, mut inbox: mpsc::UnboundedReceiver<Command>) 
     let worker = Rc::new(Worker::new(admission));
     spawn_local(keep_counts(Rc::clone(&worker)));
     spawn_local(keep_pools(Rc::clone(&worker)));
-    let mut accepting = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Apply { snapshot, sockets, done } => {
-                worker.apply(snapshot, sockets, &mut accepting);
+                worker.apply(snapshot, sockets);
                 let _ = done.send(());
             }
             Command::Status(reply) => drop(reply.send(worker.endpoints())),
             Command::Drain { deadline, done } => {
-                accepting.clear();
-                let cut = worker.drain(deadline).await;
+                let cut = drain(&worker, deadline, &mut inbox).await;
                 worker.flush();
                 let _ = done.send(cut);
                 return;
+            }
+        }
+    }
+}
+
+/// Drains, and goes on telling how the endpoints fare: whoever asks must not wait for the end of it.
+async fn drain(
+    worker: &Rc<Worker>,
+    deadline: Instant,
+    inbox: &mut mpsc::UnboundedReceiver<Command>,
+) -> usize {
+    let mut drained = pin!(worker.drain(deadline));
+    loop {
+        tokio::select! {
+            cut = &mut drained => return cut,
+            Some(command) = inbox.recv() => match command {
+                Command::Status(reply) => drop(reply.send(worker.endpoints())),
+                // Dropped unanswered: there is nothing to serve any more.
+                Command::Apply { .. } | Command::Drain { .. } => {}
             }
         }
     }
@@ -111,9 +128,10 @@ async fn keep_pools(worker: Rc<Worker>) {
 pub(super) struct Worker {
     admission: Admission,
     local: RefCell<Rc<Local>>,
-    addresses: RefCell<Vec<Address>>,
+    listening: RefCell<Vec<Listening>>,
     scratch: Scratch,
-    connections: RefCell<HashMap<u64, Rc<Watch>>>,
+    /// By number; with the configured address of their listener.
+    connections: RefCell<HashMap<u64, (SocketAddr, Rc<Watch>)>>,
     next_connection: Cell<u64>,
     draining: Cell<bool>,
     /// No connection is left.
@@ -122,12 +140,25 @@ pub(super) struct Worker {
     counts: Notify,
 }
 
-/// Dropping it tells the accepting task to take what waits in the backlog and to end.
-struct Accepting {
+/// A listening socket of this worker. Dropping it ends the task that accepts from it.
+struct Listening {
+    address: Address,
+    socket: Rc<AsyncFd<TcpListener>>,
     stop: Rc<Notify>,
 }
 
-impl Drop for Accepting {
+impl Listening {
+    /// Serves the connections that the system has made already and nobody has accepted: without this, their
+    /// clients would be cut off when the socket is closed.
+    fn take_backlog(&self, worker: &Rc<Worker>) {
+        while let Some(slot) = self.address.slots.try_acquire() {
+            let Ok((stream, peer)) = listen::accept(&self.socket) else { return };
+            worker.serve(stream, peer, &self.address, slot);
+        }
+    }
+}
+
+impl Drop for Listening {
     fn drop(&mut self) {
         self.stop.notify_one();
     }
@@ -139,7 +170,7 @@ impl Worker {
         Self {
             admission,
             local: RefCell::new(Rc::new(Local::new(nothing, None))),
-            addresses: RefCell::default(),
+            listening: RefCell::default(),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
@@ -175,49 +206,68 @@ impl Worker {
         self.has_counts.set(false);
         let local = self.local();
         local.flush();
-        for address in &*self.addresses.borrow() {
-            let listener = local.listeners().iter().find(|l| l.address == address.configured);
-            if let Some(listener) = listener {
-                gauge!(CONNECTIONS, "listener" => listener.name.clone()).set(address.slots.open() as f64);
+        for Listening { address, .. } in &*self.listening.borrow() {
+            if let Some(meter) = local.listener_meter(address.configured) {
+                meter.set_open(address.slots.open());
             }
         }
     }
 
-    fn apply(
-        self: &Rc<Self>,
-        snapshot: Arc<Snapshot>,
-        sockets: Vec<(Address, TcpListener)>,
-        accepting: &mut HashMap<SocketAddr, Accepting>,
-    ) {
+    fn apply(self: &Rc<Self>, snapshot: Arc<Snapshot>, sockets: Vec<(Address, TcpListener)>) {
         let next = Rc::new(Local::new(snapshot, Some(&self.local())));
-        let kept = |address: SocketAddr| next.listeners().iter().any(|l| l.address == address);
-        accepting.retain(|address, _| kept(*address));
-        self.addresses.borrow_mut().retain(|address| kept(address.configured));
+        let is_kept = |l: &Listening| next.listeners().iter().any(|n| n.address == l.address.configured);
+        let (kept, gone): (Vec<_>, Vec<_>) = self.listening.take().into_iter().partition(is_kept);
+        // Under the snapshot that still knows their listener.
+        gone.iter().for_each(|listening| listening.take_backlog(self));
+        // Those that wait for a request may have one on its way to us: they end with it.
+        for (address, watch) in self.connections.borrow().values() {
+            if watch.has_request() && gone.iter().any(|listening| listening.address.configured == *address) {
+                watch.close();
+            }
+        }
+        *self.listening.borrow_mut() = kept;
         *self.local.borrow_mut() = next;
         for (address, socket) in sockets {
-            let stop = Rc::new(Notify::new());
-            self.addresses.borrow_mut().push(address.clone());
-            accepting.insert(address.configured, Accepting { stop: Rc::clone(&stop) });
-            spawn_local(accept(Rc::clone(self), address, socket, stop));
+            self.listen(address, socket);
         }
+    }
+
+    /// Begins to accept.
+    #[expect(
+        deprecated,
+        reason = "it is for types that could hand out another descriptor later, which a TcpListener cannot; \
+                  the replacement is unsafe, and unsafe code has no place here"
+    )]
+    fn listen(self: &Rc<Self>, address: Address, socket: TcpListener) {
+        let socket = match AsyncFd::with_interest(socket, Interest::READABLE) {
+            Ok(socket) => Rc::new(socket),
+            Err(error) => {
+                return tracing::error!(%error, address = %address.actual, "cannot watch a listening socket");
+            }
+        };
+        let stop = Rc::new(Notify::new());
+        let accepting = accept(Rc::clone(self), address.clone(), Rc::clone(&socket), Rc::clone(&stop));
+        self.listening.borrow_mut().push(Listening { address, socket, stop });
+        spawn_local(accepting);
     }
 
     /// Serves a connection in a task of its own.
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, address: &Address, slot: Slot) {
         let local_address = stream.local_addr().unwrap_or(address.actual);
         if !(self.admission)(peer, local_address) {
-            return self.count_refused(address, "denied");
+            return self.count_refused(address, Refused::Denied);
         }
         if stream.set_nodelay(true).is_err() {
             // It is gone already.
-            return self.count_refused(address, "error");
+            return self.count_refused(address, Refused::Broken);
         }
         let Some(session) = Session::new(Rc::clone(self), peer, address.configured, Instant::now()) else {
             return;
         };
         let id = self.next_connection.get();
         self.next_connection.set(id + 1);
-        self.connections.borrow_mut().insert(id, Rc::clone(session.watch()));
+        let watch = Rc::clone(session.watch());
+        self.connections.borrow_mut().insert(id, (address.configured, watch));
         if self.draining.get() {
             session.watch().close();
         }
@@ -229,21 +279,17 @@ impl Worker {
         });
     }
 
-    fn count_refused(&self, address: &Address, reason: &'static str) {
-        let local = self.local();
-        let listener = local.listeners().iter().find(|l| l.address == address.configured);
-        if let Some(listener) = listener {
-            counter!(ACCEPT_REFUSED, "listener" => listener.name.clone(), "reason" => reason).increment(1);
+    fn count_refused(&self, address: &Address, reason: Refused) {
+        if let Some(meter) = self.local().listener_meter(address.configured) {
+            meter.count_refused(reason);
+            self.counted();
         }
     }
 
-    async fn drain(&self, deadline: Instant) -> usize {
+    async fn drain(self: &Rc<Self>, deadline: Instant) -> usize {
         self.draining.set(true);
-        // The accepting tasks take what waits in their backlogs before they end.
-        tokio::task::yield_now().await;
-        for watch in self.connections.borrow().values() {
-            watch.close();
-        }
+        self.listening.take().iter().for_each(|listening| listening.take_backlog(self));
+        self.connections.borrow().values().for_each(|(_, watch)| watch.close());
         while !self.connections.borrow().is_empty() {
             let emptied = tokio::time::timeout_at(deadline.into(), self.empty.notified());
             if emptied.await.is_err() {
@@ -287,51 +333,51 @@ impl Drop for Open {
     }
 }
 
-/// Accepts until it is stopped, then what is left in the backlog.
+/// Accepts until it is stopped.
 ///
-/// At the limit, the connection that was just accepted waits for its slot and no other is accepted: only a
-/// waiting connection asks for a slot, so an idle worker never keeps one from a busy worker.
-async fn accept(worker: Rc<Worker>, address: Address, socket: TcpListener, stop: Rc<Notify>) {
-    let socket = match tokio::net::TcpListener::from_std(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
-            return tracing::error!(%error, address = %address.actual, "cannot watch a listening socket");
-        }
-    };
+/// A connection is accepted only once there is a slot for it, so beyond the limit it waits in the system's
+/// backlog and not in the gateway. Only for a connection that is there a slot is asked for: an idle worker
+/// never keeps one from a busy worker.
+async fn accept(worker: Rc<Worker>, address: Address, socket: Rc<AsyncFd<TcpListener>>, stop: Rc<Notify>) {
+    let mut stopped = pin!(stop.notified());
     loop {
-        let accepted = tokio::select! {
+        // A flood of connections must not keep those that are there from being served.
+        coop::consume_budget().await;
+        let mut ready = tokio::select! {
             biased;
-            accepted = socket.accept() => accepted,
-            () = stop.notified() => break,
+            () = &mut stopped => return,
+            ready = socket.readable() => match ready {
+                Ok(ready) => ready,
+                // The runtime is ending.
+                Err(_) => return,
+            },
         };
-        match accepted {
-            Ok((stream, peer)) => {
-                tokio::select! {
-                    biased;
-                    slot = address.slots.acquire() => worker.serve(stream, peer, &address, slot),
-                    () = stop.notified() => break,
-                }
-            }
-            Err(error) => {
+        let slot = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            slot = address.slots.acquire() => slot,
+        };
+        match ready.try_io(listen::accept) {
+            Ok(Ok((stream, peer))) => worker.serve(stream, peer, &address, slot),
+            Ok(Err(error)) => {
+                drop(slot);
                 if let Some(reason) = exhausted(&error) {
                     tracing::warn!(%error, address = %address.actual, "cannot accept; trying again");
                     worker.count_refused(&address, reason);
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }
+            // Nobody is there after all.
+            Err(_would_block) => {}
         }
-    }
-    while let Poll::Ready(Ok((stream, peer))) = poll_fn(|cx| Poll::Ready(socket.poll_accept(cx))).await {
-        let Some(slot) = address.slots.try_acquire() else { break };
-        worker.serve(stream, peer, &address, slot);
     }
 }
 
 /// Errors of the system's limits last; others are of one connection.
-fn exhausted(error: &io::Error) -> Option<&'static str> {
+fn exhausted(error: &io::Error) -> Option<Refused> {
     match error.raw_os_error() {
-        Some(libc::EMFILE | libc::ENFILE) => Some("no_file_descriptors"),
-        Some(libc::ENOBUFS | libc::ENOMEM) => Some("no_memory"),
+        Some(libc::EMFILE | libc::ENFILE) => Some(Refused::NoFileDescriptors),
+        Some(libc::ENOBUFS | libc::ENOMEM) => Some(Refused::NoMemory),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use gateway::model;
 use gateway::proxy::Proxy;
+use socket2::{Domain, Socket, Type};
 
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 
@@ -129,6 +130,26 @@ pub(crate) fn upstream(serve: impl Fn(Conn) + Send + Sync + 'static) -> Upstream
         }
     });
     Upstream { address, accepted }
+}
+
+/// An address that answers no SYN: the backlog of its listener is full, and nobody accepts. Lasts as long as
+/// the sockets do.
+pub(crate) fn black_hole() -> (SocketAddr, Vec<Socket>) {
+    let tcp = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let listener = tcp();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    listener.bind(&any.into()).unwrap();
+    listener.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut sockets = vec![listener];
+    loop {
+        let filler = tcp();
+        if filler.connect_timeout(&address, Duration::from_millis(100)).is_err() {
+            return (address.as_socket().unwrap(), sockets);
+        }
+        sockets.push(filler);
+        assert!(sockets.len() < 64, "the backlog does not get full");
+    }
 }
 
 /// An upstream that answers every request without a body with its head.

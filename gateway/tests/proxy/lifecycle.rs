@@ -1,13 +1,16 @@
 //! Start, limits, reload and drain.
 
-use std::io::Write;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use gateway::proxy::{Proxy, ProxyError};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::harness::*;
 
@@ -45,9 +48,107 @@ fn connections_beyond_the_limit_wait() {
     third.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     assert_eq!(read_rest(&mut third, Duration::from_millis(300)), (String::new(), false));
     assert_eq!(proxy.status().listeners[0].connections, 2);
+    assert_eq!(backlog(proxy.status().listeners[0].address), 1, "it waits in the system, not in the gateway");
     drop(first);
     third.set_read_timeout(Some(LONG)).unwrap();
     assert_eq!(status(&response(&mut third)), "200");
+}
+
+/// Connections to a local address that the system has made and nobody has accepted.
+fn backlog(address: std::net::SocketAddr) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", address.port());
+    let waiting = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let listens = fields[1].ends_with(&port) && fields[3] == "0A";
+        listens.then(|| usize::from_str_radix(&fields[4][9..], 16).unwrap())
+    });
+    waiting.sum()
+}
+
+#[test]
+fn the_limit_may_be_raised_while_connections_wait() {
+    let up = echo();
+    let mut model = model(&[up.address]);
+    model.listeners[0].max_connections = 1;
+    let proxy = start(&model);
+    let mut first = connect(&proxy);
+    assert_eq!(status(&get(&mut first)), "200");
+    let mut second = connect(&proxy);
+    second.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    assert_eq!(read_rest(&mut second, Duration::from_millis(200)), (String::new(), false));
+    model.listeners[0].max_connections = 2;
+    proxy.reload(&model).unwrap();
+    second.set_read_timeout(Some(LONG)).unwrap();
+    assert_eq!(status(&response(&mut second)), "200");
+    assert_eq!(status(&get(&mut first)), "200");
+}
+
+/// Where the upstream is: says to a test that it runs as the child that it started itself.
+const CHILD: &str = "GATEWAY_TEST_UPSTREAM";
+
+/// Serves with hardly any file descriptors, in a process of its own, for the limit is the process's. What it
+/// prints is for the test that started it.
+fn serve_with_few_file_descriptors(upstream: &str) {
+    let proxy = start(&model(&[upstream.parse().unwrap()]));
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let limit = Rlimit { current: Some(open + 7), maximum: Some(open + 7) };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    println!("\nlistening on {}", proxy.status().listeners[0].address);
+    // Until the test is done.
+    let _ = std::io::stdin().read_line(&mut String::new());
+    println!("\nused {} ms", cpu_ms());
+}
+
+/// The processor's time that this process has used.
+fn cpu_ms() -> u128 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap()).as_millis()
+}
+
+#[test]
+fn without_file_descriptors_connections_wait_and_are_not_lost() {
+    if let Ok(upstream) = std::env::var(CHILD) {
+        return serve_with_few_file_descriptors(&upstream);
+    }
+    let up = echo();
+    let this = "lifecycle::without_file_descriptors_connections_wait_and_are_not_lost";
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", this, "--nocapture"])
+        .env(CHILD, up.address.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = |what: &str| lines.find_map(|line| line.strip_prefix(what).map(str::to_owned)).unwrap();
+    let address = said("listening on ");
+    // A request needs two of the seven descriptors.
+    let mut streams: Vec<TcpStream> = (0..12).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    for stream in &mut streams {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+        // So that descriptors are taken by connections that wait, and not given back at once.
+        thread::sleep(Duration::from_millis(2));
+    }
+    for (index, stream) in streams.iter_mut().enumerate() {
+        let (answer, closed) = read_rest(stream, LONG);
+        // Where a descriptor was left for the client but none for the upstream, it is told so.
+        assert!(matches!(status(&answer), "200" | "502") && closed, "connection {index}: {answer:?}");
+    }
+    // As many as there are descriptors hold them; the rest wait, without the worker spinning over them.
+    let idle: Vec<TcpStream> = (0..12).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    thread::sleep(Duration::from_millis(1500));
+    assert!(backlog(address.parse().unwrap()) > 0, "some wait");
+    drop(idle);
+    eventually("it serves again", || {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        status(&get(&mut stream)) == "200"
+    });
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let used: u64 = said("used ").trim_end_matches(" ms").parse().unwrap();
+    assert!(used < 700, "{used} ms of the processor's time for waiting");
+    child.wait().unwrap();
 }
 
 #[test]
@@ -101,6 +202,28 @@ fn a_drain_serves_a_connection_that_was_just_made() {
         let (answer, closed) = read_rest(stream, Duration::from_secs(3));
         assert_eq!((status(&answer), closed), ("200", true));
     }
+    assert_eq!(drained.join().unwrap().cut, 0);
+}
+
+#[test]
+fn a_drain_does_not_keep_the_status_from_being_read() {
+    let up = upstream(|mut conn| {
+        conn.head();
+        conn.is_closed();
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut busy = connect(&proxy);
+    busy.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    eventually("it is on its way", || proxy.status().endpoints[0].in_use == 1);
+    let drain = proxy.drain(Duration::from_secs(3));
+    let drained = thread::spawn(move || block_on(drain));
+    let begun = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(proxy.status().endpoints[0].in_use, 1);
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    drop(busy);
     assert_eq!(drained.join().unwrap().cut, 0);
 }
 
@@ -184,4 +307,30 @@ fn a_reload_changes_listeners_all_or_none() {
     assert_eq!(status(&last), "200", "the old connection has one request more");
     assert!(last.contains("connection: close"), "{last}");
     eventually("the old connection is gone", || proxy.status().listeners[0].connections <= 1);
+}
+
+#[test]
+fn a_listener_that_goes_serves_who_is_connected_already() {
+    let up = echo();
+    let mut both = model(&[up.address]);
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    both.listeners.push(gateway::model::Listener {
+        name: "goes".to_owned(),
+        address: port,
+        // A connection that has been answered before the reload may wait for another request.
+        idle_timeout: Duration::from_millis(200),
+        ..both.listeners[0].clone()
+    });
+    let mut one = both.clone();
+    one.listeners.pop();
+    let proxy = start(&one);
+    for turn in 0..30 {
+        proxy.reload(&both).unwrap();
+        let mut stream = TcpStream::connect(port).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        proxy.reload(&one).unwrap();
+        let (answer, closed) = read_rest(&mut stream, LONG);
+        assert_eq!((status(&answer), closed), ("200", true), "turn {turn}: {answer}");
+        assert!(TcpStream::connect(port).is_err(), "nobody listens any more");
+    }
 }

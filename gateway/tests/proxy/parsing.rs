@@ -27,11 +27,14 @@ fn check(name: &str, bytes: &str, expected: &[&str], closed: bool) {
     model.listeners[0].max_header_count = 20;
     let proxy = start(&model);
     let (answer, was_closed) = talk(&proxy, bytes.as_bytes());
-    let statuses: Vec<&str> =
-        answer.match_indices("HTTP/1.").filter_map(|(at, _)| answer.get(at + 9..at + 12)).collect();
+    let statuses: Vec<&str> = answer
+        .match_indices("HTTP/1.")
+        .filter_map(|(at, _)| answer.get(at + 9..at + 12))
+        .filter(|status| status.parse::<u16>().is_ok())
+        .collect();
     assert_eq!((statuses.as_slice(), was_closed), (expected, closed), "{name}: {answer}");
     for refusal in ["400", "408", "431"] {
-        if expected.last() == Some(&refusal) && !name.contains("by the parser") {
+        if expected.last() == Some(&refusal) {
             assert!(answer.contains("application/problem+json"), "{name}: {answer}");
         }
     }
@@ -56,6 +59,18 @@ fn requests_are_read_or_refused() {
         ("HEAD", format!("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n{ok}"), &["200", "200"], false),
         ("absolute-form", "GET http://a/ HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), &["200"], false),
         ("OPTIONS *", "OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), &["200"], false),
+        (
+            "an upgrade that is not made",
+            format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n{ok}"),
+            &["200", "200"],
+            false,
+        ),
+        (
+            "an expectation in HTTP/1.0",
+            "GET / HTTP/1.0\r\nexpect: wonders\r\n\r\n".to_owned(),
+            &["200"],
+            true,
+        ),
         ("no Host", "GET / HTTP/1.1\r\n\r\n".to_owned(), &["400"], true),
         ("two Hosts", "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(), &["400"], true),
         ("CONNECT", "CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), &["501"], true),
@@ -65,7 +80,7 @@ fn requests_are_read_or_refused() {
         ("two lengths", post("content-length: 3\r\ncontent-length: 4", "abc"), &["400"], true),
         ("chunked not last", post("transfer-encoding: chunked, gzip", "0\r\n\r\n"), &["400"], true),
         (
-            "TE in HTTP/1.0, by the parser",
+            "TE in HTTP/1.0",
             "POST / HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
             &["400"],
             true,
@@ -74,21 +89,25 @@ fn requests_are_read_or_refused() {
         ("bare LF", "GET / HTTP/1.1\nhost: a\n\n".to_owned(), &["400"], true),
         ("one bare LF", "GET / HTTP/1.1\r\nhost: a\nx: y\r\n\r\n".to_owned(), &["400"], true),
         ("obs-fold", "GET / HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\n\r\n".to_owned(), &["400"], true),
+        ("space before colon", "GET / HTTP/1.1\r\nhost : a\r\n\r\n".to_owned(), &["400"], true),
         (
-            "space before colon, by the parser",
-            "GET / HTTP/1.1\r\nhost : a\r\n\r\n".to_owned(),
-            &["400"],
-            true,
-        ),
-        (
-            "space before the colon of TE, by the parser",
+            "space before the colon of TE",
             "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding : chunked\r\n\r\n0\r\n\r\n".to_owned(),
             &["400"],
             true,
         ),
-        ("NUL, by the parser", "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n".to_owned(), &["400"], true),
-        ("bare CR, by the parser", "GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n".to_owned(), &["400"], true),
-        ("no HTTP at all, by the parser", "hello\r\n\r\n".to_owned(), &["400"], true),
+        ("NUL", "GET / HTTP/1.1\r\nhost: a\r\nx: a\0b\r\n\r\n".to_owned(), &["400"], true),
+        ("bare CR", "GET / HTTP/1.1\r\nhost: a\r\nx: a\rb\r\n\r\n".to_owned(), &["400"], true),
+        ("no HTTP at all", "hello\r\n\r\n".to_owned(), &["400"], true),
+        ("a later version", "GET / HTTP/1.2\r\nhost: a\r\n\r\n".to_owned(), &["400"], true),
+        ("a space in the target", "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), &["400"], true),
+        ("no path in the target", "GET a/b HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(), &["400"], true),
+        (
+            "a malformed trailer",
+            post("transfer-encoding: chunked", "1\r\na\r\n0\r\nx : y\r\n\r\n"),
+            &["400"],
+            true,
+        ),
         ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &["400"], true),
         ("a refusal after a good one", format!("{ok}GET / HTTP/1.1\nhost: a\n\n"), &["200", "400"], true),
         ("nothing after a refusal", format!("GET / HTTP/1.1\r\n\r\n{ok}"), &["400"], true),
@@ -193,6 +212,51 @@ fn the_upstream_reads_what_it_should() {
             "x-forwarded-proto: http",
         ]
     );
+}
+
+#[test]
+fn what_a_peer_says_of_others_is_believed_only_of_trusted_proxies() {
+    let claims = "x-forwarded-for: 6.6.6.6\r\nx-forwarded-proto: https\r\nx-forwarded-host: b.test\r\n\
+                  forwarded: for=6.6.6.6\r\n";
+    let ours = [
+        "forwarded: for=127.0.0.1;host=a.test;proto=http",
+        "host: a.test",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-host: a.test",
+        "x-forwarded-proto: http",
+    ];
+    let others =
+        "x-forwarded-port: 1\r\nx-real-ip: 6.6.6.6\r\nx_forwarded_for: 6.6.6.6\r\nX_Real-Ip: 6.6.6.6\r\n";
+    for (name, trusted, sent, expected) in [
+        ("nobody is trusted", &[][..], claims, &ours[..]),
+        ("somebody else is trusted", &["10.0.0.0/8", "::1/128"], claims, &ours),
+        ("other spellings", &[], others, &ours),
+        (
+            "the peer is trusted",
+            &["10.0.0.0/8", "127.0.0.0/8"],
+            claims,
+            &[
+                "forwarded: for=6.6.6.6, for=127.0.0.1;host=a.test;proto=http",
+                "host: a.test",
+                "x-forwarded-for: 6.6.6.6, 127.0.0.1",
+                "x-forwarded-host: b.test",
+                "x-forwarded-proto: https",
+            ],
+        ),
+        ("a trusted peer says nothing", &["127.0.0.1/32"], "", &ours),
+    ] {
+        let (up, heads) = reporting();
+        let mut model = model(&[up.address]);
+        model.listeners[0].trusted_proxies = trusted.iter().map(|net| net.parse().unwrap()).collect();
+        let proxy = start(&model);
+        let mut stream = connect(&proxy);
+        write!(stream, "GET / HTTP/1.1\r\nhost: a.test\r\n{sent}\r\n").unwrap();
+        assert_eq!(status(&response(&mut stream)), "200", "{name}");
+        let head = heads.recv().unwrap();
+        let mut lines: Vec<&str> = head.trim_end().lines().skip(1).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, expected, "{name}");
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use crate::harness::*;
@@ -144,6 +144,49 @@ fn an_upstream_that_is_down_is_said_to_be_and_another_is_tried() {
 }
 
 #[test]
+fn connecting_takes_no_longer_than_its_timeout_however_many_endpoints_there_are() {
+    let (hole, _sockets) = black_hole();
+    let up = echo();
+    for (name, endpoints, expected) in [
+        ("one", &[hole][..], "504"),
+        ("several", &[hole, hole, hole, hole], "504"),
+        ("one of them answers", &[hole, up.address, hole], "200"),
+    ] {
+        let mut model = model(endpoints);
+        model.upstreams[0].connect_timeout = Duration::from_millis(400);
+        let proxy = start(&model);
+        let begun = Instant::now();
+        let answer = get(&mut connect(&proxy));
+        let took = begun.elapsed();
+        assert_eq!(status(&answer), expected, "{name}: {answer}");
+        assert!(took < Duration::from_millis(800), "{name}: {took:?}");
+        if expected == "504" {
+            assert!(answer.contains("upstream_connect_timeout"), "{name}: {answer}");
+            assert!(took >= Duration::from_millis(390), "{name}: {took:?}");
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_may_be_a_name() {
+    let up = echo();
+    let mut model = model(&[up.address]);
+    // It may stand for ::1 as well, where nobody listens: then the next address is tried.
+    model.upstreams[0].endpoints[0].host = "localhost".to_owned();
+    let proxy = start(&model);
+    let mut streams: Vec<_> = (0..8).map(|_| connect(&proxy)).collect();
+    for stream in &mut streams {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    }
+    for stream in &mut streams {
+        assert_eq!(status(&response(stream)), "200");
+    }
+    let endpoint = &proxy.status().endpoints[0];
+    assert_eq!(endpoint.endpoint, format!("localhost:{}", up.address.port()));
+    assert_eq!(endpoint.last_error, None);
+}
+
+#[test]
 fn a_silent_upstream_times_out() {
     let up = upstream(|mut conn| {
         conn.head();
@@ -212,9 +255,13 @@ fn a_response_that_breaks_off_does_not_look_complete() {
 
 #[test]
 fn a_client_that_leaves_cancels_its_request() {
-    for (name, reply) in
-        [("while waiting", ""), ("in the body", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc")]
-    {
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n";
+    for (name, request, reply) in [
+        ("while waiting", get, ""),
+        ("in the response's body", get, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"),
+        ("in the request's body", post, ""),
+    ] {
         let (closed, was_closed) = mpsc::channel();
         let up = upstream(move |mut conn| {
             conn.head();
@@ -223,7 +270,7 @@ fn a_client_that_leaves_cancels_its_request() {
         });
         let proxy = start(&model(&[up.address]));
         let mut stream = connect(&proxy);
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
         std::thread::sleep(Duration::from_millis(100));
         drop(stream);
         assert_eq!(was_closed.recv_timeout(Duration::from_secs(2)), Ok(true), "{name}");
@@ -256,6 +303,117 @@ fn a_body_is_asked_for_when_the_upstream_is_there() {
     let answer = response(&mut stream);
     assert_eq!(status(&answer), "502", "nothing is asked for in vain: {answer}");
     assert!(answer.contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn an_interim_response_of_the_upstream_is_not_the_answer() {
+    let up = upstream(|mut conn| {
+        while let Some(head) = conn.head() {
+            conn.send("HTTP/1.1 100 Continue\r\n\r\n");
+            if head.starts_with("POST") {
+                assert_eq!(conn.body(3), b"abc");
+            }
+            conn.send(OK);
+        }
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    for turn in 0..3 {
+        assert_eq!(status(&get(&mut stream)), "200", "not asked for, request {turn}");
+        stream
+            .write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\nexpect: 100-continue\r\n\r\n")
+            .unwrap();
+        let mut interim = [0; 25];
+        stream.read_exact(&mut interim).unwrap();
+        assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n", "once, from the gateway");
+        stream.write_all(b"abc").unwrap();
+        let answer = response(&mut stream);
+        assert!(status(&answer) == "200" && answer.ends_with("ok"), "{answer}");
+    }
+}
+
+#[test]
+fn an_answer_before_the_end_of_an_upload_reaches_the_client() {
+    const REPLY: &str = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 2\r\n\r\nno";
+    for (name, stays) in [("the upstream stays", 500), ("the upstream closes at once", 0)] {
+        let up = upstream(move |mut conn| {
+            conn.head();
+            conn.send(REPLY);
+            std::thread::sleep(Duration::from_millis(stays));
+        });
+        let proxy = start(&model(&[up.address]));
+        for turn in 0..5 {
+            let mut stream = connect(&proxy);
+            stream.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 500000\r\n\r\n").unwrap();
+            let chunk = [b'x'; 10_000];
+            for _ in 0..50 {
+                stream.write_all(&chunk).expect("the gateway reads or waits, but does not reset");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let answer = response(&mut stream);
+            assert!(status(&answer) == "413" && answer.ends_with("no"), "{name}, request {turn}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn each_side_is_spoken_to_in_its_own_version() {
+    let chunks = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let until_close = "HTTP/1.0 200 OK\r\n\r\nok";
+    let old = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+    let new = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (name, request, reply, begin, end, closed) in [
+        ("chunks for HTTP/1.0", old, chunks, "HTTP/1.0 200 OK\r\n", "\r\n\r\nok", true),
+        ("chunks for HTTP/1.1", new, chunks, "HTTP/1.1 200 OK\r\n", "2\r\nok\r\n0\r\n\r\n", false),
+        ("until close for HTTP/1.0", old, until_close, "HTTP/1.0 200 OK\r\n", "\r\n\r\nok", true),
+        ("until close for HTTP/1.1", new, until_close, "HTTP/1.1 200 OK\r\n", "2\r\nok\r\n0\r\n\r\n", false),
+    ] {
+        let up = upstream(move |mut conn| {
+            let head = conn.head().unwrap();
+            assert!(head.starts_with("GET / HTTP/1.1\r\n"), "{head}");
+            conn.send(reply);
+        });
+        let proxy = start(&model(&[up.address]));
+        let (answer, was_closed) = talk(&proxy, request.as_bytes());
+        assert!(answer.starts_with(begin) && answer.ends_with(end), "{name}: {answer}");
+        assert_eq!(answer.contains("transfer-encoding"), !closed, "{name}: {answer}");
+        assert_eq!(was_closed, closed, "{name}: {answer}");
+    }
+}
+
+#[test]
+fn an_upload_waits_for_its_reader() {
+    const BYTES: usize = 32 * 1024 * 1024;
+    let (go, wait) = mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let up = upstream(move |mut conn| {
+        conn.head();
+        wait.lock().unwrap().recv().unwrap();
+        let mut left = BYTES;
+        while left > 0 {
+            left -= conn.body(left.min(1 << 20)).len();
+        }
+        conn.send(OK);
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    write!(stream, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {BYTES}\r\n\r\n").unwrap();
+    let mut sender = stream.try_clone().unwrap();
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
+    let sending = std::thread::spawn(move || {
+        let chunk = vec![b'x'; 64 * 1024];
+        for _ in 0..BYTES / chunk.len() {
+            sender.write_all(&chunk).unwrap();
+            count.fetch_add(chunk.len(), Ordering::SeqCst);
+        }
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    let before = sent.load(Ordering::SeqCst);
+    assert!(before < BYTES / 2, "{before} bytes were taken from the client for an upstream that reads none");
+    go.send(()).unwrap();
+    sending.join().unwrap();
+    assert_eq!(status(&response(&mut stream)), "200");
 }
 
 #[test]
@@ -312,6 +470,24 @@ fn trailers_pass() {
     stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\n\r\n").unwrap();
     let (answer, _) = read_rest(&mut stream, Duration::from_millis(300));
     assert!(answer.ends_with("0\r\nsum: 7\r\n\r\n"), "{answer}");
+
+    let up = upstream(|mut conn| {
+        conn.head();
+        // The chunks and then the trailers, which end as a head does.
+        let trailers = conn.head().unwrap();
+        conn.send(&format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{trailers}", trailers.len()));
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut stream = connect(&proxy);
+    stream
+        .write_all(
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\
+              trailer: sum, x-forwarded-for, x_real_ip\r\n\r\n\
+              2\r\nok\r\n0\r\nsum: 7\r\nx-forwarded-for: 6.6.6.6\r\nx_real_ip: 6.6.6.6\r\n\r\n",
+        )
+        .unwrap();
+    let answer = response(&mut stream);
+    assert!(answer.ends_with("2\r\nok\r\n0\r\nsum: 7\r\n\r\n"), "nothing of others: {answer}");
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub(super) struct Tap {
     pub(super) record: Cell<bool>,
     /// The next read first asks the socket itself whether the upstream has closed.
     pub(super) probe: Cell<bool>,
+    /// The upstream takes no more bytes.
+    pub(super) broken: Cell<bool>,
     /// Reads that came to something since the request began: bytes, or the end of the stream.
     pub(super) reads: Cell<u32>,
 }
@@ -42,6 +44,19 @@ impl UpstreamIo {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
+    }
+
+    /// What came of a write. An upstream that closes over a request may have answered it before (413, say):
+    /// hyper would not look for that after an error, so the bytes go nowhere, and the next read tells.
+    fn written(&self, slices: &[IoSlice<'_>], result: io::Result<usize>) -> usize {
+        let Ok(count) = result else {
+            self.tap.broken.set(true);
+            return slices.iter().map(|slice| slice.len()).sum();
+        };
+        if self.tap.record.get() {
+            self.record(slices, count);
+        }
+        count
     }
 
     fn record(&self, slices: &[IoSlice<'_>], mut count: usize) {
@@ -74,11 +89,8 @@ impl Read for UpstreamIo {
 impl Write for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
-        if this.tap.record.get() {
-            this.record(&[IoSlice::new(bytes)], count);
-        }
-        Poll::Ready(Ok(count))
+        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
+        Poll::Ready(Ok(this.written(&[IoSlice::new(bytes)], result)))
     }
 
     fn poll_write_vectored(
@@ -90,11 +102,8 @@ impl Write for UpstreamIo {
             return self.poll_write(cx, one);
         }
         let this = self.get_mut();
-        let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
-        if this.tap.record.get() {
-            this.record(slices, count);
-        }
-        Poll::Ready(Ok(count))
+        let result = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices));
+        Poll::Ready(Ok(this.written(slices, result)))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -80,7 +80,7 @@ impl Link {
 
     /// Whether another request may follow.
     pub(super) fn is_idle(&self) -> bool {
-        self.connection.is_some() && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready() && !self.tap.broken.get()
     }
 }
 

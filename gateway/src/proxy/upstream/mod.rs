@@ -154,11 +154,17 @@ impl Upstream {
         Some(Lease::new(link, Rc::clone(endpoint), self.settings.max_idle_connections))
     }
 
-    /// Opens a connection to the first endpoint that takes one. Each has `connect_timeout` to do so.
+    /// Opens a connection to the first endpoint that takes one, all of them within `connect_timeout`. Each may
+    /// use up half of what is left, the last one all of it: one that does not answer leaves time for the others.
     async fn connect(&self, start: usize, now: Instant) -> Result<Lease, Kind> {
+        let timeout = self.settings.connect_timeout;
+        let deadline = Instant::now() + timeout;
         let mut kind = Kind::UpstreamConnect;
-        for endpoint in self.order(start, now) {
-            match Link::open(endpoint, self.settings.connect_timeout).await {
+        let mut endpoints = self.order(start, now).peekable();
+        while let Some(endpoint) = endpoints.next() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = if endpoints.peek().is_some() { left / 2 } else { left };
+            match Link::open(endpoint, share).await {
                 Ok(link) => {
                     endpoint.connected();
                     self.meter.count_connect(true);

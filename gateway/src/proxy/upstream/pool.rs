@@ -3,21 +3,27 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use crate::model;
 
 use super::link::{ConnectError, Link};
+
+/// Lookups of one name at the same time.
+const MAX_LOOKUPS: usize = 2;
 
 pub(in crate::proxy) struct Endpoint {
     host: String,
     port: u16,
     /// `None` if the host is a name: it is resolved for every connection, as the answer may change.
     address: Option<SocketAddr>,
+    lookups: Arc<Semaphore>,
     /// The last one that came back goes out first: the others get old and are closed.
     idle: RefCell<Vec<Idle>>,
     in_use: Cell<usize>,
@@ -36,6 +42,7 @@ impl Endpoint {
         Self {
             host: endpoint.host.clone(),
             port: endpoint.port,
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             address: address.map(|ip| SocketAddr::new(ip, endpoint.port)),
             idle: RefCell::default(),
             in_use: Cell::new(0),
@@ -63,10 +70,23 @@ impl Endpoint {
     pub(super) async fn connect(&self) -> io::Result<TcpStream> {
         let stream = match self.address {
             Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect((self.host.as_str(), self.port)).await?,
+            None => TcpStream::connect(self.resolve().await?.as_slice()).await?,
         };
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+
+    /// Looks the name up. The system does that in a thread of its own and cannot be told to stop, so the thread
+    /// keeps its turn until it is done: while no name server answers, requests run into their timeouts and
+    /// lookups do not pile up behind them.
+    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        let turn = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
+        let (host, port) = (self.host.clone(), self.port);
+        let lookup = move || {
+            let _turn = turn;
+            (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
+        };
+        tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
     }
 
     /// Takes an idle connection.
