@@ -331,6 +331,7 @@ fn a_listener_that_goes_serves_who_is_connected_already() {
         proxy.reload(&one).unwrap();
         let (answer, closed) = read_rest(&mut stream, LONG);
         assert_eq!((status(&answer), closed), ("200", true), "turn {turn}: {answer}");
-        assert!(TcpStream::connect(port).is_err(), "nobody listens any more");
+        // Whether the port is free again cannot be asked by connecting: another test may have it by now.
+        assert_eq!(proxy.status().listeners.len(), 1, "nobody listens any more");
     }
 }
