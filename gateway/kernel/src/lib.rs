@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod attach;
+mod edit;
 mod entry;
 mod error;
 mod events;
