@@ -76,6 +76,9 @@ async fn run(admission: Admission, mut inbox: mpsc::UnboundedReceiver<Command>) 
         match command {
             Command::Apply { snapshot, sockets, done } => {
                 worker.apply(snapshot, sockets);
+                // The tasks that accepted for listeners that are gone end now, and close their sockets:
+                // whoever is told that the reload is done may bind the address.
+                tokio::task::yield_now().await;
                 let _ = done.send(());
             }
             Command::Status(reply) => drop(reply.send(worker.endpoints())),
