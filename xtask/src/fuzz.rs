@@ -43,7 +43,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tools::apt_install(&["g++"]).context("libFuzzer is C++")?;
     }
     let triple = host_triple()?;
-    let fuzz = workspace::root().join("fuzz");
+    let fuzz = workspace::root().join("tests/fuzz");
     let mut build = process::cargo(&["build", "--quiet", "--release", "--bins", "--target", &triple]);
     build.arg("--manifest-path").arg(fuzz.join("Cargo.toml")).arg("--target-dir").arg(target_dir());
     // With a target named, these flags stay away from build scripts, which must not wait for a fuzzer's callbacks.
@@ -66,15 +66,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         fuzzer.arg(format!("-artifact_prefix={}/", artifacts.display()));
         fuzzer.args(["-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1"]);
         process::run(&mut fuzzer).with_context(|| {
-            format!("{target} found something: the input is under fuzz/artifacts/{target}; make it a case of a test")
+            format!("{target} found something: the input is under tests/fuzz/artifacts/{target}; make it a case of a test")
         })?;
     }
     Ok(())
 }
 
-/// The names of the targets: files under fuzz/fuzz_targets, as cargo-fuzz lays them out.
+/// The names of the targets: files under tests/fuzz/fuzz_targets, as cargo-fuzz lays them out.
 pub(crate) fn targets() -> Result<Vec<String>> {
-    let dir = workspace::root().join("fuzz/fuzz_targets");
+    let dir = workspace::root().join("tests/fuzz/fuzz_targets");
     let mut names = Vec::new();
     for entry in fs::read_dir(&dir).with_context(|| format!("{}: no fuzz targets", dir.display()))? {
         let path = entry?.path();

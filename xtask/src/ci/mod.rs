@@ -95,7 +95,7 @@ fn typos() -> Result<()> {
     process::run(&mut process::command(tools::TYPOS.ensure()?))
 }
 
-/// Licences, bans and sources. Advisories need a database from the network: deny.toml says how to check them.
+/// Licences, bans and sources. Advisories need a database from the network: .deny.toml says how to check them.
 fn dependencies() -> Result<()> {
     // All that the lock names must be here before anybody works offline.
     process::run(&mut process::cargo(&["fetch", "--quiet", "--locked"]))?;
