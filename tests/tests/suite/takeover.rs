@@ -52,6 +52,41 @@ fn an_operators_entries_survive_a_kill() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_in_force_what_was() {
+    require_root!();
+    let net = Net::new();
+    let upstream = Upstream::echo(&net);
+    let mut agent = Setup::new(&net).start(&config::to(&upstream, "deny: [192.0.2.0/24]"));
+    agent.cli(&["deny", "add", "203.0.113.0/24", "--reason", "mine"]).ok();
+    agent.kill();
+    let squatter = net.gateway.run(|| std::net::TcpListener::bind(Agent::v4())).unwrap();
+    agent.configure(&config::to(&upstream, "deny: [198.51.100.0/24]"));
+    assert_eq!(agent.start_in_vain().code, 3);
+    let listed = agent.cli(&["deny", "list", "--json"]).ok().prefixes();
+    assert_eq!(listed, ["192.0.2.0/24", "203.0.113.0/24"], "the lists before the start that failed");
+    drop(squatter);
+    agent.start();
+    let listed = agent.cli(&["deny", "list", "--json"]).ok().prefixes();
+    assert_eq!(listed, ["198.51.100.0/24", "203.0.113.0/24"]);
+}
+
+#[test]
+fn a_start_in_userspace_takes_operators_entries_along_and_lets_the_kernel_go() {
+    require_root!();
+    let net = Net::new();
+    let mut agent = Setup::new(&net).start(&config::kernel_only("deny: [192.0.2.0/24]"));
+    agent.cli(&["deny", "add", "203.0.113.0/24", "--reason", "mine"]).ok();
+    agent.cli(&["deny", "add", "203.0.113.9", "--ttl", "10m"]).ok();
+    agent.kill();
+    agent.configure("kernel: {attach: off, deny: [192.0.2.0/24]}\n");
+    agent.start();
+    let listed = agent.cli(&["deny", "list", "--json"]).ok().prefixes();
+    assert_eq!(listed, ["203.0.113.9/32", "192.0.2.0/24", "203.0.113.0/24"]);
+    assert_eq!(agent.status()["kernel"]["enforcement"]["where"], "userspace");
+    assert!(!net.gateway.command("ip", &["link", "show", "front0"]).contains("xdp"));
+}
+
+#[test]
 fn detach_ends_protection_and_only_without_an_agent() {
     require_root!();
     let net = Net::new();
