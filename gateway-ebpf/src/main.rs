@@ -7,6 +7,7 @@
 
 mod bench;
 mod frame;
+mod lists;
 mod maps;
 mod observe;
 
@@ -21,11 +22,7 @@ use gateway_common::{
     verdict::{Reason, Verdict},
 };
 
-use crate::{
-    frame::XdpFrame,
-    maps::KernelTables,
-    observe::{RuleHits, record},
-};
+use crate::{frame::XdpFrame, observe::record};
 
 /// Judges every packet of an interface. `frags`: a driver may hand over frames in several buffers
 /// (jumbo frames); headers are in the first.
@@ -39,7 +36,7 @@ fn judge_frame(ctx: &XdpContext) -> u32 {
     let frame = XdpFrame::new(ctx);
     let length = frame::total_len(ctx);
     let mut headers = Headers::BLANK;
-    let judgement = judge(&frame, &mut headers, &KernelTables, &mut RuleHits { length });
+    let judgement = judge(&frame, &mut headers, &mut lists::InTheKernel { length });
     let recorded = record(&judgement, &headers, length);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "reason {} rule {}", judgement.reason as u32, judgement.rule);

@@ -3,9 +3,9 @@
 use core::mem::MaybeUninit;
 
 use gateway_common::{
-    abi::{Counter, Entry, Event, List, counter_index},
+    abi::{Counter, Event, counter_index},
     packet::Headers,
-    stages::{Judgement, Observer},
+    stages::{Judgement, Match, Observer},
     verdict::Reason,
 };
 
@@ -29,8 +29,8 @@ pub struct RuleHits {
 
 impl Observer for RuleHits {
     #[inline(always)]
-    fn matched(&mut self, _list: List, entry: &Entry) {
-        if let Some(counter) = RULE_HITS.get_ptr_mut(entry.rule) {
+    fn matched(&mut self, found: &Match) {
+        if let Some(counter) = RULE_HITS.get_ptr_mut(found.hit.rule()) {
             // SAFETY: the map's value lives as long as the map, and this processor alone writes it.
             unsafe {
                 (*counter).packets += 1;

@@ -1,11 +1,9 @@
 //! Lets aya copy the map types to and from the kernel as bytes.
 #![allow(unsafe_code)]
 
-use super::{Counter, Entry, Interface, ListSizes, RuleCounter, RuleRecord};
+use super::{Counter, Interface, RuleCounter, RuleRecord};
 
 // SAFETY: as for all of these, `repr(C)`, made of integers only, and their sizes are asserted to leave no padding.
-unsafe impl aya::Pod for Entry {}
-// SAFETY: as above.
 unsafe impl aya::Pod for RuleRecord {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Counter {}
@@ -13,5 +11,3 @@ unsafe impl aya::Pod for Counter {}
 unsafe impl aya::Pod for RuleCounter {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Interface {}
-// SAFETY: as above.
-unsafe impl aya::Pod for ListSizes {}

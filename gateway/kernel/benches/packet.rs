@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::process::ExitCode;
 
 use gateway_kernel::sandbox::{Program, Sandbox};
-use gateway_kernel::{Error, ListKind, NewEntry, Owner};
+use gateway_kernel::{Error, ListKind, NewEntry};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Packets a measurement: long enough that whole nanoseconds are precise.
@@ -71,7 +71,7 @@ fn rows(quick: bool) -> Vec<Row> {
 fn measure(entries: &[NewEntry], frame: &[u8], rounds: usize, repeat: u32) -> Result<String, Error> {
     let floor = Sandbox::load(Program::BenchFloor)?;
     let chain = Sandbox::load(Program::BenchGateway)?;
-    chain.rules().add(ListKind::Deny, Owner::Operator, entries, &mut |_| {})?;
+    chain.rules().add(ListKind::Deny, entries, &mut |_| {})?;
     let mut above = Vec::with_capacity(rounds);
     // The first round warms caches and is not counted.
     for round in 0..=rounds {

@@ -158,7 +158,11 @@ impl Names {
 
     fn rule(&mut self, store: &Pinned, number: u32) -> String {
         let label = self.rules.entry(number).or_insert_with(|| {
-            store.rule(number).map_or_else(|_| "unknown".to_owned(), |record| rulebook::label(&record))
+            store
+                .rules()
+                .ok()
+                .and_then(|rules| rulebook::label(&rules, number))
+                .unwrap_or_else(|| "unknown".to_owned())
         });
         label.clone()
     }

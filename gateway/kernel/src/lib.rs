@@ -10,6 +10,7 @@ mod entry;
 mod error;
 mod events;
 mod explain;
+mod generations;
 pub mod feed;
 mod interfaces;
 mod object;
@@ -18,16 +19,21 @@ mod privilege;
 #[cfg(feature = "ebpf-log")]
 mod program_log;
 mod protection;
+mod read_back;
 mod rulebook;
 mod rules;
 pub mod sandbox;
 mod store;
+mod sys;
+mod table;
 
-pub use entry::{Attach, ListKind, NewEntry, Owner};
+pub use entry::{Attach, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 pub use error::Error;
 pub use events::{Event, Events};
 pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
+pub use generations::{Preview, Replaced};
 pub use rules::{
-    Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Reconciled, Removed,
-    RuleCount, Rules, StageTrace,
+    Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Removed, RuleCount, Rules,
+    StageTrace,
 };
+pub use table::ListInfo;

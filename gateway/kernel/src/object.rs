@@ -18,6 +18,8 @@ static OBJECT: &[u8] =
 pub(crate) fn load(slot: u32, maps: &Path) -> Result<Ebpf, Error> {
     EbpfLoader::new()
         .default_map_pin_directory(maps)
+        // A definition in BTF cannot say itself that it is to be pinned.
+        .map_pin_path("tables", maps.join("tables"))
         .override_global(SLOT_GLOBAL, &slot, true)
         .load(&object()?)
         .map_err(|error| {

@@ -1,79 +1,50 @@
-//! Where the rules stand: pinned maps or tables of this process, behind one trait, so that everything
-//! above ([`crate::Rules`]) is written once.
+//! Where the tables stand: pinned maps or memory of this process, behind one trait, so that everything above
+//! ([`crate::Rules`]) is written once, and the stages look the same lines up in both.
 
 mod pinned;
 mod userspace;
 
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use gateway_common::abi::{
-    ALLOW_CAPACITY, BAN_CAPACITY, Counter, DENY_CAPACITY, Entry, List, ListSizes, RuleCounter, RuleRecord,
-};
-use gateway_common::packet::{Address, Family};
+use gateway_common::abi::{Counter, RuleCounter};
 use gateway_common::stages::Tables;
 use gateway_common::verdict::Reason;
-use ipnet::IpNet;
 
 pub(crate) use pinned::{Pinned, boot_ns, kernel, open_map, open_per_cpu, processors};
 pub(crate) use userspace::Userspace;
 
 use crate::error::Error;
+use crate::table::Memory;
 
-/// A list's table for one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Table {
-    pub(crate) list: List,
-    pub(crate) family: Family,
+/// Which table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Entries made singly.
+    Live,
+    /// The lists in force.
+    Lists,
+    /// The lists before those.
+    Former,
 }
 
-impl Table {
-    pub(crate) const ALL: [Self; 6] = [
-        Self { list: List::Allow, family: Family::V4 },
-        Self { list: List::Allow, family: Family::V6 },
-        Self { list: List::Ban, family: Family::V4 },
-        Self { list: List::Ban, family: Family::V6 },
-        Self { list: List::Deny, family: Family::V4 },
-        Self { list: List::Deny, family: Family::V6 },
-    ];
-
-    pub(crate) fn of(list: List, prefix: &IpNet) -> Self {
-        let family = if prefix.addr().is_ipv4() { Family::V4 } else { Family::V6 };
-        Self { list, family }
-    }
-
-    /// Its place in [`Self::ALL`] and in the map of sizes.
-    pub(crate) const fn index(self) -> usize {
-        self.list as usize * 2 + matches!(self.family, Family::V6) as usize
-    }
-
-    /// The map's name, in the object and in metrics.
-    pub(crate) const fn name(self) -> &'static str {
-        ["allow_v4", "allow_v6", "ban_v4", "ban_v6", "deny_v4", "deny_v6"][self.index()]
-    }
-
-    pub(crate) const fn capacity(self) -> u64 {
-        match self.list {
-            List::Allow => ALLOW_CAPACITY as u64,
-            List::Ban => BAN_CAPACITY as u64,
-            List::Deny => DENY_CAPACITY as u64,
-        }
-    }
-}
-
-/// The tables, one operation at a time. Callers hold [`Store::lock`] while they write.
+/// The tables and what belongs to them. Callers hold [`Store::lock`] while they write.
 pub(crate) trait Store: Debug + Send + Sync {
-    /// The entry with the longest prefix, of at most `max_len` bits, that covers the address.
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Result<Option<Entry>, Error>;
-    fn put(&self, table: Table, prefix: &IpNet, entry: Entry) -> Result<(), Error>;
-    fn delete(&self, table: Table, prefix: &IpNet) -> Result<(), Error>;
-    fn for_each(&self, table: Table, visit: &mut dyn FnMut(IpNet, Entry)) -> Result<(), Error>;
+    /// The table in a slot.
+    fn table(&self, slot: Slot) -> Result<Option<Arc<Memory>>, Error>;
+    /// Makes a table that is not in force yet.
+    fn make(&self, lines: u32) -> Result<Made, Error>;
+    /// Brings entries made singly into force, in one write.
+    fn publish_live(&self, made: &Made) -> Result<(), Error>;
+    /// Brings lists into force, in one write; those in force become the former ones.
+    fn publish_lists(&self, made: &Made) -> Result<(), Error>;
+    /// Exchanges the lists in force for the former ones, in one write.
+    fn exchange_lists(&self) -> Result<(), Error>;
+    /// Lets go of tables that are in no slot any more.
+    fn sweep(&self) -> Result<(), Error>;
 
-    fn sizes(&self) -> Result<ListSizes, Error>;
-    fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error>;
-
-    fn rule(&self, number: u32) -> Result<RuleRecord, Error>;
-    fn set_rule(&self, number: u32, record: &RuleRecord) -> Result<(), Error>;
+    /// The table of rules: two lines a record.
+    fn rules(&self) -> Result<Arc<Memory>, Error>;
     fn rule_hits(&self, number: u32) -> Result<RuleCounter, Error>;
     fn clear_rule_hits(&self, number: u32) -> Result<(), Error>;
 
@@ -94,6 +65,20 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn is_kernel(&self) -> bool;
 }
 
+/// A table that was made here.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) memory: Arc<Memory>,
+    /// Its map, where it is one.
+    pub(crate) map: Option<std::os::fd::OwnedFd>,
+}
+
+impl AsRef<Memory> for Made {
+    fn as_ref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
 /// What one interface counted, by reason.
 #[derive(Debug)]
 pub(crate) struct InterfaceCounters {
@@ -111,47 +96,31 @@ pub(crate) enum Lock<'a> {
     Directory(std::os::fd::OwnedFd),
 }
 
-/// A store as the stages ask it. A failed look-up (which the kernel does not know) counts as no match;
-/// it is remembered so that `explain` can say so.
-pub(crate) struct StageTables<'a> {
-    store: &'a dyn Store,
-    failure: std::cell::RefCell<Option<Error>>,
+/// The tables in force at one moment, as the stages ask them.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    live: Option<Arc<Memory>>,
+    lists: Option<Arc<Memory>>,
 }
 
-impl<'a> StageTables<'a> {
-    pub(crate) fn new(store: &'a dyn Store) -> Self {
-        Self { store, failure: std::cell::RefCell::new(None) }
+impl InForce {
+    pub(crate) fn new(live: Option<Arc<Memory>>, lists: Option<Arc<Memory>>) -> Self {
+        Self { live, lists }
     }
 
-    /// The first look-up that failed, if one did.
-    pub(crate) fn into_failure(self) -> Option<Error> {
-        self.failure.into_inner()
-    }
-}
-
-impl Tables for StageTables<'_> {
-    type Found = Entry;
-
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Option<Entry> {
-        self.store.longest_match(list, address, max_len).unwrap_or_else(|error| {
-            self.failure.borrow_mut().get_or_insert(error);
-            None
-        })
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.store.now_ns()
+    pub(crate) fn of(store: &dyn Store) -> Result<Self, Error> {
+        Ok(Self::new(store.table(Slot::Live)?, store.table(Slot::Lists)?))
     }
 }
 
-/// The entry for this very prefix, if there is one.
-pub(crate) fn exact(store: &dyn Store, table: Table, prefix: &IpNet) -> Result<Option<Entry>, Error> {
-    let length = u32::from(prefix.prefix_len());
-    let found = store.longest_match(table.list, &Address::from(prefix.addr()), length)?;
-    Ok(found.filter(|entry| u32::from(entry.prefix_len) == length))
-}
+impl<'a> Tables for &'a InForce {
+    type Lines = &'a Memory;
 
-/// The prefix that a key of a table stands for.
-fn prefix(address: Address, length: u32) -> Option<IpNet> {
-    IpNet::new(IpAddr::from(address), u8::try_from(length).ok()?).ok()
+    fn live(&self) -> Option<&'a Memory> {
+        self.live.as_deref()
+    }
+
+    fn lists(&self) -> Option<&'a Memory> {
+        self.lists.as_deref()
+    }
 }
