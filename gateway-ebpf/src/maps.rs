@@ -9,6 +9,7 @@ use gateway_common::{
     abi::{
         ALLOW_CAPACITY, BAN_CAPACITY, COUNTER_SLOTS, Counter, DENY_CAPACITY, EVENT_RING_BYTES, Entry,
         EventCredit, INTERFACE_SLOTS, Interface, List, ListSizes, RULE_SLOTS, RuleCounter, RuleRecord,
+        SOURCE_SLOTS, Settings, Source,
     },
     packet::{Address, Family},
     stages::Tables,
@@ -42,6 +43,13 @@ pub static EVENTS: RingBuf = RingBuf::pinned(EVENT_RING_BYTES, 0);
 /// By reason: what may still be sampled.
 #[map(name = "event_credit")]
 pub static EVENT_CREDIT: PerCpuArray<EventCredit> = PerCpuArray::pinned(COUNTER_SLOTS, 0);
+
+/// What the agent may change while the programs run.
+#[map(name = "settings")]
+pub static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+/// By hash of the address: sources that passed.
+#[map(name = "sources")]
+pub static SOURCES: Array<Source> = Array::pinned(SOURCE_SLOTS, 0);
 
 #[map(name = "list_sizes")]
 static LIST_SIZES: Array<ListSizes> = Array::pinned(1, 0);

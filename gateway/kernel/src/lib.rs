@@ -21,13 +21,15 @@ mod protection;
 mod rulebook;
 mod rules;
 pub mod sandbox;
+mod sources;
 mod store;
 
 pub use entry::{Attach, ListKind, NewEntry, Owner};
 pub use error::Error;
-pub use events::{Event, Events};
+pub use events::{Event, Events, Lost, Share};
 pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
 pub use rules::{
     Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Reconciled, Removed,
     RuleCount, Rules, StageTrace,
 };
+pub use sources::SourceSampling;

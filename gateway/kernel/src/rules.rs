@@ -183,6 +183,11 @@ impl Rules {
         Self::over(Arc::new(Userspace::new()))
     }
 
+    /// Where the rules stand, for the other modules that read it.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     pub(crate) fn over(store: Arc<dyn Store>) -> Self {
         Self { store, sweep: Arc::new(Mutex::new(Instant::now())) }
     }
@@ -470,7 +475,11 @@ impl Rules {
         let tables = StageTables::new(&*self.store);
         let judgement = judge_packet(&packet, &tables, &mut Hits(&*self.store));
         self.store.count(judgement.reason);
-        judgement.verdict() == Verdict::Pass
+        let passes = judgement.verdict() == Verdict::Pass;
+        if passes {
+            self.store.note_source(&packet.source);
+        }
+        passes
     }
 }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use gateway_common::abi::{
     ALLOW_CAPACITY, BAN_CAPACITY, Counter, DENY_CAPACITY, Entry, List, ListSizes, RuleCounter, RuleRecord,
+    Source,
 };
 use gateway_common::packet::{Address, Family};
 use gateway_common::stages::Tables;
@@ -83,6 +84,13 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn count(&self, reason: Reason);
     /// Counts a rule's match in userspace.
     fn count_rule(&self, rule: u32);
+
+    /// Every row of the table of recent sources, with its place.
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error>;
+    /// Notes a source that passed in userspace; where the kernel judges, the programs do it.
+    fn note_source(&self, address: &Address);
+    /// How densely the programs note sources: see [`gateway_common::abi::Settings::source_sampling`].
+    fn set_source_sampling(&self, mask: u32) -> Result<(), Error>;
 
     /// Boot clock.
     fn now_ns(&self) -> u64;
