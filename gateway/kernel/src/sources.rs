@@ -138,15 +138,12 @@ mod tests {
         };
         rules.add(crate::ListKind::Deny, crate::Owner::Operator, &[denied], &mut |_| {}).unwrap();
         let local = "198.18.0.1:80".parse().unwrap();
-        for peer in ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.66:1", "[2001:db8::1]:1", "[::ffff:192.0.2.9]:1"] {
+        for peer in ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.66:1", "[2001:db8::1]:1", "[::ffff:192.0.2.9]:1"]
+        {
             rules.admits(peer.parse().unwrap(), local);
         }
-        let seen: Vec<String> = rules
-            .recent_sources(Duration::from_secs(60))
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let seen: Vec<String> =
+            rules.recent_sources(Duration::from_secs(60)).unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(seen, ["192.0.2.1", "192.0.2.9", "2001:db8::1"]);
     }
 
