@@ -87,6 +87,28 @@ fn explain_remembers_what_was_last_seen_of_a_source() {
 }
 
 #[test]
+fn an_agent_that_has_ended_leaves_nothing_to_be_sampled() {
+    require_root!();
+    let net = Net::new();
+    let mut agent = Setup::new(&net).start(&config::kernel_only(DENY_BOTH));
+    let traffic = Traffic::start(&net, &[DENIED_V4]);
+    let lost = |agent: &Agent| agent.cli_quiet(&["counters", "--json"]).ok().json()["events_lost"].clone();
+    // Far more than the agent reads while nobody watches, so that some are lost.
+    eventually("the credit is spent", Duration::from_secs(10), || match lost(&agent) {
+        Value::Number(count) if count.as_u64() > Some(0) => Ok(()),
+        other => Err(other),
+    });
+    agent.terminate();
+    let (before, dropped) = (lost(&agent), agent.reason("deny_list"));
+    eventually("more is dropped", Duration::from_secs(5), || {
+        let now = agent.reason("deny_list");
+        if now > dropped + 200 { Ok(()) } else { Err(now) }
+    });
+    assert_eq!(lost(&agent), before, "nobody reads, so nothing is lost");
+    traffic.stop();
+}
+
+#[test]
 fn rates_are_shown_with_the_agent_up_and_down() {
     require_root!();
     let net = Net::new();
