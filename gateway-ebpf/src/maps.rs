@@ -9,7 +9,7 @@ use aya_ebpf::{
 use gateway_common::{
     abi::{
         COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, INTERFACE_SLOTS, Interface, LIVE_TABLE,
-        RULE_FLAGS, RULE_SLOTS, RuleCounter, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
+        RULE_FLAGS, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings, Source, TABLE_FLAGS, TABLE_SLOTS,
     },
     stages::Tables,
     table::{Hints, Hit, LINE_WORDS, Line, Lines, Words, search_v4, search_v6},
@@ -38,6 +38,13 @@ pub static EVENTS: RingBuf = RingBuf::pinned(EVENT_RING_BYTES, 0);
 /// By reason: what may still be sampled.
 #[map(name = "event_credit")]
 pub static EVENT_CREDIT: PerCpuArray<EventCredit> = PerCpuArray::pinned(COUNTER_SLOTS, 0);
+
+/// What the agent may change while the programs run.
+#[map(name = "settings")]
+pub static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+/// By hash of the address: sources that passed.
+#[map(name = "sources")]
+pub static SOURCES: Array<Source> = Array::pinned(SOURCE_SLOTS, 0);
 
 // Only userspace reads these two; they stand here so that one loader makes and pins all maps.
 #[map(name = "rules")]

@@ -1,15 +1,16 @@
-//! Counts every packet by reason and every match by rule, and samples what was not plainly passed.
+//! Counts every packet by reason and every match by rule, samples what was not plainly passed, and notes
+//! now and then whose packets passed.
 
 use core::mem::MaybeUninit;
 
 use gateway_common::{
-    abi::{Counter, Event, counter_index},
+    abi::{Counter, Event, Source, counter_index, source_slot},
     packet::Headers,
     stages::{Judgement, Match, Observer},
-    verdict::Reason,
+    verdict::{Reason, Verdict},
 };
 
-use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, now_ns};
+use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, SETTINGS, SOURCES, now_ns};
 
 /// The row of counters of the interface that this copy of the program is attached to: set by the loader,
 /// which loads the program once an interface, so that the verifier sees a constant.
@@ -55,7 +56,26 @@ pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(
     if is_of_interest(judgement.reason) {
         sample(judgement, headers, length, counter);
     }
+    if matches!(judgement.verdict(), Verdict::Pass) {
+        note_source(headers, counter);
+    }
     Ok(())
+}
+
+/// Notes the source of one in so many packets that pass. The counter is at hand, so all others pay for an AND
+/// and a branch; a random number or the clock would cost each of them more than all the rest of counting.
+#[inline(always)]
+fn note_source(headers: &Headers, counter: &Counter) {
+    let Some(settings) = SETTINGS.get(0) else { return };
+    if counter.packets & u64::from(settings.source_sampling) != 0 || !headers.has_addresses {
+        return;
+    }
+    let source = &headers.packet.source;
+    if let Some(row) = SOURCES.get_ptr_mut(source_slot(source)) {
+        // SAFETY: the map's value lives as long as the map. Another processor may write it at the same
+        // moment; readers leave out a row that is a mixture of two.
+        unsafe { row.write(Source::new(source, now_ns())) };
+    }
 }
 
 /// Plain traffic is only counted.

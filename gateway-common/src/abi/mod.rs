@@ -9,6 +9,8 @@ mod interfaces;
 mod lists;
 #[cfg(feature = "aya")]
 mod pod;
+mod settings;
+mod sources;
 
 pub use counters::{COUNTER_SLOTS, Counter, RuleCounter, counter_index};
 pub use events::{EVENT_RING_BYTES, Event, EventCredit, NOBODY_READS};
@@ -17,6 +19,8 @@ pub use lists::{
     ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, LISTS_TABLES, LIVE_TABLE,
     List, NO_RULE, RULE_FLAGS, RULE_SLOTS, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
 };
+pub use settings::Settings;
+pub use sources::{SOURCE_SLOTS, Source, source_slot};
 
 /// Version of everything in this module; part of the pin directory's name.
 pub const SCHEMA_VERSION: u32 = 2;

@@ -23,13 +23,14 @@ mod read_back;
 mod rulebook;
 mod rules;
 pub mod sandbox;
+mod sources;
 mod store;
 mod sys;
 mod table;
 
 pub use entry::{Attach, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 pub use error::Error;
-pub use events::{Event, Events};
+pub use events::{Event, Events, Lost, Share};
 pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
 pub use generations::{Preview, Replaced};
 pub use rules::{
@@ -37,3 +38,4 @@ pub use rules::{
     StageTrace,
 };
 pub use table::ListInfo;
+pub use sources::SourceSampling;

@@ -197,6 +197,11 @@ impl Rules {
         Ok(Self::over(Arc::new(Userspace::new()?)))
     }
 
+    /// Where the rules stand, for the other modules that read it.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     pub(crate) fn over(store: Arc<dyn Store>) -> Self {
         Self { store, sweep: Arc::new(Mutex::new(Instant::now())) }
     }
@@ -448,7 +453,11 @@ impl Rules {
         let mut hits = Hits(&*self.store);
         let judgement = judge_packet(&packet, &mut Inline { tables: &&tables, observer: &mut hits });
         self.store.count(judgement.reason);
-        judgement.verdict() == Verdict::Pass
+        let passes = judgement.verdict() == Verdict::Pass;
+        if passes {
+            self.store.note_source(&packet.source);
+        }
+        passes
     }
 }
 

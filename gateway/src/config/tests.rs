@@ -331,6 +331,7 @@ routes:
 admin:
   address: 127.0.0.1:9900
   socket: /run/gateway/admin.sock
+  max_rule_labels: 1000
 ";
 
 #[test]
@@ -373,7 +374,7 @@ routes:
   c: {upstream: users}
 workers: 3
 drain_timeout: 1m30s
-admin: {address: off, socket: run/admin.sock}
+admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
 ",
     );
     let entry = |prefix: &str, rule: &str, shadow: bool| NewEntry {
@@ -413,7 +414,7 @@ admin: {address: off, socket: run/admin.sock}
     assert_eq!(routes[1].matches.path, PathPattern::Exact("/".to_owned()));
     assert_eq!(routes[2].matches.path, PathPattern::Prefix(String::new()));
     assert_eq!((model.proxy.workers, model.proxy.drain_timeout), (3, Duration::from_secs(90)));
-    assert_eq!(model.admin.address, None);
+    assert_eq!((model.admin.address, model.admin.max_rule_labels), (None, 4096));
     assert!(model.admin.socket.is_absolute() && model.admin.socket.ends_with("run/admin.sock"));
 }
 

@@ -7,7 +7,8 @@ mod userspace;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use gateway_common::abi::{Counter, RuleCounter};
+use gateway_common::abi::{Counter, RuleCounter, Source};
+use gateway_common::packet::Address;
 use gateway_common::stages::Tables;
 use gateway_common::verdict::Reason;
 
@@ -54,6 +55,13 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn count(&self, reason: Reason);
     /// Counts a rule's match in userspace.
     fn count_rule(&self, rule: u32);
+
+    /// Every row of the table of recent sources, with its place.
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error>;
+    /// Notes a source that passed in userspace; where the kernel judges, the programs do it.
+    fn note_source(&self, address: &Address);
+    /// How densely the programs note sources: see [`gateway_common::abi::Settings::source_sampling`].
+    fn set_source_sampling(&self, mask: u32) -> Result<(), Error>;
 
     /// Boot clock.
     fn now_ns(&self) -> u64;

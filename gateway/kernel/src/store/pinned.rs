@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    COUNTER_SLOTS, Counter, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLE, RULE_SLOTS, RuleCounter, TABLE_SLOTS,
+    COUNTER_SLOTS, Counter, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLE, RULE_SLOTS, RuleCounter, SOURCE_SLOTS,
+    Settings, Source, TABLE_SLOTS,
 };
+use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store};
@@ -39,6 +41,8 @@ pub(crate) struct Pinned {
     rule_hits: RwLock<PerCpuArray<MapData, RuleCounter>>,
     counters: RwLock<PerCpuArray<MapData, Counter>>,
     interfaces: RwLock<Array<MapData, Interface>>,
+    settings: RwLock<Array<MapData, Settings>>,
+    sources: RwLock<Array<MapData, Source>>,
 }
 
 impl std::fmt::Debug for Pinned {
@@ -60,6 +64,8 @@ impl Pinned {
             rule_hits: RwLock::new(open_per_cpu(&maps, "rule_hits")?),
             counters: RwLock::new(open_per_cpu(&maps, "counters")?),
             interfaces: RwLock::new(open_array(&maps, "interfaces")?),
+            settings: RwLock::new(open_array(&maps, "settings")?),
+            sources: RwLock::new(open_array(&maps, "sources")?),
             dir: dir.clone(),
         })
     }
@@ -142,6 +148,19 @@ impl Pinned {
 
     pub(crate) fn set_interface(&self, slot: u32, row: &Interface) -> Result<(), Error> {
         write(&self.interfaces).set(slot, row, 0).map_err(|error| kernel("write the interface table", error))
+    }
+
+    /// Changes the settings and leaves what `change` does not touch. Only the agent writes them, through one
+    /// handle, so its lock is enough.
+    pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+        let mut map = write(&self.settings);
+        let mut settings = map.get(&0, 0).map_err(|error| kernel("read the settings", error))?;
+        let before = settings;
+        change(&mut settings);
+        if settings == before {
+            return Ok(());
+        }
+        map.set(0, settings, 0).map_err(|error| kernel("write the settings", error))
     }
 
     fn summed(&self, index: u32) -> Result<Counter, Error> {
@@ -255,6 +274,20 @@ impl Store for Pinned {
     fn count(&self, _reason: Reason) {}
 
     fn count_rule(&self, _rule: u32) {}
+
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error> {
+        let table = read(&self.sources);
+        (0..SOURCE_SLOTS).try_for_each(|slot| {
+            visit(slot, table.get(&slot, 0).map_err(|error| kernel("read the recent sources", error))?);
+            Ok(())
+        })
+    }
+
+    fn note_source(&self, _address: &Address) {}
+
+    fn set_source_sampling(&self, mask: u32) -> Result<(), Error> {
+        self.change_settings(|settings| settings.source_sampling = mask)
+    }
 
     fn now_ns(&self) -> u64 {
         boot_ns()

@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
-use gateway_common::abi::{Counter, RULE_SLOTS, RuleCounter};
+use gateway_common::abi::{Counter, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Source, source_slot};
+use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store, boot_ns};
@@ -19,6 +20,8 @@ pub(crate) struct Userspace {
     /// Made once, so that counting at accept needs no lock.
     rule_hits: Box<[AtomicU64]>,
     reasons: [AtomicU64; Reason::ALL.len()],
+    /// A lock a row: two connections from one row's sources at one moment are an accident.
+    sources: Box<[Mutex<Source>]>,
     writer: Mutex<()>,
 }
 
@@ -36,6 +39,7 @@ impl Userspace {
             rules: Arc::new(Memory::anonymous(RULE_SLOTS * RECORD_LINES)?),
             rule_hits: (0..RULE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             reasons: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            sources: (0..SOURCE_SLOTS).map(|_| Mutex::default()).collect(),
             writer: Mutex::new(()),
         })
     }
@@ -112,6 +116,23 @@ impl Store for Userspace {
         if let Some(hits) = self.rule_hits.get(rule as usize) {
             hits.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error> {
+        for (slot, row) in (0..).zip(&self.sources) {
+            visit(slot, *row.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Ok(())
+    }
+
+    fn note_source(&self, address: &Address) {
+        if let Some(row) = self.sources.get(source_slot(address) as usize) {
+            *row.lock().unwrap_or_else(PoisonError::into_inner) = Source::new(address, boot_ns());
+        }
+    }
+
+    fn set_source_sampling(&self, _mask: u32) -> Result<(), Error> {
+        Ok(())
     }
 
     fn now_ns(&self) -> u64 {

@@ -5,6 +5,7 @@ mod agreement;
 mod frame;
 mod lists;
 mod packets;
+mod sources;
 
 use std::io::Write as _;
 
