@@ -11,6 +11,34 @@ pub(crate) struct Options {
     /// Fewer and shorter rounds, without the longest lists: shows that all works
     #[arg(long)]
     quick: bool,
+    /// Only these parts of the report
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+/// A part of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// By list size, beside an LPM trie
+    Lists,
+    /// Beside xdp-filter
+    Filter,
+    /// Dropping from a wire, beside nftables
+    Wire,
+    /// How long `deny import` takes
+    Import,
+}
+
+impl Part {
+    /// As the bench calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lists => "lists",
+            Self::Filter => "filter",
+            Self::Wire => "wire",
+            Self::Import => "import",
+        }
+    }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
@@ -21,20 +49,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     for missing in tools::ensure_system_programs(&["ip", "bpftool", "nft", "xdp-filter"]) {
         eprintln!("warning: {}", missing.advice());
     }
-    process::run(&mut process::cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--locked",
-        "--package",
-        "gateway",
-    ]))?;
+    let wants = |part| options.only.is_empty() || options.only.contains(&part);
+    if wants(Part::Import) {
+        let gateway = ["build", "--quiet", "--release", "--locked", "--package", "gateway"];
+        process::run(&mut process::cargo(&gateway))?;
+    }
     println!("{}", machine::describe());
     println!("{}", peers());
     println!();
     let mut bench =
         process::cargo(&["bench", "--quiet", "--package", "gateway-kernel", "--bench", "packet", "--"]);
     bench.arg("--gateway").arg(workspace::target_dir().join("release/gateway"));
+    if !options.only.is_empty() {
+        bench.arg("--only").arg(options.only.iter().map(|part| part.name()).collect::<Vec<_>>().join(","));
+    }
     if options.quick {
         bench.arg("--quick");
     }

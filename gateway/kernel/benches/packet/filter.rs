@@ -92,7 +92,7 @@ fn measure(
             let above = [judged.mean, filtered.mean].map(|mean| mean.as_nanos() as f64 - base);
             gateway.push(above[0]);
             theirs.push(above[1]);
-            ratio.push(above[1] / above[0].max(1.0));
+            ratio.push(above[1].max(1.0) / above[0].max(1.0));
         }
     }
     let show =

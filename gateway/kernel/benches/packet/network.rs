@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
-use rustix::process::Pid;
+use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{
     CpuSet, LinkNameSpaceType, UnshareFlags, move_into_link_name_space, sched_setaffinity, unshare_unsafe,
 };
@@ -75,6 +75,8 @@ impl Wire {
         let mut cpus = CpuSet::new();
         cpus.set(cpu);
         context(sched_setaffinity(Pid::from_raw(poller), &cpus), "move the polling thread")?;
+        // In the field it is an interrupt's work, which waits for no process either.
+        context(setpriority_process(Pid::from_raw(poller), -20), "raise the polling thread's priority")?;
         Ok(Self { from, to, poller })
     }
 

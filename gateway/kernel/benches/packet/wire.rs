@@ -48,6 +48,7 @@ struct Sample {
     per_cpu_s: f64,
     per_s: f64,
     sent_per_s: f64,
+    busy: f64,
 }
 
 pub(crate) fn report(scale: &Scale) -> Outcome<String> {
@@ -62,6 +63,9 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
         if scale.quick { (2, Duration::from_millis(300)) } else { (7, Duration::from_secs(1)) };
     let sources = Ipv4Net::new(SOURCES.0, SOURCES.1)?;
     let prefixes = cover(sources, PREFIXES);
+    if prefixes.len() != PREFIXES as usize {
+        return Err(format!("{sources} was cut into {} prefixes and not {PREFIXES}", prefixes.len()).into());
+    }
     let (sender, receiver) = (Namespace::new()?, Namespace::new()?);
     let flood = program::flood(sources)?;
     let mut sides = sides(&sender, &receiver, &prefixes)?;
@@ -143,7 +147,12 @@ fn measure(
     if dropped == 0.0 || cpu_s == 0.0 {
         return Err(format!("{} dropped {dropped} packets in {cpu_s} s of processor time", side.name).into());
     }
-    Ok(Sample { per_cpu_s: dropped / cpu_s, per_s: dropped / elapsed, sent_per_s: sent as f64 / elapsed })
+    Ok(Sample {
+        per_cpu_s: dropped / cpu_s,
+        per_s: dropped / elapsed,
+        sent_per_s: sent as f64 / elapsed,
+        busy: cpu_s / elapsed,
+    })
 }
 
 fn render(sides: &[Side; 2], rounds: usize, length: Duration) -> String {
@@ -166,6 +175,7 @@ fn render(sides: &[Side; 2], rounds: usize, length: Duration) -> String {
             millions(side, |sample| sample.per_s),
             ratio(|sample| sample.per_s),
             millions(side, |sample| sample.sent_per_s),
+            show(&side.samples.iter().map(|sample| sample.busy * 100.0).collect::<Vec<_>>(), 0),
         ]
     };
     let header = [
@@ -175,6 +185,7 @@ fn render(sides: &[Side; 2], rounds: usize, length: Duration) -> String {
         "millions a second",
         "× nftables",
         "millions sent a second",
+        "receiver busy, %",
     ];
     let rows: Vec<_> = sides.iter().map(row).collect();
     format!(
@@ -183,7 +194,7 @@ fn render(sides: &[Side; 2], rounds: usize, length: Duration) -> String {
          natively, nftables has an interval set in a netdev chain at the ingress hook; each counts what it drops, and \
          both counted every frame of a slow stream before. Dropped is what these counters say; CPU is that of the \
          kernel thread that polls the receiving end, the wire's own work included. What is sent beyond that is lost \
-         in the wire's full ring.\n",
+         in the wire's full ring. Where the receiver is not busy, the sender was the limit of packets a second.\n",
         markdown(&header, &rows),
         length.as_secs_f64()
     )
