@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use gateway_kernel::sandbox::{Program as Ours, Sandbox};
 use gateway_kernel::{Attach, ListKind, Owner, Plan, Protection, Rules, detach};
 use ipnet::{IpNet, Ipv4Net};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -233,7 +234,9 @@ struct Gateway {
 
 impl Gateway {
     fn protect(receiver: &Namespace, interface: &str, prefixes: &[Ipv4Net]) -> Outcome<Self> {
-        // The name is one that a sandbox of a later process sweeps, should this one be killed.
+        // A sandbox sweeps what dead processes left, and this name is one that it knows: should this process be
+        // killed, a later one removes its pins.
+        drop(Sandbox::load(Ours::Gateway)?);
         let pins =
             Pins(Path::new("/sys/fs/bpf").join(format!("gateway-sandbox-{}-wire", std::process::id())));
         let plan = Plan {
