@@ -33,6 +33,9 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
             "xdp-filter was NOT measured: {OBJECT} is missing (apt-get install xdp-tools).\n"
         ));
     };
+    if Command::new("bpftool").arg("version").output().is_err() {
+        return Ok("xdp-filter was NOT measured: bpftool is missing (apt-get install bpftool).\n".to_owned());
+    }
     eprintln!("xdp-filter");
     let addresses: Vec<Ipv4Addr> =
         (0..ADDRESSES).map(|number| Ipv4Addr::from(u32::from(LISTED) + number)).collect();

@@ -52,8 +52,8 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
         "{}\nNanoseconds a packet above the floor's, medians (least–most) of {} alternating rounds of {} packets \
          with random sources: a lookup misses unless every source is denied, and then the rule is counted. Half of the \
          prefixes are /24 and half /32 (IPv6: /48 and /64). The trie's program looks up and does nothing else; the \
-         gateway's parses, judges and counts. Memory is what the kernel says of all maps of the program; of a trie it \
-         counts the prefixes, not the nodes between them.\n",
+         gateway's parses, judges and counts. Memory is what the kernel says of all maps made since the program was \
+         loaded, so nobody else may be loading any; of a trie it counts the prefixes, not the nodes between them.\n",
         markdown(&header, &rows),
         scale.rounds,
         scale.repeat
