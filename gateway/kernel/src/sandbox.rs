@@ -69,7 +69,7 @@ pub struct Sandbox {
     ebpf: Ebpf,
     rules: Rules,
     program: &'static str,
-    _pinned: TemporaryPins,
+    pins: TemporaryPins,
 }
 
 impl Sandbox {
@@ -83,20 +83,25 @@ impl Sandbox {
         sweep();
         let base = Path::new(BPFFS).join(format!("{PREFIX}{}-{number}", std::process::id()));
         // The object wants its maps pinned, and the writers' lock is on their directory.
-        let pinned = TemporaryPins(PinDir::new(&base));
-        pinned.0.create()?;
-        let mut ebpf = object::load(0, &pinned.0.maps())?;
+        let pins = TemporaryPins(PinDir::new(&base));
+        pins.0.create()?;
+        let mut ebpf = object::load(0, &pins.0.maps())?;
         object::xdp(&mut ebpf, program.name())?;
-        let store = Pinned::open(&pinned.0)?;
+        let store = Pinned::open(&pins.0)?;
         let row = Interface { index: 1, mode: Mode::Generic as u32, name: name_bytes("sandbox") };
         store.set_interface(0, &row)?;
         let rules = Rules::over(Arc::new(store));
-        Ok(Self { ebpf, rules, program: program.name(), _pinned: pinned })
+        Ok(Self { ebpf, rules, program: program.name(), pins })
     }
 
     /// The rules that the program looks at.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Where its maps are pinned, as `--pin-dir` takes it: for a command that is to work on them.
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.0.base()
     }
 
     /// Runs the program over a frame.
