@@ -73,7 +73,7 @@ impl Address {
             secure,
             port,
             authority: bare.to_ascii_lowercase(),
-            target: uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
+            target: target(&uri),
             authorization: user.map(|user| format!("Basic {}", base64(&percent_decoded(user)))),
             host,
         })
@@ -130,6 +130,13 @@ impl std::fmt::Debug for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self}")
     }
+}
+
+/// The path and query of a URL; its path may be left out even before a query.
+fn target(uri: &Uri) -> String {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = if uri.path().is_empty() { "/" } else { uri.path() };
+    format!("{path}{query}")
 }
 
 /// Whether a name or an address is one that never leaves this host.
@@ -203,6 +210,8 @@ pub(super) fn base64(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -212,6 +221,7 @@ mod tests {
         let cases: &[(&str, Result<Taken, &str>)] = &[
             ("https://a.example/list", Ok(("https://a.example/list", "a.example", 443, None))),
             ("https://a.example", Ok(("https://a.example/", "a.example", 443, None))),
+            ("https://a.example?x", Ok(("https://a.example/?…", "a.example", 443, None))),
             ("https://A.Example:8443/L", Ok(("https://a.example:8443/L", "a.example", 8443, None))),
             ("https://a.example/l?token=x", Ok(("https://a.example/l?…", "a.example", 443, None))),
             (
@@ -278,6 +288,37 @@ mod tests {
         }
         for location in ["http://b.example/", "ftp://b.example/", "https://"] {
             assert!(from.redirected(location).is_err(), "{location}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_redirect_leads_out_of_tls_or_shows_a_password(
+            base in "/?[a-z./?]{0,20}",
+            location in "((https?:)?//(me:secret@)?)?[a-z0-9.:/?#%\\[\\]@-]{0,30}",
+        ) {
+            let from = Address::parse(&format!("https://me:secret@a.example/{base}")).unwrap();
+            let shown = format!("{from:?}");
+            prop_assert!(!shown.contains("secret"));
+            match from.redirected(&location) {
+                Ok(to) => {
+                    prop_assert!(!to.to_string().contains("secret"));
+                    prop_assert!(to.secure || is_this_host(&to.host));
+                    prop_assert!(to.target.starts_with('/') && !to.authority.contains('@'));
+                    let same = (to.host.as_str(), to.port) == ("a.example", 443) && to.secure;
+                    prop_assert!(same || location.contains('@') || to.authorization.is_none());
+                    // What is shown leads to the same place.
+                    let again = Address::parse(&to.to_string()).unwrap();
+                    prop_assert_eq!((again.secure, again.host, again.port), (to.secure, to.host, to.port));
+                }
+                Err(error) => prop_assert!(!error.to_string().contains("secret")),
+            }
+        }
+
+        #[test]
+        fn any_text_is_an_address_or_an_error(text in ".{0,60}") {
+            let _ = Address::parse(&text);
+            let _ = Address::parse("https://a.example/b/c").unwrap().redirected(&text);
         }
     }
 

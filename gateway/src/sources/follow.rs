@@ -123,13 +123,18 @@ async fn reread(
     asked: bool,
 ) -> Result<Option<Outcome>, String> {
     let limit = shared.limits.file_bytes;
-    let look = path.to_owned();
-    if !watch.looks(beside(move || files::look(&look, limit)).await?, asked) {
+    let looked_at = path.to_owned();
+    let look = beside(move || files::look(&looked_at, limit)).await?;
+    if !watch.looks(look, asked) {
         return Ok(None);
     }
     let _turn = shared.reads.acquire().await;
     let read = path.to_owned();
     let Some((stamp, bytes)) = beside(move || files::read(&read, limit)).await? else { return Ok(None) };
+    // Whoever asks for it now gets what is there; otherwise it has to be what has come to rest.
+    if !asked && stamp != look {
+        return Ok(None);
+    }
     watch.has_read(stamp);
     let head = head(&entry.source, &bytes, Validators::default());
     Ok(Some(hand_over(shared, entry, head, bytes).await))
@@ -157,7 +162,12 @@ fn offer(shared: &Shared, entry: &Entry, head: Head, bytes: Vec<u8>) -> Outcome 
     let (source, key) = (&entry.source, entry.source.origin.key());
     // Before the offer: the sink takes the bytes away, and they may be too many to have twice.
     let staged = shared.store.stage(&key, head, &bytes);
-    match shared.sink.offer(&source.name, bytes) {
+    let length = bytes.len();
+    let offered = shared.sink.offer(&source.name, bytes);
+    if offered == Offered::Applied {
+        tracing::info!("the list {} has changed: {length} bytes from {}", source.name, source.origin);
+    }
+    match offered {
         Offered::Applied | Offered::Unchanged => Outcome::Ok { note: settle(shared, source, staged).err() },
         Offered::Held { why } => {
             let kept = staged.and_then(|staged| shared.store.commit(&staged, Slot::Held));

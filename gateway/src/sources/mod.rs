@@ -33,7 +33,7 @@ pub use status::{SourceState, SourceStatus, describe};
 /// Fetches at a time, and files read at a time: what is under way is in memory whole.
 const AT_ONCE: usize = 4;
 
-/// A named origin of bytes.
+/// A named origin of bytes. Sources with one URL share its copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The list's name, the same in status, metrics and log. Of two sources with one name the last counts.

@@ -99,7 +99,7 @@ impl SourceStatus {
         let why = error.unwrap_or_default();
         match (state, error) {
             (SourceState::Ok, Some(note)) => tracing::warn!("the list {name} is in force, but {note}"),
-            (SourceState::Ok, None) => tracing::info!("the list {name} is as in {origin}"),
+            (SourceState::Ok, None) => tracing::info!("the list {name} follows {origin}"),
             (SourceState::Held, _) => tracing::warn!("the list {name} from {origin} is held: {why}"),
             _ => tracing::warn!("the list {name} stays as it was, {origin} brings no new one: {why}"),
         }

@@ -362,6 +362,47 @@ async fn a_replacement_keeps_what_is_as_before() {
     assert_eq!(bench.sink.offers().len(), 5);
 }
 
+/// Keeps the bytes it gets until the test lets go of them.
+struct Slow {
+    offers: Mutex<Vec<String>>,
+    gate: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Sink for Slow {
+    fn offer(&self, _name: &str, bytes: Vec<u8>) -> Offered {
+        self.offers.lock().unwrap().push(String::from_utf8(bytes).unwrap());
+        // A test that ends drops the other side.
+        let _ = self.gate.lock().unwrap().recv();
+        Offered::Applied
+    }
+}
+
+#[tokio::test]
+async fn what_is_replaced_cannot_come_after_its_successor() {
+    let bench = Bench::new();
+    let (release, gate) = std::sync::mpsc::channel();
+    let sink = Arc::new(Slow { offers: Mutex::default(), gate: Mutex::new(gate) });
+    let offers = || sink.offers.lock().unwrap().clone();
+    let drop_from = |text: &str| {
+        std::fs::write(bench.path(text), text).unwrap();
+        vec![file("drop", &bench.path(text))]
+    };
+    let sources =
+        Sources::start_within(drop_from("one"), bench.copies(), Arc::clone(&sink) as Arc<dyn Sink>, LIMITS);
+    until("the first offer", || offers() == ["one"]).await;
+    // The second one waits for the first, and is replaced before it has its turn.
+    for next in ["two", "three"] {
+        sources.replace(drop_from(next));
+        tokio::time::sleep(10 * LIMITS.look).await;
+        assert_eq!(offers(), ["one"]);
+    }
+    release.send(()).unwrap();
+    until("the last offer", || offers() == ["one", "three"]).await;
+    drop(release);
+    settles(&sources, SourceState::Ok, "").await;
+    assert_eq!(offers(), ["one", "three"]);
+}
+
 #[tokio::test]
 async fn four_fetches_at_a_time() {
     let bench = Bench::new();
