@@ -1,6 +1,6 @@
 //! Where a list is fetched from: a URL, taken apart once, and never shown with what is secret in it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::Uri;
 use thiserror::Error;
@@ -46,32 +46,19 @@ impl Address {
             Some("http") => false,
             other => return Err(AddressError::Scheme(other.unwrap_or("nothing").to_owned())),
         };
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        if host.is_empty() {
-            return Err(not_a_url("its host is empty"));
-        }
-        if !secure && !is_this_host(&host) {
-            return Err(AddressError::Plain);
-        }
         let (user, bare) = match authority.as_str().rsplit_once('@') {
             Some((user, bare)) => (Some(user), bare),
             None => (None, authority.as_str()),
         };
-        // `host:` and `host:99999` have a colon and no port.
-        let port = match (authority.port_u16(), bare.len() > authority.host().len()) {
-            (Some(port), _) => port,
-            (None, true) => return Err(not_a_url("its port is not a number up to 65535")),
-            (None, false) => {
-                if secure {
-                    443
-                } else {
-                    80
-                }
-            }
-        };
+        let (host, port) =
+            host_and_port(bare).ok_or_else(|| not_a_url("its host or its port cannot be read"))?;
+        let host = host.to_ascii_lowercase();
+        if !secure && !is_this_host(&host) {
+            return Err(AddressError::Plain);
+        }
         Ok(Self {
             secure,
-            port,
+            port: port.unwrap_or(if secure { 443 } else { 80 }),
             authority: bare.to_ascii_lowercase(),
             target: target(&uri),
             authorization: user.map(|user| format!("Basic {}", base64(&percent_decoded(user)))),
@@ -137,6 +124,28 @@ fn target(uri: &Uri) -> String {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = if uri.path().is_empty() { "/" } else { uri.path() };
     format!("{path}{query}")
+}
+
+/// The host and the port of an authority without credentials. Stricter than `http`, which takes brackets anywhere:
+/// what is checked here has to be what is connected to.
+fn host_and_port(bare: &str) -> Option<(&str, Option<u16>)> {
+    let (host, rest) = if let Some(inside) = bare.strip_prefix('[') {
+        inside.split_once(']').filter(|(host, _)| host.parse::<Ipv6Addr>().is_ok())?
+    } else {
+        bare.split_at(bare.find(':').unwrap_or(bare.len()))
+    };
+    // A name in another script has to be written in the form that the name service has (xn--…).
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    if host.is_empty() || !host.bytes().all(is_plain) {
+        return None;
+    }
+    match rest.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some((host, Some(digits.parse().ok()?)))
+        }
+        None if rest.is_empty() => Some((host, None)),
+        _ => None,
+    }
 }
 
 /// Whether a name or an address is one that never leaves this host.
@@ -239,6 +248,10 @@ mod tests {
             ("https:///list", Err("this is not a URL")),
             ("https://a.example:99999/", Err("this is not a URL")),
             ("https://a.example:/", Err("this is not a URL")),
+            ("https://[@]0/", Err("this is not a URL")),
+            ("https://[a.example]/", Err("this is not a URL")),
+            ("https://[::1]x/", Err("this is not a URL")),
+            ("https://a.example:+1/", Err("this is not a URL")),
             ("/list", Err("this is not a URL (it has no host)")),
             ("", Err("this is not a URL")),
             ("https://me:secret@a b/", Err("this is not a URL")),

@@ -144,6 +144,12 @@ async fn a_list_is_fetched_again_only_when_it_has_changed() {
     assert_eq!((now.state, now.last_error), (SourceState::Ok, None));
     assert!(now.last_ok_ms.is_some() && now.next_ms > now.last_ok_ms);
     assert_eq!(last_good(&bench.copies(), &address).unwrap(), b"two");
+    // Nothing is asked for a list that is not followed any more.
+    sources.replace(Vec::new());
+    tokio::time::sleep(LIMITS.backoff).await;
+    let asked = server.seen().len();
+    tokio::time::sleep(6 * LIMITS.backoff).await;
+    assert_eq!(server.seen().len(), asked);
 }
 
 #[tokio::test]
@@ -295,8 +301,20 @@ async fn files_are_followed() {
             SourceState::Ok,
             "",
         ),
-        ("gone", |path| std::fs::remove_file(path).unwrap(), None, SourceState::Failing, "is not there"),
-        ("back", |path| std::fs::write(path, "two?").unwrap(), Some("two?"), SourceState::Ok, ""),
+        (
+            "gone",
+            |path| std::fs::rename(path, path.with_extension("away")).unwrap(),
+            None,
+            SourceState::Failing,
+            "is not there",
+        ),
+        (
+            "back as it was",
+            |path| std::fs::rename(path.with_extension("away"), path).unwrap(),
+            Some("two?"),
+            SourceState::Ok,
+            "",
+        ),
         (
             "beyond the bound",
             |path| std::fs::write(path, "x".repeat(65)).unwrap(),
