@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::server::{Authority, Certificate, Reply, Server};
 use super::url;
+use crate::sources::Url;
 use crate::sources::fetch::{Fetched, Validators, fetch};
 
 /// What a fetch is expected to come to.
@@ -217,6 +218,10 @@ async fn a_request_asks_for_what_is_new_with_credentials_and_uncompressed() {
     ] {
         assert!(head.contains(&line), "{line:?} is not in {head:?}");
     }
+    // The system's authorities alone, if it has any, know nothing of the one of this test.
+    let stranger = fetch(&Url { ca: None, ..url.clone() }, &known).await.unwrap_err().to_string();
+    let untrusted = ["no authority that this host trusts", "this system has no root certificates"];
+    assert!(untrusted.iter().any(|words| stranger.contains(words)), "{stranger}");
     for shown in [error.to_string(), format!("{url:?}")] {
         assert!(!shown.contains("secret"), "{shown}");
     }
