@@ -1,5 +1,7 @@
 //! Which format a file has, told by its first line that is neither blank nor a comment.
 
+use std::net::IpAddr;
+
 use memchr::memmem;
 
 use super::notation::{Fault, scan_prefix};
@@ -91,18 +93,21 @@ fn is_ipset(line: &[u8]) -> bool {
 /// second. Two such columns are the ends of ranges as often as not, so nobody guesses between them.
 fn column_of(first: &[u8], second: &[u8]) -> Option<usize> {
     let separator = csv::separator_of(first);
-    let is_address = |field: &&[u8]| {
-        std::str::from_utf8(field)
-            .is_ok_and(|text| !matches!(scan_prefix(text, true), Err(Fault::NotAPrefix)))
+    let is_address = |field: &[u8]| {
+        let Ok(text) = std::str::from_utf8(field) else { return false };
+        match text.split_once('-') {
+            Some((first, last)) => first.parse::<IpAddr>().is_ok() && last.parse::<IpAddr>().is_ok(),
+            None => !matches!(scan_prefix(text, true), Err(Fault::NotAPrefix)),
+        }
     };
     let only = |line: &[u8]| {
         let fields = csv::fields(line, separator)?;
-        let mut found = fields.iter().enumerate().filter(|(_, field)| is_address(&field.as_slice()));
+        let mut found = fields.iter().enumerate().filter(|(_, field)| is_address(field));
         let (index, _) = found.next().filter(|_| fields.len() > 1)?;
         found.next().is_none().then_some(index + 1)
     };
     let names = csv::fields(first, separator)?;
-    if names.iter().any(|field| is_address(&field.as_slice())) { only(first) } else { only(second) }
+    if names.iter().any(|field| is_address(field)) { only(first) } else { only(second) }
 }
 
 /// Whether a file begins like no text.

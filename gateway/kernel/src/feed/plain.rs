@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use memchr::memchr;
 
-use super::notation::{check_label, read_ttl, scan_prefix, shown};
+use super::notation::{read_ttl, scan_prefix, shown};
 use super::{MAX_LINE_BYTES, NO_LABEL, NOTHING_SAID, Options, Reading, Refused, Said};
 
 pub(super) fn read(bytes: &[u8], reading: &mut Reading) {
@@ -156,7 +156,6 @@ fn read_attributes<'a>(text: &'a str, reading: &mut Reading) -> Result<Said, Ref
 }
 
 fn set_reason(said: &mut Said, reason: &str, reading: &mut Reading) -> Result<(), String> {
-    check_label(reason)?;
     if said.label != NO_LABEL {
         return Err("reason is given twice".to_owned());
     }

@@ -411,6 +411,7 @@ fn csv_columns_are_found_by_number() {
         ),
         ("quoted", 1, "\"192.0.2.1\",\"a \"\"b\"\", c\"\n", "1: 192.0.2.1\n"),
         ("lines in quotes", 1, "192.0.2.1,\"a\nb\nc\"\n192.0.2.2,d\n", "1: 192.0.2.1\n4: 192.0.2.2\n"),
+        ("ranges", 2, "a,range\nx,192.0.2.0-192.0.2.2\n", "2: 192.0.2.0/31\n2: 192.0.2.2\n"),
         ("blanks", 2, "x , 192.0.2.1 , y\n", "1: 192.0.2.1\n"),
         ("short row", 2, "x,192.0.2.1\ny\n", "1: 192.0.2.1\n2! y | the row has no column 2, only 1\n"),
         (
