@@ -8,6 +8,9 @@ use gateway_kernel::feed::{self, Column, Feed, Format, Options};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
+    // Whatever says one thing or the other takes no byte away from the file.
+    let options = Options { allow_everything: bytes.len() & 1 == 0 };
+    let column = if bytes.len() & 2 == 0 { Column::Number(1) } else { Column::Name("ip".to_owned()) };
     let lines = bytes.split(|&byte| byte == b'\n').count();
     let formats = [
         Format::Auto,
@@ -15,21 +18,18 @@ fuzz_target!(|bytes: &[u8]| {
         Format::Ipset,
         Format::Nft,
         Format::SpamhausJson,
-        Format::Csv { column: Column::Number(1) },
-        Format::Csv { column: Column::Name("ip".to_owned()) },
+        Format::Csv { column },
     ];
     for format in formats {
-        let read = feed::parse_as(bytes, &format, Options::default());
-        check(&read, lines);
+        let read = feed::parse_as(bytes, &format, options);
+        check(&read, lines, options);
         if format == Format::Plain {
             assert!(read.entries.len() + read.error_count <= lines);
         }
-        let everything = feed::parse_as(bytes, &format, Options { allow_everything: true });
-        assert!(everything.entries.len() >= read.entries.len());
     }
 });
 
-fn check(read: &Feed, lines: usize) {
+fn check(read: &Feed, lines: usize, options: Options) {
     assert!(read.errors.len() <= read.error_count.min(feed::MAX_ERRORS));
     assert!(read.errors.is_sorted_by_key(|error| error.line));
     assert!(read.errors.iter().all(|error| (1..=lines).contains(&error.line)), "{:?}", read.errors);
@@ -39,7 +39,7 @@ fn check(read: &Feed, lines: usize) {
         let ttl = (entry.ttl_ms > 0).then(|| Duration::from_millis(entry.ttl_ms));
         feed::write_line(&mut export, entry.prefix, read.reason(entry), ttl, entry.shadow);
     }
-    let again = feed::parse_as(export.as_bytes(), &Format::Plain, Options::default());
+    let again = feed::parse_as(export.as_bytes(), &Format::Plain, options);
     assert_eq!(again.error_count, 0, "{:?}", again.errors);
     assert_eq!(again.entries.len(), read.entries.len());
     for (before, after) in read.entries.iter().zip(&again.entries) {

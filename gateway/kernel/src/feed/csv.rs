@@ -138,10 +138,8 @@ impl<'a> Row<'a> {
 
 impl<'a> Rows<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        let mut rows = Rows::separated_by(bytes, b',');
-        rows.skip_blank();
-        rows.reader = reader(separator_of(next_line(rows.rest).0));
-        rows
+        let (first, _) = next_line(skip_blank(bytes).0);
+        Rows::separated_by(bytes, separator_of(first))
     }
 
     fn separated_by(bytes: &'a [u8], separator: u8) -> Self {
@@ -149,23 +147,12 @@ impl<'a> Rows<'a> {
         Rows { rest: bytes, line: 1, reader: reader(separator), fields, ends: [0; MAX_COLUMNS] }
     }
 
-    /// Blank lines and comments belong to no row.
-    fn skip_blank(&mut self) {
-        while !self.rest.is_empty() {
-            let (line, after) = next_line(self.rest);
-            let line = line.trim_ascii_start();
-            if !line.is_empty() && !line.starts_with(b"#") {
-                return;
-            }
-            self.rest = after;
-            self.line += 1;
-        }
-    }
-
     /// The next row, or the line on which one begins that is none. The latter ends where its line ends, so
     /// that an open quote costs one row.
     fn next(&mut self) -> Option<Result<Row<'_>, (usize, Refused<'a>)>> {
-        self.skip_blank();
+        let (rest, skipped) = skip_blank(self.rest);
+        self.rest = rest;
+        self.line += skipped;
         if self.rest.is_empty() {
             return None;
         }
@@ -207,6 +194,21 @@ impl<'a> Rows<'a> {
             _ => Err(too_much()),
         }
     }
+}
+
+/// What follows blank lines and comments, which belong to no row, and how many lines these are.
+fn skip_blank(bytes: &[u8]) -> (&[u8], usize) {
+    let (mut rest, mut lines) = (bytes, 0);
+    while !rest.is_empty() {
+        let (line, after) = next_line(rest);
+        let line = line.trim_ascii_start();
+        if !line.is_empty() && !line.starts_with(b"#") {
+            break;
+        }
+        rest = after;
+        lines += 1;
+    }
+    (rest, lines)
 }
 
 fn reader(separator: u8) -> Reader {

@@ -93,6 +93,9 @@ fn is_ipset(line: &[u8]) -> bool {
 /// second. Two such columns are the ends of ranges as often as not, so nobody guesses between them.
 fn column_of(first: &[u8], second: &[u8]) -> Option<usize> {
     let separator = csv::separator_of(first);
+    if !first.contains(&separator) {
+        return None;
+    }
     let is_address = |field: &[u8]| {
         let Ok(text) = std::str::from_utf8(field) else { return false };
         match text.split_once('-') {
@@ -100,14 +103,17 @@ fn column_of(first: &[u8], second: &[u8]) -> Option<usize> {
             None => !matches!(scan_prefix(text, true), Err(Fault::NotAPrefix)),
         }
     };
-    let only = |line: &[u8]| {
-        let fields = csv::fields(line, separator)?;
+    let only = |fields: Vec<Vec<u8>>| {
         let mut found = fields.iter().enumerate().filter(|(_, field)| is_address(field));
         let (index, _) = found.next().filter(|_| fields.len() > 1)?;
         found.next().is_none().then_some(index + 1)
     };
     let names = csv::fields(first, separator)?;
-    if names.iter().any(|field| is_address(field)) { only(first) } else { only(second) }
+    if names.iter().any(|field| is_address(field)) {
+        only(names)
+    } else {
+        only(csv::fields(second, separator)?)
+    }
 }
 
 /// Whether a file begins like no text.

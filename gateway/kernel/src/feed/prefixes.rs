@@ -39,7 +39,7 @@ pub fn aggregate(prefixes: &mut Vec<IpNet>) {
 /// The parent of two halves.
 fn merged(left: IpNet, right: IpNet) -> Option<IpNet> {
     let parent = right.supernet()?;
-    (left.prefix_len() == right.prefix_len() && left.supernet() == Some(parent)).then_some(parent)
+    (left.supernet() == Some(parent)).then_some(parent)
 }
 
 /// Consecutive addresses of one family.

@@ -138,7 +138,7 @@ fn what_is_no_list_is_said_once() {
         assert!(why.contains(fragment.trim_start_matches("; ")), "{name}: {why}");
     }
     // One line is shown as it is, and a file of which some line was understood is a list.
-    for bytes in [&b"x"[..], b"x\n192.0.2.0/33\n", b"x\ny\n192.0.2.1"] {
+    for bytes in [&b"x"[..], b"x\ny\n192.0.2.0/33\n", b"x\ny\n192.0.2.1"] {
         assert!(!parse(bytes).errors[0].why.contains("look like"), "{bytes:?}");
     }
 }
@@ -357,6 +357,11 @@ fn nft_elements_are_read_or_refused() {
             "definition",
             "define bad = { 192.0.2.1 }".to_owned(),
             "1! define | only the elements of sets are read, not definitions\n",
+        ),
+        (
+            "blocks within blocks",
+            "table ip t {\nchain c {\nip saddr { 192.0.2.1 } drop\nelements = { 192.0.2.2 }\n}\n}".to_owned(),
+            "",
         ),
         ("chains", "table ip t {\nchain c {\nip saddr { 192.0.2.1, 192.0.2.2 } drop\n}\n}".to_owned(), ""),
     ];
