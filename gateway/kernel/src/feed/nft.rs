@@ -22,11 +22,38 @@ struct File<'a, 'r> {
     reading: &'r mut Reading,
 }
 
+/// What the elements of a set or the keys of a map are.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Holds<'a> {
+    /// Addresses, as far as is known.
+    #[default]
+    Addresses,
+    /// Addresses together with something else, the last part of which is named.
+    More(&'a [u8]),
+    /// No addresses: ports, interfaces, marks. A list has no more to do with them than with a chain.
+    Others,
+}
+
+impl<'a> Holds<'a> {
+    /// By a statement, if it says so.
+    fn read(statement: &[&'a [u8]]) -> Option<Self> {
+        let is_address = |word: &&[u8]| matches!(*word, b"ipv4_addr" | b"ipv6_addr" | b"ip" | b"ip6");
+        match statement {
+            [b"type", b"ipv4_addr" | b"ipv6_addr"] => Some(Holds::Addresses),
+            [b"typeof", b"ip" | b"ip6", b"saddr" | b"daddr"] => Some(Holds::Addresses),
+            [b"type" | b"typeof", parts @ .., last] => {
+                let any = parts.iter().any(is_address) || is_address(last);
+                Some(if any { Holds::More(last) } else { Holds::Others })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What a set says before its elements.
 #[derive(Default)]
 struct Set<'a> {
-    /// What it holds, if that is no address.
-    other_type: Option<&'a [u8]>,
+    holds: Holds<'a>,
     /// Of elements that say nothing else; 0 for none.
     ttl_ms: u64,
 }
@@ -65,12 +92,11 @@ impl<'a> File<'a, '_> {
         let mut set = Set::default();
         loop {
             let (words, end) = self.words();
-            match words.list() {
-                [b"type", kind] if matches!(*kind, b"ipv4_addr" | b"ipv6_addr") => set.other_type = None,
-                [b"typeof", b"ip" | b"ip6", b"saddr" | b"daddr"] => set.other_type = None,
-                [b"type" | b"typeof", .., kind] => set.other_type = Some(kind),
-                [b"timeout", time] => set.ttl_ms = read_time(time).unwrap_or(0),
-                _ => {}
+            if let Some(holds) = Holds::read(words.list()) {
+                set.holds = holds;
+            }
+            if let [b"timeout", time] = words.list() {
+                set.ttl_ms = read_time(time).unwrap_or(0);
             }
             match (end, words.list()) {
                 (Token::Open, [b"elements", b"="]) => self.elements(words.line, &set),
@@ -84,11 +110,17 @@ impl<'a> File<'a, '_> {
 
     /// A map gives each of its addresses something else, which no list can.
     fn map(&mut self, opened: usize) {
+        let mut holds = Holds::default();
         loop {
             let (words, end) = self.words();
+            // Behind the colon is what is given to the keys.
+            let key = words.list().split(|word| *word == b":").next().unwrap_or_default();
+            holds = Holds::read(key).unwrap_or(holds);
             match end {
                 Token::Open => {
-                    if let [b"elements", b"="] = words.list() {
+                    if holds != Holds::Others
+                        && let [b"elements", b"="] = words.list()
+                    {
                         self.refuse(words.line, b"elements", "these are of a map; only sets are read");
                     }
                     self.skip_block(words.line);
@@ -102,10 +134,17 @@ impl<'a> File<'a, '_> {
 
     /// Elements up to the closing brace.
     fn elements(&mut self, opened: usize, set: &Set<'a>) {
-        if let Some(kind) = set.other_type {
-            let why = "the set does not hold just addresses, as `ipv4_addr` and `ipv6_addr` do";
-            self.refuse(opened, kind, why);
-            return self.skip_block(opened);
+        match set.holds {
+            Holds::Addresses => {}
+            Holds::More(kind) => {
+                self.refuse(
+                    opened,
+                    kind,
+                    "the set holds more than addresses; only sets of addresses are read",
+                );
+                return self.skip_block(opened);
+            }
+            Holds::Others => return self.skip_block(opened),
         }
         loop {
             let mut words = Words::default();

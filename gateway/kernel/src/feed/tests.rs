@@ -186,14 +186,16 @@ fn samples_of_each_format_are_told_and_read() {
         "ipset",
         include_str!("testdata/ipset.save"),
         &Format::Ipset,
-        "3: 192.0.2.0/24 reason=\"ssh scan\" ttl=600s\n4: 198.51.100.7\n5: 2001:db8::/32 ttl=599s\n",
+        "2: 192.0.2.0/24 reason=\"a b\" ttl=599s\n4: 192.0.2.1\n5: 192.0.2.2\n6: 192.0.2.3\n8: 2001:db8::/32 ttl=599s\n",
     );
     check(
         "nft",
         include_str!("testdata/ruleset.nft"),
         &Format::Nft,
-        "8: 192.0.2.0/24 reason=\"ssh scan\" ttl=3552345ms\n9: 198.51.100.1\n9: 198.51.100.2/31\n\
-         9: 198.51.100.4/30\n9: 198.51.100.8/31\n9: 203.0.113.7\n15: 2001:db8::/32\n",
+        "7: 192.0.2.0/24 reason=\"ssh scan\" ttl=3599996ms\n7: 198.51.100.1 ttl=7199996ms\n\
+         7: 198.51.100.2/31 ttl=7199996ms\n7: 198.51.100.4/30 ttl=7199996ms\n\
+         7: 198.51.100.8/31 ttl=7199996ms\n8: 203.0.113.7 ttl=7199996ms\n15: 2001:db8::/32\n\
+         16: 2001:db9::1\n16: 2001:db9::2/127\n16: 2001:db9::4/126\n28: 192.0.2.77\n",
     );
     check(
         "Spamhaus",
@@ -320,14 +322,22 @@ fn nft_elements_are_read_or_refused() {
              3! 192.0.2.2-192.0.2.1 | the range ends before it begins\n",
         ),
         (
-            "ports",
-            in_set("type inet_service\nelements = { 22, 80 }"),
-            "4! inet_service | the set does not hold just addresses, as `ipv4_addr` and `ipv6_addr` do\n",
+            "no addresses",
+            in_set(
+                "type inet_service\nelements = { 22, 80 }\n}\nset i {\ntypeof meta iifname\nelements = { \"lo\" }",
+            ),
+            "",
+        ),
+        (
+            "a map of ports",
+            "table ip t {\nmap m {\ntype inet_service : ipv4_addr\nelements = { 22 : 192.0.2.1 }\n}\n}"
+                .to_owned(),
+            "",
         ),
         (
             "addresses and ports",
             in_set("type ipv4_addr . inet_service\nelements = { 192.0.2.1 . 22 }"),
-            "4! inet_service | the set does not hold just addresses, as `ipv4_addr` and `ipv6_addr` do\n",
+            "4! inet_service | the set holds more than addresses; only sets of addresses are read\n",
         ),
         (
             "map",
