@@ -35,6 +35,7 @@ fn directory() -> tempfile::TempDir {
         ("good.txt", b"# two\n192.0.2.0/24\n2001:db8::/32 reason=its-own shadow\n"),
         ("drop.txt", b"192.0.2.0/24 ; SBL1\n"),
         ("bad.txt", b"192.0.2.1\n10.0.0.1/8 ; comment\n\n  nonsense\n\xff\n"),
+        ("bad.nft", b"table ip t {\n  set s {\n    elements = { 192.0.2.1/24, nonsense }\n  }\n}\n"),
         ("ttl.txt", b"192.0.2.1 ttl=5m\n"),
         ("secret.txt", b"hunter2\n"),
         ("name.txt", b"users\r\n"),
@@ -79,6 +80,24 @@ fn broken_files_are_told_everything_that_is_wrong() {
         let shown = report.render(true) + &report.json().to_string();
         assert!(!shown.contains("hunter2"), "{name}: a secret is shown");
     }
+}
+
+#[test]
+fn each_mistake_in_a_line_of_a_list_is_shown_in_it() {
+    let dir = directory();
+    let text = "kernel: {attach: off, deny: [{file: bad.nft}]}";
+    let report = parse(text, Path::new("gateway.yaml"), &env, dir.path()).expect_err("mistakes");
+    let rendered = report.render(false).replace(&dir.path().display().to_string(), "DIR");
+    let expected = "\
+DIR/bad.nft:3:18: error: 192.0.2.1/24 has host bits set; did you mean 192.0.2.0/24?
+ 3 |     elements = { 192.0.2.1/24, nonsense }
+   |                  ^^^^^^^^^^^^
+
+DIR/bad.nft:3:32: error: nonsense is not an address or a prefix
+ 3 |     elements = { 192.0.2.1/24, nonsense }
+   |                                ^^^^^^^^
+";
+    assert!(rendered.contains(expected), "{rendered}");
 }
 
 #[test]

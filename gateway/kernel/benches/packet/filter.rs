@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gateway_kernel::sandbox::{Program as Ours, Sandbox};
-use gateway_kernel::{ListKind, Owner};
+use gateway_kernel::Owner;
 use ipnet::{IpNet, Ipv4Net};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
@@ -47,7 +47,7 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
     let ours = Sandbox::load(Ours::Gateway)?;
     let prefixes: Vec<IpNet> =
         addresses.iter().filter_map(|address| Ipv4Net::new(*address, 32).ok()).map(IpNet::from).collect();
-    ours.rules().add(ListKind::Deny, Owner::Operator, &entries(&prefixes), &mut |_| {})?;
+    ours.rules().replace(Owner::Operator, list(&prefixes), &mut |_| {})?;
     let floor = program::pass()?;
     let mut rows = Vec::new();
     for (name, source, action) in [

@@ -5,11 +5,11 @@
 use std::time::Instant;
 
 use gateway_kernel::sandbox::{Action, Program as Ours, Sandbox};
-use gateway_kernel::{ListKind, Owner};
+use gateway_kernel::Owner;
 use ipnet::IpNet;
 
 use crate::bpf::{self, LpmTrie};
-use crate::prefixes::{Family, RULE, entries, lpm_keys};
+use crate::prefixes::{Family, RULE, list, lpm_keys};
 use crate::table::{Spread, markdown};
 use crate::{Outcome, Scale, program};
 
@@ -134,11 +134,11 @@ fn measure(row: &Row, scale: &Scale) -> Outcome<Vec<String>> {
 }
 
 fn ours(prefixes: &[IpNet]) -> Outcome<Filled<Sandbox>> {
-    let entries = entries(prefixes);
+    let list = list(prefixes);
     let before = bpf::newest_map();
     let program = Sandbox::load(Ours::BenchGateway)?;
     let began = Instant::now();
-    program.rules().add(ListKind::Deny, Owner::Operator, &entries, &mut |_| {})?;
+    program.rules().replace(Owner::Operator, list, &mut |_| {})?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Filled { program, seconds, bytes: bpf::memory_of_maps_after(before)? })
 }

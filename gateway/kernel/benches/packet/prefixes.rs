@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use gateway_kernel::NewEntry;
+use gateway_kernel::ListEntry, ListKind, NewList;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Which of the two.
@@ -45,11 +45,15 @@ impl Family {
 pub(crate) const RULE: &str = "bench";
 
 /// As the gateway takes them.
-pub(crate) fn entries(prefixes: &[IpNet]) -> Vec<NewEntry> {
-    prefixes
-        .iter()
-        .map(|prefix| NewEntry { prefix: *prefix, rule: RULE.to_owned(), ttl: None, shadow: false })
-        .collect()
+pub(crate) fn list(prefixes: &[IpNet]) -> NewList {
+    NewList {
+        kind: ListKind::Deny,
+        name: "bench".to_owned(),
+        source: "bench".to_owned(),
+        shadow: false,
+        labels: vec![RULE.to_owned()],
+        entries: prefixes.iter().map(|prefix| ListEntry { prefix: *prefix, label: 0, shadow: false }).collect(),
+    }
 }
 
 /// As an LPM trie of one family takes them.

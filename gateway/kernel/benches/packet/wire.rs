@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use gateway_kernel::sandbox::{Program as Ours, Sandbox};
-use gateway_kernel::{Attach, ListKind, Owner, Plan, Protection, Rules, detach};
+use gateway_kernel::{Attach, Owner, Plan, Protection, Rules, detach};
 use ipnet::{IpNet, Ipv4Net};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -246,13 +246,12 @@ impl Gateway {
         let plan = Plan {
             interfaces: vec![interface.to_owned()],
             attach: Attach::Native,
-            allow: Vec::new(),
-            deny: Vec::new(),
+            lists: Vec::new(),
         };
         let protection = receiver.run(|| Ok(Protection::start(&plan, &pins.0)?))?;
         let rules = Rules::open(&pins.0)?;
         let prefixes: Vec<IpNet> = prefixes.iter().copied().map(IpNet::from).collect();
-        rules.add(ListKind::Deny, Owner::Operator, &entries(&prefixes), &mut |_| {})?;
+        rules.replace(Owner::Operator, list(&prefixes), &mut |_| {})?;
         Ok(Self { rules, _protection: protection, _pins: pins })
     }
 }

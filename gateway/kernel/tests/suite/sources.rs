@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_kernel::sandbox::Sandbox;
-use gateway_kernel::{ListKind, NewEntry, Owner};
+use gateway_kernel::{ListKind, NewEntry};
 
 use crate::frame::*;
 
@@ -28,8 +28,8 @@ fn sources_that_pass_are_noted() {
     let rules = sandbox.rules();
     assert_eq!(seen(&sandbox), Vec::<String>::new(), "an empty table holds nobody");
     let denied = [entry("192.0.2.66/32", false), entry("192.0.2.67/32", true)];
-    rules.add(ListKind::Deny, Owner::Operator, &denied, &mut |_| {}).unwrap();
-    rules.add(ListKind::Allow, Owner::Operator, &[entry("192.0.2.7/32", false)], &mut |_| {}).unwrap();
+    rules.add(ListKind::Deny, &denied, &mut |_| {}).unwrap();
+    rules.add(ListKind::Allow, &[entry("192.0.2.7/32", false)], &mut |_| {}).unwrap();
     let later = ethernet(&[], 0x0800, &ipv4("192.0.2.8", UDP, &[], 185, &[0; 8]));
     let table = [
         ("plain", v4("192.0.2.1"), Some("192.0.2.1")),
