@@ -52,4 +52,3 @@ pub extern "C" fn judge_listed(family: u32, high: u64, low: u64, length: u64) ->
     let outcome = judge_source(&Address { family, words }, &KernelTables, &mut RuleHits { length });
     outcome.to_number()
 }
-

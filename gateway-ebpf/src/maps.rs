@@ -9,7 +9,8 @@ use aya_ebpf::{
 use gateway_common::{
     abi::{
         COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, INTERFACE_SLOTS, Interface, LIVE_TABLE,
-        RULE_FLAGS, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings, Source, TABLE_FLAGS, TABLE_SLOTS,
+        RULE_FLAGS, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings, Source, TABLE_FLAGS,
+        TABLE_SLOTS,
     },
     stages::Tables,
     table::{Hints, Hit, LINE_WORDS, Line, Lines, Words, search_v4, search_v6},

@@ -16,8 +16,8 @@ pub use counters::{COUNTER_SLOTS, Counter, RuleCounter, counter_index};
 pub use events::{EVENT_RING_BYTES, Event, EventCredit, NOBODY_READS};
 pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
 pub use lists::{
-    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, LISTS_TABLES, LIVE_TABLE,
-    List, NO_RULE, RULE_FLAGS, RULE_SLOTS, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
+    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, LISTS_TABLES,
+    LIVE_TABLE, List, NO_RULE, RULE_FLAGS, RULE_SLOTS, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
 };
 pub use settings::Settings;
 pub use sources::{SOURCE_SLOTS, Source, source_slot};

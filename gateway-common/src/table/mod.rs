@@ -182,19 +182,13 @@ const V6_HIGH_SHIFT_AT: u32 = 32;
 /// A slot of IPv4: length and one, address, payload. Never 0, and its top bit always is.
 #[inline(always)]
 pub const fn slot_v4(address: u32, prefix_len: u32, payload: u32) -> u64 {
-    (prefix_len as u64 + 1) << V4_LENGTH_AT
-        | (address as u64) << V4_ADDRESS_AT
-        | (payload as u64 & PAYLOAD)
+    (prefix_len as u64 + 1) << V4_LENGTH_AT | (address as u64) << V4_ADDRESS_AT | (payload as u64 & PAYLOAD)
 }
 
 /// Address, prefix length and payload of a slot of IPv4 that is in use.
 #[inline(always)]
 pub const fn read_slot_v4(slot: u64) -> (u32, u32, u32) {
-    (
-        (slot >> V4_ADDRESS_AT) as u32,
-        ((slot >> V4_LENGTH_AT) as u32).wrapping_sub(1),
-        (slot & PAYLOAD) as u32,
-    )
+    ((slot >> V4_ADDRESS_AT) as u32, ((slot >> V4_LENGTH_AT) as u32).wrapping_sub(1), (slot & PAYLOAD) as u32)
 }
 
 /// The first word of a slot of IPv6: length and one; how many low bits of each half of the address the prefix
@@ -213,11 +207,7 @@ pub const fn slot_v6(prefix_len: u32, version: u8, payload: u32) -> u64 {
 /// Prefix length, version and payload of a slot of IPv6 that is in use.
 #[inline(always)]
 pub const fn read_slot_v6(word: u64) -> (u32, u8, u32) {
-    (
-        ((word >> V6_LENGTH_AT) as u32).wrapping_sub(1),
-        (word >> PAYLOAD_BITS) as u8,
-        (word & PAYLOAD) as u32,
-    )
+    (((word >> V6_LENGTH_AT) as u32).wrapping_sub(1), (word >> PAYLOAD_BITS) as u8, (word & PAYLOAD) as u32)
 }
 
 /// Where a /24's bit is: line, word, bit.

@@ -5,9 +5,9 @@
 
 use super::opaque::opaque;
 use super::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, Hit, LEVELS_AT, Lines, LONG_FROM, MARKED_FROM, MAX_LEVELS,
-    NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT, V4_LENGTH_AT, V6_HIGH_SHIFT_AT, V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words,
-    home_v4, home_v6, kinds_bits, mark, plane_bit, set_head,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, Hit, LEVELS_AT, LONG_FROM, Lines, MARKED_FROM, MAX_LEVELS,
+    NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT, V4_LENGTH_AT, V6_HIGH_SHIFT_AT,
+    V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words, home_v4, home_v6, kinds_bits, mark, plane_bit, set_head,
 };
 
 /// Levels of a set of IPv4: each length, and none at all.

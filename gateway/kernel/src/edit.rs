@@ -57,7 +57,8 @@ impl<'a> Edit<'a> {
             // Of two for one prefix the later.
             let last: HashMap<IpNet, usize> =
                 entries.iter().enumerate().map(|(index, entry)| (entry.prefix, index)).collect();
-            let kept = entries.iter().enumerate().filter(|(index, entry)| last.get(&entry.prefix) == Some(index));
+            let kept =
+                entries.iter().enumerate().filter(|(index, entry)| last.get(&entry.prefix) == Some(index));
             let kept = kept.map(|(_, entry)| self.entry(*list, note, entry, &mut book, now_ns));
             wanted.push(kept.collect::<Result<Vec<_>, _>>()?);
         }
@@ -141,7 +142,10 @@ impl<'a> Edit<'a> {
                     }
                     Err(NoRoom) => {
                         // As it was, for the new table is made of it.
-                        former.iter().rev().for_each(|(entry, before)| put_back(live, entry, before.as_ref()));
+                        former
+                            .iter()
+                            .rev()
+                            .for_each(|(entry, before)| put_back(live, entry, before.as_ref()));
                         live.done();
                         return Err(NoRoom);
                     }
@@ -168,7 +172,9 @@ impl<'a> Edit<'a> {
             for entry in entries {
                 added.note(match all.insert((entry.list, entry.key), entry.clone()) {
                     None => Put::Added,
-                    Some(former) if (LiveEntry { set_ns: entry.set_ns, ..former.clone() }) == *entry => Put::Unchanged,
+                    Some(former) if (LiveEntry { set_ns: entry.set_ns, ..former.clone() }) == *entry => {
+                        Put::Unchanged
+                    }
                     Some(_) => Put::Updated,
                 });
             }
@@ -321,7 +327,9 @@ fn rules_of(store: &dyn Store, slots: &[Slot]) -> Result<HashSet<u32>, Error> {
                 rules.insert(entry.rule);
             });
         } else {
-            rules.extend(Generation(&table).directory().lists.iter().flat_map(|list| list.rules.iter().copied()));
+            rules.extend(
+                Generation(&table).directory().lists.iter().flat_map(|list| list.rules.iter().copied()),
+            );
         }
     }
     Ok(rules)

@@ -58,8 +58,9 @@ impl<'a> Turn<'a> {
     pub(crate) fn begin(store: &'a dyn Store) -> Result<Self, Error> {
         let turn = store.lock()?;
         let table = store.table(Slot::Lists)?;
-        let (directory, number) = table
-            .map_or_else(Default::default, |table| (Generation(&table).directory(), Generation(&table).number()));
+        let (directory, number) = table.map_or_else(Default::default, |table| {
+            (Generation(&table).directory(), Generation(&table).number())
+        });
         Ok(Self { store, directory, number, _turn: turn })
     }
 
@@ -91,7 +92,9 @@ impl<'a> Turn<'a> {
             (false, None) => return Ok(0),
             (false, Some(name)) => {
                 let why = match self.directory.find(kind, name) {
-                    Some(_) => "the configuration brings it; take it out there and `gateway reload`".to_owned(),
+                    Some(_) => {
+                        "the configuration brings it; take it out there and `gateway reload`".to_owned()
+                    }
                     None => format!("there are {}", self.names(kind)),
                 };
                 return Err(Error::Refused(format!("no operator's list is called {name}: {why}")));
@@ -246,7 +249,8 @@ impl<'a> Turn<'a> {
 
     /// Back to the generation before.
     pub(crate) fn roll_back(self) -> Result<u64, Error> {
-        let (Some(now), Some(former)) = (self.store.table(Slot::Lists)?, self.store.table(Slot::Former)?) else {
+        let (Some(now), Some(former)) = (self.store.table(Slot::Lists)?, self.store.table(Slot::Former)?)
+        else {
             return Err(Error::Refused("there is no generation of lists before this one".to_owned()));
         };
         let finished = Generation(&former).is_finished();

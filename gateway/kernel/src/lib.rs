@@ -10,8 +10,8 @@ mod entry;
 mod error;
 mod events;
 mod explain;
-mod generations;
 pub mod feed;
+mod generations;
 mod interfaces;
 mod object;
 mod pin;
@@ -31,11 +31,11 @@ mod table;
 pub use entry::{Attach, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 pub use error::Error;
 pub use events::{Event, Events, Lost, Share};
-pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
 pub use generations::{Preview, Replaced};
+pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
 pub use rules::{
     Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Removed, RuleCount, Rules,
     StageTrace,
 };
-pub use table::ListInfo;
 pub use sources::SourceSampling;
+pub use table::ListInfo;

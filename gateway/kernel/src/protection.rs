@@ -359,7 +359,14 @@ fn lists_of(rules: &Rules, owner: Owner) -> Result<Vec<NewList>, Error> {
             ListEntry { prefix: entry.prefix, label: label as u32, shadow: entry.shadow && !info.shadow }
         });
         let entries = entries.collect();
-        NewList { kind: info.kind, name: info.name, source: info.source, shadow: info.shadow, labels, entries }
+        NewList {
+            kind: info.kind,
+            name: info.name,
+            source: info.source,
+            shadow: info.shadow,
+            labels,
+            entries,
+        }
     });
     Ok(again.collect())
 }

@@ -60,7 +60,12 @@ impl Reader {
         if let Some(table) = &self.lists {
             Generation(table).for_each(&mut |standing| {
                 if standing.kind == list.into() {
-                    visit(self.list_entry(list, standing.item.key.net(), standing.item.rule, standing.item.shadow));
+                    visit(self.list_entry(
+                        list,
+                        standing.item.key.net(),
+                        standing.item.rule,
+                        standing.item.shadow,
+                    ));
                 }
             });
         }

@@ -352,7 +352,9 @@ impl Rules {
         let kinds = [List::Allow, List::Ban, List::Deny];
         let lists = self.store.table(Slot::Lists)?;
         let listed = |v6| {
-            lists.as_ref().map_or(0, |table| kinds.iter().map(|kind| Generation(table).entries(*kind, v6)).sum())
+            lists
+                .as_ref()
+                .map_or(0, |table| kinds.iter().map(|kind| Generation(table).entries(*kind, v6)).sum())
         };
         let live = self.store.table(Slot::Live)?;
         let made = |kind| live.as_ref().map_or(0, |table| Live(table).count(kind));

@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn who_was_admitted_is_seen_and_who_was_not_is_not() {
-        let rules = Rules::in_userspace();
+        let rules = Rules::in_userspace().unwrap();
         let denied = crate::NewEntry {
             prefix: "192.0.2.66/32".parse().unwrap(),
             rule: "x".to_owned(),
             ttl: None,
             shadow: false,
         };
-        rules.add(crate::ListKind::Deny, crate::Owner::Operator, &[denied], &mut |_| {}).unwrap();
+        rules.add(crate::ListKind::Deny, &[denied], &mut |_| {}).unwrap();
         let local = "198.18.0.1:80".parse().unwrap();
         for peer in ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.66:1", "[2001:db8::1]:1", "[::ffff:192.0.2.9]:1"]
         {

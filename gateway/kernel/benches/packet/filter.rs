@@ -6,14 +6,14 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gateway_kernel::sandbox::{Program as Ours, Sandbox};
 use gateway_kernel::Owner;
+use gateway_kernel::sandbox::{Program as Ours, Sandbox};
 use ipnet::{IpNet, Ipv4Net};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::bpf::{PinnedMap, Program};
-use crate::prefixes::{entries, frame_v4};
+use crate::prefixes::{frame_v4, list};
 use crate::table::{Spread, markdown};
 use crate::{Outcome, Scale, command, context, program};
 

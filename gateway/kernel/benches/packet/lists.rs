@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use gateway_kernel::sandbox::{Action, Program as Ours, Sandbox};
 use gateway_kernel::Owner;
+use gateway_kernel::sandbox::{Action, Program as Ours, Sandbox};
 use ipnet::IpNet;
 
 use crate::bpf::{self, LpmTrie};

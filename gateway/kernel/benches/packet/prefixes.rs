@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use gateway_kernel::ListEntry, ListKind, NewList;
+use gateway_kernel::{ListEntry, ListKind, NewList};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// Which of the two.
@@ -52,7 +52,10 @@ pub(crate) fn list(prefixes: &[IpNet]) -> NewList {
         source: "bench".to_owned(),
         shadow: false,
         labels: vec![RULE.to_owned()],
-        entries: prefixes.iter().map(|prefix| ListEntry { prefix: *prefix, label: 0, shadow: false }).collect(),
+        entries: prefixes
+            .iter()
+            .map(|prefix| ListEntry { prefix: *prefix, label: 0, shadow: false })
+            .collect(),
     }
 }
 

@@ -15,7 +15,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::bpf::Program;
 use crate::network::{Namespace, Wire};
-use crate::prefixes::{RULE, cover, entries, frame_v4};
+use crate::prefixes::{RULE, cover, frame_v4, list};
 use crate::table::{Spread, markdown};
 use crate::{Outcome, Scale, command, program};
 
@@ -243,11 +243,7 @@ impl Gateway {
         drop(Sandbox::load(Ours::Gateway)?);
         let pins =
             Pins(Path::new("/sys/fs/bpf").join(format!("gateway-sandbox-{}-wire", std::process::id())));
-        let plan = Plan {
-            interfaces: vec![interface.to_owned()],
-            attach: Attach::Native,
-            lists: Vec::new(),
-        };
+        let plan = Plan { interfaces: vec![interface.to_owned()], attach: Attach::Native, lists: Vec::new() };
         let protection = receiver.run(|| Ok(Protection::start(&plan, &pins.0)?))?;
         let rules = Rules::open(&pins.0)?;
         let prefixes: Vec<IpNet> = prefixes.iter().copied().map(IpNet::from).collect();

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    COUNTER_SLOTS, Counter, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLE, RULE_SLOTS, RuleCounter, SOURCE_SLOTS,
-    Settings, Source, TABLE_SLOTS,
+    COUNTER_SLOTS, Counter, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLE, RULE_SLOTS, RuleCounter,
+    SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
 };
 use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
@@ -72,7 +72,8 @@ impl Pinned {
 
     /// The number of the table in a slot of the map of tables.
     fn number_at(&self, place: u32) -> Result<Option<u32>, Error> {
-        sys::inner_id(self.tables.fd().as_fd(), place).map_err(|error| kernel("say which table is in force", error))
+        sys::inner_id(self.tables.fd().as_fd(), place)
+            .map_err(|error| kernel("say which table is in force", error))
     }
 
     fn number(&self, slot: Slot) -> Result<Option<u32>, Error> {
@@ -85,8 +86,9 @@ impl Pinned {
         if slot == Slot::Live {
             return Ok(LIVE_TABLE);
         }
-        let in_force =
-            read(&self.lists_slot).get(&0, 0).map_err(|error| kernel("say which lists are in force", error))?;
+        let in_force = read(&self.lists_slot)
+            .get(&0, 0)
+            .map_err(|error| kernel("say which lists are in force", error))?;
         // Before there are any, the first ones are going to be in the second place.
         Ok(if (in_force == second) == (slot == Slot::Lists) { second } else { first })
     }
@@ -193,7 +195,11 @@ impl Store for Pinned {
                 // Between the two questions another process may have put another table in its place.
                 Err(_) if look < LOOKS && self.number(slot)? != Some(number) => {}
                 Err(error) => {
-                    return Err(crate::pin::opening(&self.dir.maps(), &format!("{TABLE_PIN}{number}"), &error));
+                    return Err(crate::pin::opening(
+                        &self.dir.maps(),
+                        &format!("{TABLE_PIN}{number}"),
+                        &error,
+                    ));
                 }
             }
         }
@@ -225,7 +231,8 @@ impl Store for Pinned {
     fn sweep(&self) -> Result<(), Error> {
         let numbers = self.numbers()?;
         locked(&self.mapped).retain(|number, _| numbers.contains(number));
-        let entries = std::fs::read_dir(self.dir.maps()).map_err(|error| kernel("list the pinned maps", error))?;
+        let entries =
+            std::fs::read_dir(self.dir.maps()).map_err(|error| kernel("list the pinned maps", error))?;
         for entry in entries.filter_map(Result::ok) {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix(TABLE_PIN)?.parse().ok());

@@ -37,7 +37,8 @@ pub(crate) struct Content {
 pub(crate) fn digest(items: &[Item]) -> u64 {
     items.iter().fold(items.len() as u64, |digest, item| {
         let Key { high, low, length, v6 } = item.key;
-        let rest = u64::from(item.rule) << 16 | u64::from(length) << 8 | u64::from(v6) << 1 | u64::from(item.shadow);
+        let rest =
+            u64::from(item.rule) << 16 | u64::from(length) << 8 | u64::from(v6) << 1 | u64::from(item.shadow);
         mix(low ^ rest, mix(high, digest))
     })
 }
@@ -173,7 +174,11 @@ fn write_overlaps(overlaps: &[Overlap], memory: &Memory) {
         let Key { high, low, length, v6 } = item.key;
         memory.set(line, word + 1, high);
         memory.set(line, word + 2, low);
-        let meta = u64::from(item.rule) << 32 | u64::from(v6) << 24 | u64::from(length) << 16 | u64::from(*set) << 8 | 1;
+        let meta = u64::from(item.rule) << 32
+            | u64::from(v6) << 24
+            | u64::from(length) << 16
+            | u64::from(*set) << 8
+            | 1;
         memory.set(line, word, meta);
     }
 }

@@ -176,9 +176,10 @@ impl Live<'_> {
         let here = self.slots().find(set, entry.key);
         if let Some((_, number)) = here {
             let former = self.read(number);
-            if former.as_ref().is_some_and(|former| {
-                LiveEntry { set_ns: entry.set_ns, ..former.clone() } == *entry
-            }) {
+            if former
+                .as_ref()
+                .is_some_and(|former| LiveEntry { set_ns: entry.set_ns, ..former.clone() } == *entry)
+            {
                 return Ok(Put::Unchanged);
             }
         }

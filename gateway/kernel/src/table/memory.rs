@@ -47,14 +47,7 @@ impl Memory {
         let bytes = lines as usize * LINE_BYTES;
         // SAFETY: as above; what others write there is read through atomics.
         let first = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                map,
-                0,
-            )
+            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)
         };
         Self::mapped(first, lines)
     }

@@ -8,8 +8,8 @@ mod live;
 mod memory;
 mod slots;
 
-pub use directory::ListInfo;
 pub(crate) use directory::Directory;
+pub use directory::ListInfo;
 pub(crate) use lists::{Content, Generation, Item, build as build_lists, digest};
 pub(crate) use live::{Live, LiveEntry, MAX_EVIDENCE, Put, build as build_live};
 pub(crate) use memory::Memory;

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, SETS, SLOTS_V4, SLOTS_V6, home_v4, home_v6,
-    kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4, slot_v6,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, SETS, SLOTS_V4, SLOTS_V6, home_v4,
+    home_v6, kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4, slot_v6,
 };
 use ipnet::IpNet;
 
@@ -52,7 +52,6 @@ impl Key {
     fn v4(self) -> u32 {
         (self.high >> 32) as u32
     }
-
 }
 
 /// The slots of a table.
@@ -139,7 +138,8 @@ impl Slots<'_> {
                 let word = if key.v6 { 1 + 3 * slot } else { 1 + slot };
                 if self.memory.get(line, word) == 0 {
                     // Readers go on to the next line as long as somebody whom they may look for is there.
-                    (home..line).for_each(|passed| self.memory.set(passed, 0, self.memory.get(passed, 0) + 1));
+                    (home..line)
+                        .for_each(|passed| self.memory.set(passed, 0, self.memory.get(passed, 0) + 1));
                     self.write(key, Place { line, word, home }, payload);
                     return Ok(());
                 }
