@@ -4,9 +4,11 @@
 //! stays in its slot, so that going back to it is one write as well.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gateway_common::abi::List;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::rules_in_use;
@@ -44,6 +46,10 @@ pub struct Preview {
     pub removed: usize,
     /// Prefixes whose rule or shadow flag would be another.
     pub changed: usize,
+    /// Sources that passed in the last minute, as far as they were noted.
+    pub sources: usize,
+    /// Those of them that the list would have hit.
+    pub hits: usize,
 }
 
 /// One writer's turn.
@@ -65,8 +71,8 @@ impl<'a> Turn<'a> {
     }
 
     /// The configuration's lists become these.
-    pub(crate) fn reconcile(self, lists: Vec<NewList>) -> Result<Replaced, Error> {
-        for list in &lists {
+    pub(crate) fn reconcile(self, lists: &[NewList]) -> Result<Replaced, Error> {
+        for list in lists {
             self.check_owner(Owner::Config, list.kind, &list.name)?;
         }
         let keeps = |info: &ListInfo| info.owner == Owner::Operator;
@@ -74,11 +80,11 @@ impl<'a> Turn<'a> {
     }
 
     /// One list becomes this.
-    pub(crate) fn replace(self, owner: Owner, list: NewList, progress: Progress) -> Result<Replaced, Error> {
+    pub(crate) fn replace(self, owner: Owner, list: &NewList, progress: Progress) -> Result<Replaced, Error> {
         self.check_owner(owner, list.kind, &list.name)?;
-        let (kind, name) = (list.kind, list.name.clone());
-        let keeps = |info: &ListInfo| (info.kind, &info.name) != (kind, &name);
-        self.make(owner, vec![list], &keeps, progress)
+        let (kind, name) = (list.kind, &list.name);
+        let keeps = |info: &ListInfo| (info.kind, &info.name) != (kind, name);
+        self.make(owner, std::slice::from_ref(list), &keeps, progress)
     }
 
     /// Operators' lists of a kind go: the one of this name, or all.
@@ -101,7 +107,7 @@ impl<'a> Turn<'a> {
             }
             (true, _) => {}
         }
-        self.make(Owner::Operator, Vec::new(), &|info| !goes(info), &mut |_| {})?;
+        self.make(Owner::Operator, &[], &|info| !goes(info), &mut |_| {})?;
         Ok(gone as usize)
     }
 
@@ -138,13 +144,13 @@ impl<'a> Turn<'a> {
     fn make(
         self,
         owner: Owner,
-        new: Vec<NewList>,
+        new: &[NewList],
         keeps: &dyn Fn(&ListInfo) -> bool,
         progress: Progress,
     ) -> Result<Replaced, Error> {
         let number = self.number + 1;
         let mut book = Rulebook::read(self.store)?;
-        let fresh = new.into_iter().map(|list| self.content(owner, list, number, &mut book));
+        let fresh = new.iter().map(|list| self.content(owner, list, number, &mut book));
         let fresh = fresh.collect::<Result<Vec<Content>, Error>>()?;
         let entries = fresh.iter().map(|list| list.items.len()).sum();
         if self.is_unchanged(&fresh, keeps) {
@@ -183,7 +189,7 @@ impl<'a> Turn<'a> {
     fn content(
         &self,
         owner: Owner,
-        list: NewList,
+        list: &NewList,
         generation: u64,
         book: &mut Rulebook,
     ) -> Result<Content, Error> {
@@ -206,9 +212,9 @@ impl<'a> Turn<'a> {
         sorted.dedup();
         let info = ListInfo {
             kind: list.kind,
-            name: list.name,
+            name: list.name.clone(),
             owner,
-            source: list.source,
+            source: list.source.clone(),
             shadow: list.shadow,
             entries_v4: items.len() as u64 - of_v6,
             entries_v6: of_v6,
@@ -270,7 +276,7 @@ fn same(info: &ListInfo, other: &ListInfo) -> bool {
 }
 
 /// What replacing a list would change.
-pub(crate) fn preview(store: &dyn Store, list: &NewList) -> Result<Preview, Error> {
+pub(crate) fn preview(store: &dyn Store, list: &NewList, sources: &[IpAddr]) -> Result<Preview, Error> {
     let _turn = store.lock()?;
     let book = Rulebook::read(store)?;
     let mut before: HashMap<Key, (u32, bool)> = HashMap::new();
@@ -302,5 +308,13 @@ pub(crate) fn preview(store: &dyn Store, list: &NewList) -> Result<Preview, Erro
         }
     }
     preview.removed = before.len();
+    preview.sources = sources.len();
+    let covered = |source: &&IpAddr| {
+        let longest = if source.is_ipv4() { 32 } else { 128 };
+        (0..=longest).any(|length| {
+            IpNet::new(**source, length).is_ok_and(|prefix| after.contains_key(&Key::from(prefix.trunc())))
+        })
+    };
+    preview.hits = sources.iter().filter(covered).count();
     Ok(preview)
 }

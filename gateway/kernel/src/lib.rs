@@ -20,6 +20,7 @@ mod privilege;
 mod program_log;
 mod protection;
 mod read_back;
+mod recipe;
 mod rulebook;
 mod rules;
 pub mod sandbox;
@@ -33,6 +34,7 @@ pub use error::Error;
 pub use events::{Event, Events, Lost, Share};
 pub use generations::{Preview, Replaced};
 pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
+pub use recipe::{Form, Prepared, Recipe};
 pub use rules::{
     Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Removed, RuleCount, Rules,
     StageTrace,

@@ -26,7 +26,7 @@ pub struct Plan {
     /// How to attach to them.
     pub attach: Attach,
     /// The configuration's lists.
-    pub lists: Vec<NewList>,
+    pub lists: Arc<Vec<NewList>>,
 }
 
 /// Where the rules are enforced.
@@ -325,7 +325,7 @@ fn converge(
 
 /// All lists, or none.
 fn reconcile(rules: &Rules, plan: &Plan) -> Result<(), Error> {
-    rules.reconcile(plan.lists.clone()).map(|_| ())
+    rules.reconcile(&plan.lists).map(|_| ())
 }
 
 /// The plan that the pinned state amounts to.
@@ -335,7 +335,7 @@ fn in_force(dir: &PinDir, store: &Pinned, rules: &Rules) -> Result<Plan, Error> 
         interfaces: attached.into_iter().map(|state| state.name).collect(),
         // Whatever mode each is in, it keeps.
         attach: Attach::Auto,
-        lists: lists_of(rules, Owner::Config)?,
+        lists: Arc::new(lists_of(rules, Owner::Config)?),
     })
 }
 
@@ -373,7 +373,7 @@ fn lists_of(rules: &Rules, owner: Owner) -> Result<Vec<NewList>, Error> {
 
 fn copy_operators_entries(from: &Rules, to: &Rules) -> Result<(), Error> {
     for list in lists_of(from, Owner::Operator)? {
-        to.replace(Owner::Operator, list, &mut |_| {})?;
+        to.replace(Owner::Operator, &list, &mut |_| {})?;
     }
     let batch = |list| -> Result<_, Error> {
         let entries = from.entries(list)?.into_iter();

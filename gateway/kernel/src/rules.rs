@@ -170,6 +170,9 @@ pub struct Explanation {
     pub shadow: Vec<Entry>,
 }
 
+/// How far back a preview looks for sources.
+const PREVIEWED: Duration = Duration::from_secs(60);
+
 /// Reports progress of long work: entries done so far.
 pub type Progress<'a> = &'a mut dyn FnMut(usize);
 
@@ -254,7 +257,7 @@ impl Rules {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::RulesFull`] or what the kernel refused; then all is as before.
-    pub fn reconcile(&self, lists: Vec<NewList>) -> Result<Replaced, Error> {
+    pub fn reconcile(&self, lists: &[NewList]) -> Result<Replaced, Error> {
         Turn::begin(&*self.store)?.reconcile(lists)
     }
 
@@ -262,16 +265,16 @@ impl Rules {
     ///
     /// # Errors
     /// As [`Rules::reconcile`], or [`Error::Refused`] if the other owner has a list of that name.
-    pub fn replace(&self, owner: Owner, list: NewList, progress: Progress) -> Result<Replaced, Error> {
+    pub fn replace(&self, owner: Owner, list: &NewList, progress: Progress) -> Result<Replaced, Error> {
         Turn::begin(&*self.store)?.replace(owner, list, progress)
     }
 
-    /// What [`Rules::replace`] would change.
+    /// What [`Rules::replace`] would change, and whom of the last minute's sources it would have hit.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn preview(&self, list: &NewList) -> Result<Preview, Error> {
-        generations::preview(&*self.store, list)
+        generations::preview(&*self.store, list, &self.recent_sources(PREVIEWED)?)
     }
 
     /// Takes a list of an operator's out, as one generation; returns how many entries it had.

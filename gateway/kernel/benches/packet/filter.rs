@@ -47,7 +47,7 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
     let ours = Sandbox::load(Ours::Gateway)?;
     let prefixes: Vec<IpNet> =
         addresses.iter().filter_map(|address| Ipv4Net::new(*address, 32).ok()).map(IpNet::from).collect();
-    ours.rules().replace(Owner::Operator, list(&prefixes), &mut |_| {})?;
+    ours.rules().replace(Owner::Operator, &list(&prefixes), &mut |_| {})?;
     let floor = program::pass()?;
     let mut rows = Vec::new();
     for (name, source, action) in [

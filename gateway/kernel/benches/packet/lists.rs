@@ -138,7 +138,7 @@ fn ours(prefixes: &[IpNet]) -> Outcome<Filled<Sandbox>> {
     let before = bpf::newest_map();
     let program = Sandbox::load(Ours::BenchGateway)?;
     let began = Instant::now();
-    program.rules().replace(Owner::Operator, list, &mut |_| {})?;
+    program.rules().replace(Owner::Operator, &list, &mut |_| {})?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Filled { program, seconds, bytes: bpf::memory_of_maps_after(before)? })
 }
