@@ -71,8 +71,10 @@ impl Recipe {
             Form::Mmdb { countries, asns } => {
                 let prefixes = mmdb::select(bytes, countries, asns)?;
                 let label = self.reason.as_ref().unwrap_or(&self.label).clone();
-                let entries =
-                    prefixes.into_iter().map(|prefix| ListEntry { prefix, label: 0, shadow: false }).collect();
+                let entries = prefixes
+                    .into_iter()
+                    .map(|prefix| ListEntry { prefix, label: 0, shadow: false })
+                    .collect();
                 Ok(Prepared {
                     list: self.list(vec![label], entries),
                     timed: Vec::new(),

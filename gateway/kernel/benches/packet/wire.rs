@@ -243,7 +243,11 @@ impl Gateway {
         drop(Sandbox::load(Ours::Gateway)?);
         let pins =
             Pins(Path::new("/sys/fs/bpf").join(format!("gateway-sandbox-{}-wire", std::process::id())));
-        let plan = Plan { interfaces: vec![interface.to_owned()], attach: Attach::Native, lists: Default::default() };
+        let plan = Plan {
+            interfaces: vec![interface.to_owned()],
+            attach: Attach::Native,
+            lists: Default::default(),
+        };
         let protection = receiver.run(|| Ok(Protection::start(&plan, &pins.0)?))?;
         let rules = Rules::open(&pins.0)?;
         let prefixes: Vec<IpNet> = prefixes.iter().copied().map(IpNet::from).collect();
