@@ -2,11 +2,15 @@
 
 use gateway_common::{
     packet::{Address, Family},
-    stages::{Judgement, ListStages, Outcome, judge_source},
+    stages::{Judgement, ListStages, Outcome, Tables, judge_source},
+    table::is_near_v4,
     verdict::Reason,
 };
 
-use crate::{maps::KernelTables, observe::RuleHits};
+use crate::{
+    maps::{KernelLines, KernelTables},
+    observe::RuleHits,
+};
 
 /// Judges sources by the pinned tables.
 pub struct InTheKernel {
@@ -18,6 +22,10 @@ impl ListStages for InTheKernel {
     #[inline(always)]
     fn judge(&mut self, source: &Address) -> Outcome {
         let words = source.words;
+        // Almost no source has a prefix near it, and a call costs more than the look.
+        if matches!(source.family, Family::V4) && !is_near(u32::from_be(words[0])) {
+            return Outcome::Next;
+        }
         let high = (words[0] as u64) << 32 | words[1] as u64;
         let low = (words[2] as u64) << 32 | words[3] as u64;
         let number = judge_listed(source.family as u32, high, low, self.length);
@@ -28,6 +36,12 @@ impl ListStages for InTheKernel {
             _ => Outcome::Decided(judgement),
         }
     }
+}
+
+#[inline(always)]
+fn is_near(address: u32) -> bool {
+    let near = |lines: Option<KernelLines>| lines.is_some_and(|lines| is_near_v4(&lines, address));
+    near(KernelTables.live()) || near(KernelTables.lists())
 }
 
 /// A reason that the list stages give.

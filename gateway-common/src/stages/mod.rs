@@ -263,7 +263,7 @@ impl<L: Lines + Copy> Near<L> {
     #[inline(always)]
     fn search(&self, lines: &Option<L>, set: u32, hints: Hints) -> Hit {
         match lines {
-            Some(lines) if hints.any() => match self.family {
+            Some(lines) if hints.any_in(set) => match self.family {
                 Family::V4 => lines.search_v4(set, self.high as u32, hints),
                 Family::V6 => lines.search_v6(set, self.high, self.low, hints),
             },

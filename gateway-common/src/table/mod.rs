@@ -16,10 +16,11 @@
 //!
 //! A source that no prefix comes near costs one line, whatever the table holds. One that a prefix touches is
 //! looked for by *level*, longest prefix first: a level is a number of leading bits that are hashed to find a
-//! line, and the slots of that line say by themselves how long their prefix is. Tables that are built as a
-//! whole put four lengths into a level, so that a list of every length there is costs nine look-ups and not
-//! 33; a table that is edited in place has a level a length, so that of two nested entries, of which the
-//! longer one's time is over, the shorter one is found.
+//! line, and the slots of that line say by themselves how long their prefix is. Usually a level is a length.
+//! Lists with many lengths put four into a level, so that every length there is costs nine look-ups and not
+//! 33 (prefixes side by side then share a line, which lists of few lengths, often dense, do not bear); a
+//! table that is edited in place never does, so that of two nested entries, of which the longer one's time
+//! is over, the shorter one is found.
 //!
 //! A slot of IPv4 is one word, so a reader sees it whole or not at all; a slot of IPv6 is published by its
 //! first word, and a reader looks at that word twice.
@@ -27,7 +28,7 @@
 mod opaque;
 mod search;
 
-pub use search::{Hints, hints_v4, hints_v6, search_v4, search_v6};
+pub use search::{Hints, hints_v4, hints_v6, is_near_v4, search_v4, search_v6};
 
 /// 64-bit words of a line: a cache line of most machines.
 pub const LINE_WORDS: usize = 8;
@@ -63,11 +64,14 @@ pub const MAGIC: u64 = 0x4741_5445_5741_5902;
 pub const SETS: u32 = 6;
 /// The first set's head. IPv4's come first, then IPv6's.
 pub const SET_HEADS: u32 = 2;
-/// Hints of IPv4: word 0 is the first line of the two-bit plane, or 0 where there is none.
+/// Hints of IPv4: word 0 is the first line of the two-bit plane, or 0 where there is none. Word 3 is for
+/// writers: 1 if levels of this family have four lengths each.
 pub const HINTS_V4: u32 = 14;
 /// Hints of IPv6: word 0 is the first line of the marks (low half) and the number of marks less one (high
-/// half); word 1 the seed; word 2 is 1 if a prefix is so short that marks do not show it.
+/// half); word 1 the seed; word 2 is 1 if a prefix is so short that marks do not show it; word 3 as above.
 pub const HINTS_V6: u32 = 15;
+/// The word of a family's hints that has a bit for each set with a prefix in it.
+pub const SETS_WORD: usize = 4;
 /// The plane of touched networks of IPv4: a bit a /24.
 pub const PLANE: u32 = 16;
 /// Lines of that plane.

@@ -3,17 +3,17 @@
 //! The slots of a line are compared without a branch: the verifier then walks one way through them and not
 //! two for each, and neither does the processor guess.
 
-use super::opaque::opaque;
 use super::{
     CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, Hit, LEVELS_AT, LONG_FROM, Lines, MARKED_FROM, MAX_LEVELS,
-    NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT, V4_LENGTH_AT, V6_HIGH_SHIFT_AT,
-    V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words, home_v4, home_v6, kinds_bits, mark, plane_bit, set_head,
+    NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SETS_WORD, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT, V4_LENGTH_AT,
+    V6_HIGH_SHIFT_AT, V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words, home_v4, home_v6, kinds_bits, mark, plane_bit,
+    set_head,
 };
 
 /// Levels of a set of IPv4: each length, and none at all.
 const MAX_LEVELS_V4: u32 = 33;
 
-/// Which levels can have a prefix for an address.
+/// Which levels can have a prefix for an address, and which sets have any at all: what has none costs no look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hints(u32);
 
@@ -23,6 +23,13 @@ impl Hints {
     const SHORT: u32 = 1;
     const MIDDLE: u32 = 2;
     const LONG: u32 = 4;
+    const LEVELS: u32 = 7;
+    const SETS_AT: u32 = 8;
+
+    #[inline(always)]
+    const fn new(levels: u32, sets: u64) -> Self {
+        Self(levels | (sets as u32) << Self::SETS_AT)
+    }
 
     /// As a function of the kernel's program takes it.
     #[inline(always)]
@@ -39,7 +46,13 @@ impl Hints {
     /// Whether there is anything to look for.
     #[inline(always)]
     pub const fn any(self) -> bool {
-        self.0 != 0
+        self.0 & Self::LEVELS != 0
+    }
+
+    /// Whether a set may have a prefix for the address.
+    #[inline(always)]
+    pub const fn any_in(self, set: u32) -> bool {
+        self.any() && self.0 >> (Self::SETS_AT + set) & 1 != 0
     }
 
     #[inline(always)]
@@ -60,23 +73,32 @@ impl Hints {
     }
 }
 
-/// Whether any prefix comes near an address of IPv4 (host order). One line, for almost every packet.
+/// Whether any prefix comes near an address of IPv4 (host order): one line, and all there is to do for almost every
+/// packet.
+#[inline(always)]
+pub fn is_near_v4<L: Lines>(lines: &L, address: u32) -> bool {
+    let (line, word, bit) = plane_bit(address);
+    match lines.line(line) {
+        Some(plane) => plane.word(word) >> bit & 1 != 0,
+        None => false,
+    }
+}
+
+/// Which prefixes come near an address of IPv4 (host order).
 #[inline(always)]
 pub fn hints_v4<L: Lines>(lines: &L, address: u32) -> Hints {
-    let (line, word, bit) = plane_bit(address);
-    let Some(plane) = lines.line(line) else { return Hints::NONE };
-    if plane.word(word) >> bit & 1 == 0 {
+    if !is_near_v4(lines, address) {
         return Hints::NONE;
     }
-    let both = Hints(Hints::MIDDLE | Hints::LONG);
-    let Some(head) = lines.line(HINTS_V4) else { return both };
-    let first = head.word(0) as u32;
+    let Some(head) = lines.line(HINTS_V4) else { return Hints::NONE };
+    let (first, sets) = (head.word(0) as u32, head.word(SETS_WORD));
+    let both = Hints::new(Hints::MIDDLE | Hints::LONG, sets);
     if first == 0 {
         return both;
     }
     let (line, word, bit) = kinds_bits(address);
     let Some(kinds) = lines.line(first + line) else { return both };
-    Hints(((kinds.word(word) >> bit) as u32 & 3) << 1)
+    Hints::new(((kinds.word(word) >> bit) as u32 & 3) << 1, sets)
 }
 
 /// Whether any prefix comes near an address of IPv6 (its halves as numbers).
@@ -85,12 +107,12 @@ pub fn hints_v6<L: Lines>(lines: &L, high: u64) -> Hints {
     let Some(head) = lines.line(HINTS_V6) else { return Hints::NONE };
     let (place, seed) = (head.word(0), head.word(1));
     let (first, mask) = (place as u32, (place >> 32) as u32);
-    let mut hints = head.word(2) as u32 & Hints::SHORT;
+    let mut levels = head.word(2) as u32 & Hints::SHORT;
     if first != 0 {
-        hints |= marked(lines, first, mark(high, 32, seed, mask)) << 1;
-        hints |= marked(lines, first, mark(high, 48, seed, mask)) << 2;
+        levels |= marked(lines, first, mark(high, 32, seed, mask)) << 1;
+        levels |= marked(lines, first, mark(high, 48, seed, mask)) << 2;
     }
-    Hints(hints)
+    Hints::new(levels, head.word(SETS_WORD))
 }
 
 #[inline(always)]
@@ -123,7 +145,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
         for step in 0..CHAIN_V4 {
             let Some(line) = lines.line(home + step) else { break };
             for slot in 0..SLOTS_V4 {
-                best = greater(best, if_covers_v4(line.word(1 + slot), address));
+                best = longer_v4(best, line.word(1 + slot), address);
             }
             if line.word(0) == 0 {
                 break;
@@ -162,7 +184,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
         for step in 0..CHAIN_V6 {
             let Some(line) = lines.line(home + step) else { break };
             for slot in 0..SLOTS_V6 {
-                best = greater(best, if_covers_v6(&line, 1 + 3 * slot, high, low));
+                best = longer_v6(best, &line, 1 + 3 * slot, high, low);
             }
             if line.word(0) == 0 {
                 break;
@@ -185,24 +207,25 @@ fn level(head: &impl Words, index: u32) -> u32 {
     (head.word(LEVELS_AT + (index >> 3) as usize) >> ((index & 7) * 8)) as u32 & NO_LEVEL as u32
 }
 
-/// A slot if its prefix covers the address, else 0.
+/// The longer of the prefixes found so far and of a slot that covers the address.
 #[inline(always)]
-fn if_covers_v4(slot: u64, address: u32) -> u64 {
+const fn longer_v4(best: u64, slot: u64, address: u32) -> u64 {
     let differs = ((slot >> V4_ADDRESS_AT) as u32 ^ address) as u64;
     // 33 less the length and one: an empty slot gives 33 and covers everything, but is 0 all the same.
     let beyond = differs >> (33_u64.wrapping_sub(slot >> V4_LENGTH_AT) & 63);
-    slot & if_zero(beyond)
+    if beyond == 0 && slot > best { slot } else { best }
 }
 
-/// The slot's first word, without its version, if its prefix covers the address, else 0.
+/// The same for the slot of IPv6 at a word of a line; without its version.
 #[inline(always)]
-fn if_covers_v6(line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
+fn longer_v6(best: u64, line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
     let word = line.word(at);
     let high = above(line.word(at + 1) ^ high, word >> V6_HIGH_SHIFT_AT & 0x7f);
     let low = above(line.word(at + 2) ^ low, word >> V6_LOW_SHIFT_AT & 0x7f);
     // A writer that gave the slot to another prefix meanwhile has changed its version.
     let changed = line.word(at) ^ word;
-    word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed)
+    let found = word & !(0xff << PAYLOAD_BITS);
+    if high | low | changed == 0 && found > best { found } else { best }
 }
 
 /// The bits above the lowest `shift` (0 to 64). In two steps, for a shift by 64 is undefined.
@@ -210,21 +233,6 @@ fn if_covers_v6(line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
 const fn above(bits: u64, shift: u64) -> u64 {
     let half = shift >> 1;
     (bits >> (half & 63)) >> (shift.wrapping_sub(half) & 63)
-}
-
-/// All ones for 0, else 0.
-#[inline(always)]
-fn if_zero(value: u64) -> u64 {
-    // Either the value or its negation has the top bit, unless it is 0.
-    opaque(opaque(value | value.wrapping_neg()) >> 63).wrapping_sub(1)
-}
-
-/// The greater of two numbers below 2^63, without a branch.
-#[inline(always)]
-fn greater(a: u64, b: u64) -> u64 {
-    let difference = a.wrapping_sub(b);
-    let is_negative = opaque((opaque(difference) as i64 >> 63) as u64);
-    b.wrapping_add(difference & !is_negative)
 }
 
 /// What a slot stands for. In a list its payload is the rule; a table that is edited has records, which know

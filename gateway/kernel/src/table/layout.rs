@@ -41,16 +41,35 @@ const MAX_MARKS: u64 = 1 << 25;
 /// Marks a marked network: one look-up in sixteen for a network that is not listed finds one by chance.
 const MARKS_EACH: u64 = 16;
 
-/// How prefix lengths are put into levels.
+/// How prefix lengths of a family are put into levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Levels {
-    /// Four lengths a level, for tables that are made as a whole.
-    Grouped,
-    /// A level a length, for tables that are edited in place.
+    /// A level a length.
     Exact,
+    /// Four lengths a level.
+    Grouped,
 }
 
+/// The word of a family's hints that says which.
+const LEVELS_WORD: usize = 3;
+
 impl Levels {
+    /// Those of a table, IPv4 first.
+    pub(crate) fn of_table(memory: &Memory) -> [Self; 2] {
+        [HINTS_V4, HINTS_V6].map(|hints| match memory.get(hints, LEVELS_WORD) {
+            0 => Self::Exact,
+            _ => Self::Grouped,
+        })
+    }
+
+    /// The other way.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::Exact => Self::Grouped,
+            Self::Grouped => Self::Exact,
+        }
+    }
+
     /// The level of a prefix length.
     pub(crate) fn of(self, length: u8) -> u8 {
         match self {
@@ -64,6 +83,8 @@ impl Levels {
 /// What a table is to hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
+    /// IPv4 first.
+    pub(crate) levels: [Levels; 2],
     pub(crate) generation: u64,
     /// Prefixes a set, by family (IPv4 first) and set.
     pub(crate) prefixes: [[u64; SETS as usize]; 2],
@@ -136,6 +157,9 @@ impl Layout {
         memory.set(0, head::DIRECTORY, pair(self.directory, wanted.directory_bytes));
         memory.set(0, head::OVERLAPS, pair(self.overlaps, wanted.overlaps));
         memory.set(HINTS_V4, 0, u64::from(self.kinds));
+        for (hints, levels) in [HINTS_V4, HINTS_V6].into_iter().zip(wanted.levels) {
+            memory.set(hints, LEVELS_WORD, levels as u64);
+        }
         memory.set(HINTS_V6, 0, pair(self.marks.0, self.marks.1));
         memory.set(HINTS_V6, 1, seed);
         memory.set(HINTS_V6, 2, u64::from(wanted.unmarked));

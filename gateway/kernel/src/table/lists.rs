@@ -11,6 +11,8 @@ use crate::error::Error;
 
 /// Attempts to place all prefixes, each with another seed and more room.
 const ATTEMPTS: u32 = 6;
+/// As many levels cost a look-up what four lengths a level may cost.
+const EXACT_LEVELS: u32 = 9;
 /// Below this many prefixes of IPv4 their lines stay in the processor's cache, and the kinds plane (4 MiB) would
 /// cost more than the look-ups it saves.
 const KINDS_FROM: u64 = 20_000;
@@ -60,6 +62,9 @@ where
     let mut wanted = measure(lists, generation, directory.len())?;
     for attempt in 0..ATTEMPTS {
         wanted.slack = attempt;
+        if attempt == ATTEMPTS / 2 {
+            wanted.levels = wanted.levels.map(Levels::other);
+        }
         let seed = mix(u64::from(attempt) + 1, crate::store::boot_ns());
         let overlaps = {
             let layout = Layout::of(&wanted).ok_or_else(too_large)?;
@@ -92,6 +97,7 @@ fn too_large() -> Error {
 
 fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result<Wanted, Error> {
     let mut wanted = Wanted {
+        levels: [Levels::Exact; 2],
         generation,
         prefixes: [[0; SETS as usize]; 2],
         marked: 0,
@@ -102,8 +108,10 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
         directory_bytes: u32::try_from(directory_bytes).map_err(|_| too_large())?,
         slack: 0,
     };
+    let mut lengths = [[0_u128; SETS as usize]; 2];
     for list in lists {
         for item in &list.items {
+            lengths[usize::from(item.key.v6)][set(list, item) as usize] |= 1 << item.key.length.min(127);
             wanted.prefixes[usize::from(item.key.v6)][set(list, item) as usize] += 1;
             if item.key.v6 {
                 match marks_of(item.key.length) {
@@ -120,6 +128,10 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
         }
     }
     wanted.kinds = v4 >= KINDS_FROM;
+    wanted.levels = lengths.map(|sets| {
+        let many = sets.iter().any(|lengths| lengths.count_ones() > EXACT_LEVELS);
+        if many { Levels::Grouped } else { Levels::Exact }
+    });
     Ok(wanted)
 }
 
@@ -135,7 +147,7 @@ struct Overlap {
 
 fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> Result<Vec<Overlap>, NoRoom> {
     const STEP: usize = 1 << 14;
-    let slots = Slots { memory, levels: Levels::Grouped };
+    let slots = Slots::of(memory);
     let mut overlaps = Vec::new();
     let (mut entries, mut done) = ([0_u64; 6], 0);
     for (number, list) in lists.iter().enumerate() {
@@ -220,7 +232,7 @@ impl Generation<'_> {
     }
 
     fn slots(&self) -> Slots<'_> {
-        Slots { memory: self.0, levels: Levels::Grouped }
+        Slots::of(self.0)
     }
 
     /// Every entry, those included that another list has too.

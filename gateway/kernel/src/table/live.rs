@@ -95,6 +95,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
     let records = prefixes.iter().flatten().sum::<u64>();
     let marked = (marked * 2 + room[1].iter().sum::<u64>()).max(FIRST_MARKS);
     let mut wanted = Wanted {
+        levels: [Levels::Exact; 2],
         generation: 0,
         prefixes,
         marked,
@@ -127,7 +128,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
 
 impl Live<'_> {
     fn slots(&self) -> Slots<'_> {
-        Slots { memory: self.0, levels: Levels::Exact }
+        Slots::of(self.0)
     }
 
     /// From here until [`Live::done`] the table may be half-changed.

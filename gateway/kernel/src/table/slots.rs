@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, SETS, SLOTS_V4, SLOTS_V6, home_v4,
-    home_v6, kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4, slot_v6,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, SETS, SETS_WORD, SLOTS_V4, SLOTS_V6,
+    home_v4, home_v6, kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4, slot_v6,
 };
 use ipnet::IpNet;
 
@@ -58,7 +58,7 @@ impl Key {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slots<'a> {
     pub(crate) memory: &'a Memory,
-    pub(crate) levels: Levels,
+    levels: [Levels; 2],
 }
 
 /// Where a slot is.
@@ -73,14 +73,18 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
-impl Slots<'_> {
+impl<'a> Slots<'a> {
+    pub(crate) fn of(memory: &'a Memory) -> Self {
+        Self { memory, levels: Levels::of_table(memory) }
+    }
+
     fn home(&self, set: u32, key: Key) -> Option<u32> {
         let head = set_head(key.v6, set);
         let (place, seed) = (self.memory.get(head, 0), self.memory.get(head, 1));
         if place >> 32 == 0 {
             return None;
         }
-        let level = u32::from(self.levels.of(key.length));
+        let level = u32::from(self.levels[usize::from(key.v6)].of(key.length));
         Some(if key.v6 {
             home_v6(place, seed, key.high, key.low, level)
         } else {
@@ -123,15 +127,21 @@ impl Slots<'_> {
         })
     }
 
+    /// Tells readers that a set is not empty, which stays so until the next table.
+    fn note_set(&self, v6: bool, set: u32) {
+        self.set_bits(if v6 { HINTS_V6 } else { HINTS_V4 }, SETS_WORD, 1 << set);
+    }
+
     /// Puts a prefix in that is not there yet. Readers see it when its first word is written, last of all.
     pub(crate) fn insert(&self, set: u32, key: Key, payload: u32) -> Result<(), NoRoom> {
         let home = self.home(set, key).ok_or(NoRoom)?;
-        if !add_level(self.memory, set_head(key.v6, set), self.levels.of(key.length)) {
+        if !add_level(self.memory, set_head(key.v6, set), self.levels[usize::from(key.v6)].of(key.length)) {
             return Err(NoRoom);
         }
         if !self.hint(key) {
             return Err(NoRoom);
         }
+        self.note_set(key.v6, set);
         let (chain, slots) = if key.v6 { (CHAIN_V6, SLOTS_V6) } else { (CHAIN_V4, SLOTS_V4) };
         for line in home..home + chain {
             for slot in 0..slots {
