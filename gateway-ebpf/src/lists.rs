@@ -2,13 +2,12 @@
 
 use gateway_common::{
     packet::{Address, Family},
-    stages::{Judgement, ListStages, Outcome, Tables, judge_source},
-    table::is_near_v4,
+    stages::{Judgement, ListStages, Outcome, judge_source},
     verdict::Reason,
 };
 
 use crate::{
-    maps::{KernelLines, KernelTables},
+    maps::{KernelTables, is_near},
     observe::RuleHits,
 };
 
@@ -23,7 +22,7 @@ impl ListStages for InTheKernel {
     fn judge(&mut self, source: &Address) -> Outcome {
         let words = source.words;
         // Almost no source has a prefix near it, and a call costs more than the look.
-        if matches!(source.family, Family::V4) && !is_near(u32::from_be(words[0])) {
+        if !is_near(source) {
             return Outcome::Next;
         }
         let high = (words[0] as u64) << 32 | words[1] as u64;
@@ -36,12 +35,6 @@ impl ListStages for InTheKernel {
             _ => Outcome::Decided(judgement),
         }
     }
-}
-
-#[inline(always)]
-fn is_near(address: u32) -> bool {
-    let near = |lines: Option<KernelLines>| lines.is_some_and(|lines| is_near_v4(&lines, address));
-    near(KernelTables.live()) || near(KernelTables.lists())
 }
 
 /// A reason that the list stages give.

@@ -8,24 +8,36 @@ use aya_ebpf::{
 };
 use gateway_common::{
     abi::{
-        COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, INTERFACE_SLOTS, Interface, LIVE_TABLE,
-        RULE_FLAGS, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings, Source, TABLE_FLAGS,
-        TABLE_SLOTS,
+        COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, HEAD_LINES, INTERFACE_SLOTS, Interface,
+        MAPPED, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings, Source, TABLE_FLAGS,
+        TABLE_SLOTS, lists_slot, live_slot,
     },
+    packet::{Address, Family},
     stages::Tables,
-    table::{Hints, Hit, LINE_WORDS, Line, Lines, Words, search_v4, search_v6},
+    table::{
+        HINTS_V6, Hints, Hit, LINE_WORDS, Line, Lines, MARKS_LINES, PLANE, PLANE_LINES, Words, is_set, mark,
+        plane_bit, search_v4, search_v6,
+    },
 };
 
 /// A table of lines. Of any length, whatever this one says: userspace makes the tables.
 type Table = InnerArray<Line, 1, { TABLE_FLAGS as usize }>;
 
-/// The tables: what is made singly, and two generations of lists.
+/// The tables: two generations of lists, and what is made singly.
 #[btf_map(name = "tables")]
 static TABLES: ArrayOfMaps<Table, TABLE_SLOTS> = ArrayOfMaps::new();
-
-/// Which slot holds the lists in force. One number, so a packet meets the lists of one generation.
-#[map(name = "lists_slot")]
-static LISTS_SLOT: Array<u32> = Array::pinned(1, 0);
+/// Which of them are in force. One number, so a packet meets the lists of one generation.
+#[map(name = "in_force")]
+static IN_FORCE: Array<u64> = Array::pinned(1, MAPPED);
+/// By slot: the lines that describe a table.
+#[map(name = "heads")]
+static HEADS: Array<[Line; HEAD_LINES]> = Array::pinned(TABLE_SLOTS as u32, MAPPED);
+/// A bit for each /24 that a prefix of any table in force touches.
+#[map(name = "near_v4")]
+static NEAR_V4: Array<Line> = Array::pinned(PLANE_LINES, MAPPED);
+/// A bit for each hash of a /32 or /48 of IPv6 that a prefix of any table in force touches.
+#[map(name = "near_v6")]
+static NEAR_V6: Array<Line> = Array::pinned(MARKS_LINES, MAPPED);
 
 /// By interface row and reason.
 #[map(name = "counters")]
@@ -49,7 +61,7 @@ pub static SOURCES: Array<Source> = Array::pinned(SOURCE_SLOTS, 0);
 
 // Only userspace reads these two; they stand here so that one loader makes and pins all maps.
 #[map(name = "rules")]
-static RULES: Array<RuleRecord> = Array::pinned(RULE_SLOTS, RULE_FLAGS);
+static RULES: Array<RuleRecord> = Array::pinned(RULE_SLOTS, MAPPED);
 #[map(name = "interfaces")]
 static INTERFACES: Array<Interface> = Array::pinned(INTERFACE_SLOTS, 0);
 
@@ -60,14 +72,43 @@ impl Tables for KernelTables {
     type Lines = KernelLines;
 
     #[inline(always)]
-    fn live(&self) -> Option<KernelLines> {
-        Some(KernelLines(LIVE_TABLE))
+    fn in_force(&self) -> Option<(KernelLines, KernelLines)> {
+        let in_force = *IN_FORCE.get(0)?;
+        Some((KernelLines(live_slot(in_force)), KernelLines(lists_slot(in_force))))
     }
+}
 
-    #[inline(always)]
-    fn lists(&self) -> Option<KernelLines> {
-        LISTS_SLOT.get(0).map(|slot| KernelLines(*slot))
+/// Whether a prefix of any table comes near a source.
+#[inline(always)]
+pub fn is_near(source: &Address) -> bool {
+    let (high, _) = source.halves();
+    match source.family {
+        Family::V4 => {
+            let (line, word, bit) = plane_bit(high as u32);
+            is_set(NEAR_V4.get_ptr(line - PLANE).map(KernelLine), word, bit)
+        }
+        Family::V6 => {
+            let (middle, long) = near_v6(high);
+            middle || long || has_short_prefixes()
+        }
     }
+}
+
+#[inline(always)]
+fn near_v6(high: u64) -> (bool, bool) {
+    let marked = |bits| {
+        let (line, word, bit) = mark(high, bits);
+        is_set(NEAR_V6.get_ptr(line).map(KernelLine), word, bit)
+    };
+    (marked(32), marked(48))
+}
+
+/// Whether a table has a prefix of IPv6 that is too short for a mark.
+#[inline(always)]
+fn has_short_prefixes() -> bool {
+    let Some((live, lists)) = KernelTables.in_force() else { return false };
+    let short = |lines: KernelLines| lines.head(HINTS_V6).is_some_and(|head| head.word(2) != 0);
+    short(live) || short(lists)
 }
 
 /// One slot of the map of tables. By number and not by the table's address, for the functions below take
@@ -81,6 +122,24 @@ impl Lines for KernelLines {
     #[inline(always)]
     fn line(&self, index: u32) -> Option<KernelLine> {
         TABLES.get_value_ptr_mut(self.0, &index).map(|line| KernelLine(line))
+    }
+
+    #[inline(always)]
+    fn head(&self, index: u32) -> Option<KernelLine> {
+        let lines = HEADS.get_ptr(self.0)?.cast::<Line>();
+        // SAFETY: the line is kept inside the value, which lives as long as the map.
+        Some(KernelLine(unsafe { lines.add(index as usize & (HEAD_LINES - 1)) }))
+    }
+
+    #[inline(always)]
+    fn is_near_v4(&self, _address: u32) -> bool {
+        // Asked before, of all tables at once.
+        true
+    }
+
+    #[inline(always)]
+    fn is_near_v6(&self, high: u64) -> (bool, bool) {
+        near_v6(high)
     }
 
     #[inline(always)]

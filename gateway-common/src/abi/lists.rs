@@ -14,13 +14,38 @@ pub enum List {
 }
 
 /// Slots of the map of tables.
-pub const TABLE_SLOTS: usize = 3;
-/// Entries made singly: bans, and what operators add and delete.
-pub const LIVE_TABLE: u32 = 0;
-/// The two slots of lists: the generation in force and the one before, by turns. The map `lists_slot` says
-/// which one is in force; a packet looks once, and asks that slot for all that it wants to know. A writer
+pub const TABLE_SLOTS: usize = 4;
+/// The two slots of lists: the generation in force and the one before, by turns. The number in the map `in_force`
+/// says which one is in force; a packet looks once, and asks that slot for all that it wants to know. A writer
 /// fills the other slot and changes the number.
-pub const LISTS_TABLES: [u32; 2] = [1, 2];
+pub const LISTS_TABLES: [u32; 2] = [0, 1];
+/// The two slots of entries made singly: bans, and what operators add and delete. They change in place; when the
+/// table is made anew, likewise by turns.
+pub const LIVE_TABLES: [u32; 2] = [2, 3];
+
+/// Which slots are in force, as the map `in_force` has it: one number, so that it is changed in one write.
+#[inline(always)]
+pub const fn in_force(lists: u32, live: u32) -> u64 {
+    lists as u64 | (live as u64) << 32
+}
+
+/// The slot of the lists in force. Before there are any, it is an empty one.
+#[inline(always)]
+pub const fn lists_slot(in_force: u64) -> u32 {
+    in_force as u32
+}
+
+/// The slot of the entries made singly.
+#[inline(always)]
+pub const fn live_slot(in_force: u64) -> u32 {
+    (in_force >> 32) as u32
+}
+
+/// Lines of a table that describe it. Each slot has a copy of them in the map `heads`, a plain array: the compiler in
+/// the kernel makes a few instructions of a look-up there, and a call of one in a map of maps. A call costs as
+/// much as all the rest, since its return is guarded against speculation.
+pub const HEAD_LINES: usize = 16;
+
 /// Flags of a table's map: mapped into userspace, and of any length (BPF_F_MMAPABLE, BPF_F_INNER_MAP).
 pub const TABLE_FLAGS: u32 = 1 << 10 | 1 << 12;
 
@@ -39,8 +64,8 @@ pub const RULE_SLOTS: u32 = 4096;
 /// No rule matched.
 pub const NO_RULE: u32 = u32::MAX;
 
-/// Flags of the map of rules: mapped into userspace (BPF_F_MMAPABLE).
-pub const RULE_FLAGS: u32 = 1 << 10;
+/// Flags of arrays that are mapped into userspace (BPF_F_MMAPABLE).
+pub const MAPPED: u32 = 1 << 10;
 
 /// A row of the rule table. Only userspace reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,5 +85,5 @@ pub struct RuleRecord {
 
 const _: () = {
     assert!(size_of::<RuleRecord>() == 128 && align_of::<RuleRecord>() == 4);
-    assert!(RULE_SLOTS < NO_RULE && LISTS_TABLES[1] < TABLE_SLOTS as u32);
+    assert!(RULE_SLOTS < NO_RULE && LIVE_TABLES[1] < TABLE_SLOTS as u32);
 };

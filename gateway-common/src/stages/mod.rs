@@ -18,10 +18,8 @@ use crate::verdict::{Reason, Verdict};
 pub trait Tables {
     /// A table's lines.
     type Lines: Lines + Copy;
-    /// The entries that are made singly: bans, and what operators add and delete.
-    fn live(&self) -> Option<Self::Lines>;
-    /// The lists of the generation in force.
-    fn lists(&self) -> Option<Self::Lines>;
+    /// The table of entries made singly (bans, and what operators add and delete), and the one of the lists.
+    fn in_force(&self) -> Option<(Self::Lines, Self::Lines)>;
 }
 
 /// An entry that covers a packet's source.
@@ -191,14 +189,13 @@ pub fn judge_packet(packet: &Packet, lists: &mut impl ListStages) -> Judgement {
 /// wants to see first.
 #[inline(always)]
 pub fn judge_source(source: &Address, tables: &impl Tables, observer: &mut impl Observer) -> Outcome {
-    let near = Near::to(source, tables);
     // Almost no source has any prefix near it.
-    if !near.any() {
+    let Some(near) = Near::to(source, tables) else {
         observer.left(Stage::Allow, Outcome::Next);
         observer.left(Stage::Ban, Outcome::Next);
         observer.left(Stage::Deny, Outcome::Next);
         return Outcome::Next;
-    }
+    };
     let allowed = allow::judge(&near, observer);
     observer.left(Stage::Allow, allowed);
     if matches!(allowed, Outcome::Decided(_)) {
@@ -223,29 +220,23 @@ struct Near<L> {
     /// IPv4: the address as a number. IPv6: its upper half.
     high: u64,
     low: u64,
-    live: Option<L>,
+    live: L,
     live_hints: Hints,
-    lists: Option<L>,
+    lists: L,
     list_hints: Hints,
 }
 
 impl<L: Lines + Copy> Near<L> {
     #[inline(always)]
-    fn to(source: &Address, tables: &impl Tables<Lines = L>) -> Self {
+    fn to(source: &Address, tables: &impl Tables<Lines = L>) -> Option<Self> {
+        let (live, lists) = tables.in_force()?;
         let (high, low) = source.halves();
-        let (live, lists) = (tables.live(), tables.lists());
-        let hints = |lines: &Option<L>| match (lines, source.family) {
-            (None, _) => Hints::NONE,
-            (Some(lines), Family::V4) => hints_v4(lines, high as u32),
-            (Some(lines), Family::V6) => hints_v6(lines, high),
+        let (live_hints, list_hints) = match source.family {
+            Family::V4 => (hints_v4(&live, high as u32), hints_v4(&lists, high as u32)),
+            Family::V6 => (hints_v6(&live, high), hints_v6(&lists, high)),
         };
-        let (live_hints, list_hints) = (hints(&live), hints(&lists));
-        Self { family: source.family, high, low, live, live_hints, lists, list_hints }
-    }
-
-    #[inline(always)]
-    fn any(&self) -> bool {
-        self.live_hints.any() || self.list_hints.any()
+        let any = live_hints.any() || list_hints.any();
+        any.then_some(Self { family: source.family, high, low, live, live_hints, lists, list_hints })
     }
 
     /// The entry that holds for the source: the most specific one, and of two equals the one made singly.
@@ -261,13 +252,13 @@ impl<L: Lines + Copy> Near<L> {
     }
 
     #[inline(always)]
-    fn search(&self, lines: &Option<L>, set: u32, hints: Hints) -> Hit {
-        match lines {
-            Some(lines) if hints.any_in(set) => match self.family {
-                Family::V4 => lines.search_v4(set, self.high as u32, hints),
-                Family::V6 => lines.search_v6(set, self.high, self.low, hints),
-            },
-            _ => Hit::NONE,
+    fn search(&self, lines: &L, set: u32, hints: Hints) -> Hit {
+        if !hints.any_in(set) {
+            return Hit::NONE;
+        }
+        match self.family {
+            Family::V4 => lines.search_v4(set, self.high as u32, hints),
+            Family::V6 => lines.search_v6(set, self.high, self.low, hints),
         }
     }
 }

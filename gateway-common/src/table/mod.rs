@@ -7,14 +7,15 @@
 //! line 0        head: what the table is (userspace only, but for nothing)
 //! lines 2..14   a head a family and set: where its slots are, and which prefix lengths are in use
 //! line 14, 15   hints of IPv4 and IPv6
-//! lines 16..    a bit for each /24 that any prefix touches (2 MiB), then
-//!               two bits for each /24: covered by a prefix, or with longer prefixes inside (lists only)
-//!               a bit for each hash of a touched /32 or /48 of IPv6
+//! lines 16..    a bit for each /24 that any prefix touches (2 MiB)
+//!               a bit for each hash of a /32 or /48 of IPv6 that any prefix touches (2 MiB)
+//!               two bits for each /24: covered by a prefix, or with longer prefixes inside (long lists only)
 //!               slots, hashed: a word a prefix of IPv4, three of IPv6
 //!               records: time to live, rule and evidence of entries that were made singly
 //! ```
 //!
-//! A source that no prefix comes near costs one line, whatever the table holds. One that a prefix touches is
+//! The bits of all tables in force stand together in the maps `near_v4` and `near_v6`, so a source that no prefix
+//! comes near costs one line, whatever the tables hold. One that a prefix touches is
 //! looked for by *level*, longest prefix first: a level is a number of leading bits that are hashed to find a
 //! line, and the slots of that line say by themselves how long their prefix is. Usually a level is a length.
 //! Lists with many lengths put four into a level, so that every length there is costs nine look-ups and not
@@ -28,7 +29,7 @@
 mod opaque;
 mod search;
 
-pub use search::{Hints, hints_v4, hints_v6, is_near_v4, search_v4, search_v6};
+pub use search::{Hints, hints_v4, hints_v6, is_set, search_v4, search_v6};
 
 /// 64-bit words of a line: a cache line of most machines.
 pub const LINE_WORDS: usize = 8;
@@ -42,6 +43,13 @@ pub trait Lines {
     type Line: Words;
     /// A line, if the table is that long.
     fn line(&self, index: u32) -> Option<Self::Line>;
+    /// One of the first [`crate::abi::HEAD_LINES`] lines.
+    fn head(&self, index: u32) -> Option<Self::Line>;
+    /// Whether any prefix comes near an address of IPv4. The kernel's program has asked for all tables at once
+    /// before it looks at one of them.
+    fn is_near_v4(&self, address: u32) -> bool;
+    /// The same for IPv6: of the marks of its /32 and of its /48.
+    fn is_near_v6(&self, high: u64) -> (bool, bool);
     /// Boot clock in nanoseconds. Asked only when an entry with a time to live was found.
     fn now_ns(&self) -> u64;
     /// [`search_v4`]. The kernel's program has a function of its own for it, which the verifier walks once; in
@@ -67,8 +75,7 @@ pub const SET_HEADS: u32 = 2;
 /// Hints of IPv4: word 0 is the first line of the two-bit plane, or 0 where there is none. Word 3 is for
 /// writers: 1 if levels of this family have four lengths each.
 pub const HINTS_V4: u32 = 14;
-/// Hints of IPv6: word 0 is the first line of the marks (low half) and the number of marks less one (high
-/// half); word 1 the seed; word 2 is 1 if a prefix is so short that marks do not show it; word 3 as above.
+/// Hints of IPv6: word 2 is 1 if a prefix is so short that marks do not show it; word 3 as above.
 pub const HINTS_V6: u32 = 15;
 /// The word of a family's hints that has a bit for each set with a prefix in it.
 pub const SETS_WORD: usize = 4;
@@ -76,6 +83,10 @@ pub const SETS_WORD: usize = 4;
 pub const PLANE: u32 = 16;
 /// Lines of that plane.
 pub const PLANE_LINES: u32 = (1 << 24) / (LINE_WORDS as u32 * 64);
+/// The plane of marks of IPv6.
+pub const MARKS: u32 = PLANE + PLANE_LINES;
+/// Lines of that plane: as many marks as there are /24s.
+pub const MARKS_LINES: u32 = PLANE_LINES;
 /// Lines of the plane of two bits a /24.
 pub const KINDS_LINES: u32 = 2 * PLANE_LINES;
 
@@ -233,10 +244,13 @@ pub const MARKED_FROM: u32 = 21;
 /// The shortest prefix that marks /48s.
 pub const LONG_FROM: u32 = 45;
 
-/// The number of the mark of a network: `bits` is 32 or 48.
+/// Where the mark of a network of IPv6 is, behind the first line of a plane of marks: line, word, bit. `bits` is
+/// 32 or 48. Networks that share a mark by chance cost a look-up; whoever makes that happen on purpose gains
+/// nothing, so the hash needs no secret, and the planes of several tables can be put together.
 #[inline(always)]
-pub const fn mark(high: u64, bits: u32, seed: u64, mask: u32) -> u32 {
-    (mix((high >> (64 - bits)) | (bits as u64) << 56, seed) >> 32) as u32 & mask
+pub const fn mark(high: u64, bits: u32) -> (u32, usize, u32) {
+    let mark = (mix((high >> (64 - bits)) | (bits as u64) << 56, 0) >> 40) as u32;
+    (mark >> 9, (mark >> 6) as usize & 7, mark & 63)
 }
 
 /// The line of a set in which a prefix of IPv4 belongs, by its level.
@@ -285,6 +299,11 @@ const _: () = {
     assert!(33 << V4_LENGTH_AT > 0_u64 && 33_u64 << V4_LENGTH_AT < 1 << 63);
     assert!(V6_HIGH_SHIFT_AT == PAYLOAD_BITS + 8 && V6_LENGTH_AT == V6_LOW_SHIFT_AT + 8);
     assert!(crate::abi::RULE_SLOTS as u64 <= PAYLOAD);
-    assert!(set_head(true, SETS - 1) < HINTS_V4 && MAX_LEVELS >= 33 && MAX_LEVELS < NO_LEVEL as usize);
+    assert!(
+        set_head(true, SETS - 1) < HINTS_V4
+            && HINTS_V6 < crate::abi::HEAD_LINES as u32
+            && MAX_LEVELS >= 33
+            && MAX_LEVELS < NO_LEVEL as usize
+    );
     assert!(SLOTS_V4 < LINE_WORDS && 3 * SLOTS_V6 < LINE_WORDS);
 };

@@ -35,7 +35,7 @@ impl Reader {
         let live = store.table(Slot::Live)?;
         let directory = lists.as_ref().map(|table| Generation(table).directory()).unwrap_or_default();
         Ok(Self {
-            tables: InForce::new(live.clone(), lists.clone()),
+            tables: InForce::new(live.clone(), lists.clone())?,
             lists,
             live,
             book: Rulebook::read(store)?,

@@ -107,28 +107,29 @@ pub(crate) enum Lock<'a> {
 /// The tables in force at one moment, as the stages ask them.
 #[derive(Debug)]
 pub(crate) struct InForce {
-    live: Option<Arc<Memory>>,
-    lists: Option<Arc<Memory>>,
+    live: Arc<Memory>,
+    lists: Arc<Memory>,
 }
 
 impl InForce {
-    pub(crate) fn new(live: Option<Arc<Memory>>, lists: Option<Arc<Memory>>) -> Self {
-        Self { live, lists }
+    /// A table that is not there is as good as an empty one.
+    pub(crate) fn new(live: Option<Arc<Memory>>, lists: Option<Arc<Memory>>) -> Result<Self, Error> {
+        let or_empty = |table: Option<Arc<Memory>>| match table {
+            Some(table) => Ok(table),
+            None => Memory::anonymous(1).map(Arc::new),
+        };
+        Ok(Self { live: or_empty(live)?, lists: or_empty(lists)? })
     }
 
     pub(crate) fn of(store: &dyn Store) -> Result<Self, Error> {
-        Ok(Self::new(store.table(Slot::Live)?, store.table(Slot::Lists)?))
+        Self::new(store.table(Slot::Live)?, store.table(Slot::Lists)?)
     }
 }
 
 impl<'a> Tables for &'a InForce {
     type Lines = &'a Memory;
 
-    fn live(&self) -> Option<&'a Memory> {
-        self.live.as_deref()
-    }
-
-    fn lists(&self) -> Option<&'a Memory> {
-        self.lists.as_deref()
+    fn in_force(&self) -> Option<(&'a Memory, &'a Memory)> {
+        Some((&self.live, &self.lists))
     }
 }

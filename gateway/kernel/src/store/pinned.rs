@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    COUNTER_SLOTS, Counter, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLE, RULE_SLOTS, RuleCounter,
-    SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
+    self, COUNTER_SLOTS, Counter, HEAD_LINES, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLES,
+    RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
 };
 use gateway_common::packet::Address;
+use gateway_common::table::{MARKS_LINES, PLANE_LINES};
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store};
@@ -22,7 +23,7 @@ use crate::interfaces::name_of;
 use crate::pin::PinDir;
 use crate::rulebook::RECORD_LINES;
 use crate::sys;
-use crate::table::Memory;
+use crate::table::{Memory, Near, Place};
 
 /// What tables are pinned as, before their number.
 const TABLE_PIN: &str = "table_";
@@ -36,7 +37,9 @@ pub(crate) struct Pinned {
     /// Tables that are mapped into this process, by number: mapping one again would cost more than most of what
     /// is done with it.
     mapped: Mutex<HashMap<u32, Arc<Memory>>>,
-    lists_slot: RwLock<Array<MapData, u32>>,
+    in_force: Memory,
+    heads: Arc<Memory>,
+    near: Arc<Near>,
     rules: Arc<Memory>,
     rule_hits: RwLock<PerCpuArray<MapData, RuleCounter>>,
     counters: RwLock<PerCpuArray<MapData, Counter>>,
@@ -55,12 +58,18 @@ impl Pinned {
     /// Opens the maps under a pin directory.
     pub(crate) fn open(dir: &PinDir) -> Result<Self, Error> {
         let maps = dir.maps();
-        let rules = open_map(&maps, "rules")?;
+        let mapped = |name: &str, lines: u32| Memory::of_map(open_map(&maps, name)?.fd().as_fd(), lines);
+        let in_force = mapped("in_force", 1)?;
+        if in_force.get(0, 0) == 0 {
+            in_force.set(0, 0, abi::in_force(LISTS_TABLES[0], LIVE_TABLES[0]));
+        }
         Ok(Self {
             tables: open_map(&maps, "tables")?,
             mapped: Mutex::default(),
-            lists_slot: RwLock::new(open_array(&maps, "lists_slot")?),
-            rules: Arc::new(Memory::of_map(rules.fd().as_fd(), RULE_SLOTS * RECORD_LINES)?),
+            in_force,
+            heads: Arc::new(mapped("heads", TABLE_SLOTS as u32 * HEAD_LINES as u32)?),
+            near: Arc::new(Near { v4: mapped("near_v4", PLANE_LINES)?, v6: mapped("near_v6", MARKS_LINES)? }),
+            rules: Arc::new(mapped("rules", RULE_SLOTS * RECORD_LINES)?),
             rule_hits: RwLock::new(open_per_cpu(&maps, "rule_hits")?),
             counters: RwLock::new(open_per_cpu(&maps, "counters")?),
             interfaces: RwLock::new(open_array(&maps, "interfaces")?),
@@ -77,20 +86,41 @@ impl Pinned {
     }
 
     fn number(&self, slot: Slot) -> Result<Option<u32>, Error> {
-        self.number_at(self.place(slot)?)
+        self.number_at(self.place(slot))
     }
 
     /// Where a slot is in the map of tables.
-    fn place(&self, slot: Slot) -> Result<u32, Error> {
-        let [first, second] = LISTS_TABLES;
-        if slot == Slot::Live {
-            return Ok(LIVE_TABLE);
+    fn place(&self, slot: Slot) -> u32 {
+        let in_force = self.in_force.get(0, 0);
+        match slot {
+            Slot::Live => abi::live_slot(in_force),
+            Slot::Lists => abi::lists_slot(in_force),
+            Slot::Former => idle(LISTS_TABLES, abi::lists_slot(in_force)),
         }
-        let in_force = read(&self.lists_slot)
-            .get(&0, 0)
-            .map_err(|error| kernel("say which lists are in force", error))?;
-        // Before there are any, the first ones are going to be in the second place.
-        Ok(if (in_force == second) == (slot == Slot::Lists) { second } else { first })
+    }
+
+    /// Brings a table into force in the idle one of two places; `chosen` is what is in force then. Whatever
+    /// programs may look for is there before they may look for it, and goes after they do not any more.
+    fn bring_into_force(&self, made: &Made, place: u32, chosen: u64) -> Result<(), Error> {
+        self.near.add(&made.memory);
+        made.memory.show_at(Place {
+            heads: Arc::clone(&self.heads),
+            row: place,
+            near: Arc::clone(&self.near),
+        });
+        self.put(place, made)?;
+        self.in_force.set(0, 0, chosen);
+        // Once more into its place, for the wait alone: when it is over, no program is left that looked at the
+        // table before, whose place the next writer is going to fill.
+        self.put(place, made)?;
+        self.tidy_near()
+    }
+
+    /// Takes bits out that no table in force has any more.
+    fn tidy_near(&self) -> Result<(), Error> {
+        let tables = [self.table(Slot::Live)?, self.table(Slot::Lists)?];
+        self.near.become_those_of(&tables.into_iter().flatten().collect::<Vec<_>>());
+        Ok(())
     }
 
     /// Puts a table into the map of tables. The kernel returns when every program that might have met the one
@@ -109,11 +139,6 @@ impl Pinned {
             .map_err(|error| kernel("put a table into force", error))?;
         locked(&self.mapped).insert(number, Arc::clone(&made.memory));
         Ok(())
-    }
-
-    /// Which lists are in force, in one write.
-    fn choose(&self, place: u32) -> Result<(), Error> {
-        write(&self.lists_slot).set(0, place, 0).map_err(|error| kernel("put lists into force", error))
     }
 
     fn pin_of(&self, number: u32) -> PathBuf {
@@ -186,6 +211,14 @@ impl Store for Pinned {
                 Ok(map) => {
                     let lines = map.info().map_err(|error| kernel("describe a table", error))?.max_entries();
                     let memory = Arc::new(Memory::of_map(map.fd().as_fd(), lines)?);
+                    // What changes in it has to show where programs look.
+                    if slot == Slot::Live {
+                        memory.show_at(Place {
+                            heads: Arc::clone(&self.heads),
+                            row: self.place(slot),
+                            near: Arc::clone(&self.near),
+                        });
+                    }
                     let numbers = self.numbers()?;
                     let mut mapped = locked(&self.mapped);
                     mapped.retain(|number, _| numbers.contains(number));
@@ -212,20 +245,21 @@ impl Store for Pinned {
     }
 
     fn publish_live(&self, made: &Made) -> Result<(), Error> {
-        self.put(LIVE_TABLE, made)
+        let place = idle(LIVE_TABLES, self.place(Slot::Live));
+        self.bring_into_force(made, place, abi::in_force(self.place(Slot::Lists), place))
     }
 
     fn publish_lists(&self, made: &Made) -> Result<(), Error> {
-        let place = self.place(Slot::Former)?;
-        self.put(place, made)?;
-        self.choose(place)?;
-        // Once more into its place, for the wait alone: when it is over, no program is left that looked for
-        // the lists before, whose place the next writer is going to fill.
-        self.put(place, made)
+        let place = self.place(Slot::Former);
+        self.bring_into_force(made, place, abi::in_force(place, self.place(Slot::Live)))
     }
 
     fn exchange_lists(&self) -> Result<(), Error> {
-        self.choose(self.place(Slot::Former)?)
+        if let Some(former) = self.table(Slot::Former)? {
+            self.near.add(&former);
+        }
+        self.in_force.set(0, 0, abi::in_force(self.place(Slot::Former), self.place(Slot::Live)));
+        self.tidy_near()
     }
 
     fn sweep(&self) -> Result<(), Error> {
@@ -311,6 +345,11 @@ impl Store for Pinned {
     fn is_kernel(&self) -> bool {
         true
     }
+}
+
+/// Of two places the one that is not in force.
+fn idle([first, second]: [u32; 2], in_force: u32) -> u32 {
+    if in_force == first { second } else { first }
 }
 
 /// CLOCK_BOOTTIME in nanoseconds: the clock that the programs read.

@@ -1,8 +1,8 @@
 //! Where things are in a table: computed before it is made, read from its head lines ever after.
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, KINDS_LINES, LEVELS_AT, LINE_WORDS, LONG_FROM, MAGIC,
-    MARKED_FROM, MAX_LEVELS, NO_LEVEL, PLANE, PLANE_LINES, RECORD_LINES, SETS, SLOTS_V4, set_head,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, KINDS_LINES, LEVELS_AT, LINE_WORDS, MAGIC, MARKS, MARKS_LINES,
+    MAX_LEVELS, NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
 };
 
 use super::memory::Memory;
@@ -35,11 +35,6 @@ pub(crate) mod tally {
     /// Entries deleted since the table was made: their marks are still set.
     pub(crate) const STALE: usize = 7;
 }
-
-/// The most marks of IPv6: 4 MiB.
-const MAX_MARKS: u64 = 1 << 25;
-/// Marks a marked network: one look-up in sixteen for a network that is not listed finds one by chance.
-const MARKS_EACH: u64 = 16;
 
 /// How prefix lengths of a family are put into levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,10 +83,6 @@ pub(crate) struct Wanted {
     pub(crate) generation: u64,
     /// Prefixes a set, by family (IPv4 first) and set.
     pub(crate) prefixes: [[u64; SETS as usize]; 2],
-    /// Networks of IPv6 to be marked.
-    pub(crate) marked: u64,
-    /// Whether a prefix of IPv6 is too short to be marked.
-    pub(crate) unmarked: bool,
     /// Whether prefixes of IPv4 are told apart by the kinds plane.
     pub(crate) kinds: bool,
     pub(crate) records: u32,
@@ -106,7 +97,6 @@ pub(crate) struct Wanted {
 pub(crate) struct Layout {
     pub(crate) lines: u32,
     kinds: u32,
-    marks: (u32, u32),
     sets: [[(u32, u32); SETS as usize]; 2],
     records: u32,
     overlaps: u32,
@@ -116,20 +106,13 @@ pub(crate) struct Layout {
 impl Layout {
     /// Places everything; `None` if it is more than a table can have.
     pub(crate) fn of(wanted: &Wanted) -> Option<Self> {
-        let mut next = u64::from(PLANE + PLANE_LINES);
+        let mut next = u64::from(MARKS + MARKS_LINES);
         let mut take = |lines: u64| {
             let first = next;
             next += lines;
             first as u32
         };
         let kinds = if wanted.kinds { take(u64::from(KINDS_LINES)) } else { 0 };
-        let marks = match wanted.marked {
-            0 => (0, 0),
-            networks => {
-                let marks = (networks * MARKS_EACH).next_power_of_two().clamp(512, MAX_MARKS);
-                (take(marks / 512), (marks - 1) as u32)
-            }
-        };
         let roomy = |lines: u64| lines + lines * u64::from(wanted.slack) / 2 + 1;
         let sets = std::array::from_fn(|v6| {
             std::array::from_fn(|set| {
@@ -147,7 +130,7 @@ impl Layout {
         let directory = take(u64::from(wanted.directory_bytes).div_ceil(LINE_WORDS as u64 * 8));
         // Whole pages, since that is what the kernel maps.
         let lines = u32::try_from(next.next_multiple_of(64)).ok().filter(|lines| *lines < 1 << 26)?;
-        Some(Self { lines, kinds, marks, sets, records, overlaps, directory })
+        Some(Self { lines, kinds, sets, records, overlaps, directory })
     }
 
     /// Writes the head lines of an empty table. The seed spreads prefixes: another attempt takes another.
@@ -160,9 +143,6 @@ impl Layout {
         for (hints, levels) in [HINTS_V4, HINTS_V6].into_iter().zip(wanted.levels) {
             memory.set(hints, LEVELS_WORD, levels as u64);
         }
-        memory.set(HINTS_V6, 0, pair(self.marks.0, self.marks.1));
-        memory.set(HINTS_V6, 1, seed);
-        memory.set(HINTS_V6, 2, u64::from(wanted.unmarked));
         for (v6, sets) in self.sets.iter().enumerate() {
             for (set, (first, lines)) in sets.iter().enumerate() {
                 let line = set_head(v6 == 1, set as u32);
@@ -180,17 +160,6 @@ impl Layout {
             memory.set(0, head::AGES, u64::MAX);
         }
         memory.set(0, head::MAGIC, MAGIC);
-    }
-}
-
-/// How many networks a prefix of IPv6 marks; `None` if it is too short.
-pub(crate) fn marks_of(length: u8) -> Option<u64> {
-    match u32::from(length) {
-        length if length < MARKED_FROM => None,
-        length if length < 32 => Some(1 << (32 - length)),
-        length if length < LONG_FROM => Some(1),
-        length if length < 48 => Some(1 << (48 - length)),
-        _ => Some(1),
     }
 }
 

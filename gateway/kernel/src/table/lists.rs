@@ -4,7 +4,7 @@ use gateway_common::abi::{LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, List};
 use gateway_common::table::{SETS, mix, set_of};
 
 use super::directory::{Directory, ListInfo};
-use super::layout::{Layout, Levels, Wanted, head, marks_of, pair, tally};
+use super::layout::{Layout, Levels, Wanted, head, pair, tally};
 use super::memory::Memory;
 use super::slots::{Key, NoRoom, Slots};
 use crate::error::Error;
@@ -100,8 +100,6 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
         levels: [Levels::Exact; 2],
         generation,
         prefixes: [[0; SETS as usize]; 2],
-        marked: 0,
-        unmarked: false,
         kinds: false,
         records: 0,
         overlaps: 0,
@@ -113,12 +111,6 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
         for item in &list.items {
             lengths[usize::from(item.key.v6)][set(list, item) as usize] |= 1 << item.key.length.min(127);
             wanted.prefixes[usize::from(item.key.v6)][set(list, item) as usize] += 1;
-            if item.key.v6 {
-                match marks_of(item.key.length) {
-                    Some(marks) => wanted.marked += marks,
-                    None => wanted.unmarked = true,
-                }
-            }
         }
     }
     let [v4, v6] = wanted.prefixes.map(|sets| sets.iter().sum::<u64>());

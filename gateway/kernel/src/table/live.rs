@@ -4,7 +4,7 @@
 use gateway_common::abi::List;
 use gateway_common::table::{RECORD_LINES, SETS, mix, set_of};
 
-use super::layout::{Layout, Levels, Wanted, head, marks_of, pair, tally};
+use super::layout::{Layout, Levels, Wanted, head, pair, tally};
 use super::memory::Memory;
 use super::slots::{Key, NoRoom, Slots};
 use crate::entry::SetBy;
@@ -14,8 +14,6 @@ use crate::error::Error;
 const NONE: u32 = u32::MAX;
 /// Room in a table that has nothing in it yet, a set of IPv4 and of IPv6.
 const FIRST_ROOM: u64 = 256;
-/// Networks of IPv6 that are marked without a new table.
-const FIRST_MARKS: u64 = 1024;
 /// Bytes of evidence.
 pub(crate) const MAX_EVIDENCE: usize = 64;
 /// Attempts to place all entries.
@@ -78,14 +76,8 @@ pub(crate) fn build<M: AsRef<Memory>>(
     make: &mut dyn FnMut(u32) -> Result<M, Error>,
 ) -> Result<M, Error> {
     let mut prefixes = [[0_u64; SETS as usize]; 2];
-    let (mut marked, mut unmarked) = (0, false);
     for entry in entries {
         prefixes[usize::from(entry.key.v6)][set_of(entry.list, entry.shadow) as usize] += 1;
-        match marks_of(entry.key.length) {
-            Some(marks) if entry.key.v6 => marked += marks,
-            None if entry.key.v6 => unmarked = true,
-            _ => {}
-        }
     }
     for (family, room) in prefixes.iter_mut().zip(room) {
         for (set, room) in family.iter_mut().zip(room) {
@@ -93,13 +85,10 @@ pub(crate) fn build<M: AsRef<Memory>>(
         }
     }
     let records = prefixes.iter().flatten().sum::<u64>();
-    let marked = (marked * 2 + room[1].iter().sum::<u64>()).max(FIRST_MARKS);
     let mut wanted = Wanted {
         levels: [Levels::Exact; 2],
         generation: 0,
         prefixes,
-        marked,
-        unmarked,
         kinds: false,
         records: records as u32,
         overlaps: 0,

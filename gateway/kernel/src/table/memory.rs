@@ -3,8 +3,13 @@
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use gateway_common::table::{Hints, Hit, LINE_WORDS, Lines, Words, search_v4, search_v6};
+use gateway_common::abi::HEAD_LINES;
+use gateway_common::table::{
+    Hints, Hit, LINE_WORDS, Lines, MARKS, PLANE, PLANE_LINES, Words, is_set, mark, plane_bit, search_v4,
+    search_v6,
+};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::Error;
@@ -18,6 +23,55 @@ const LINE_BYTES: usize = LINE_WORDS * 8;
 pub(crate) struct Memory {
     first: NonNull<AtomicU64>,
     lines: u32,
+    /// Where programs read what changes in a table that is in force, beside its own lines.
+    place: OnceLock<Place>,
+}
+
+/// Where a table in force shows its head, and what is near the prefixes of all tables.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) heads: Arc<Memory>,
+    /// Of the heads.
+    pub(crate) row: u32,
+    pub(crate) near: Arc<Near>,
+}
+
+/// The bits of all tables in force.
+#[derive(Debug)]
+pub(crate) struct Near {
+    pub(crate) v4: Memory,
+    pub(crate) v6: Memory,
+}
+
+impl Near {
+    /// Adds the bits of a table, before it comes into force.
+    pub(crate) fn add(&self, table: &Memory) {
+        for (near, plane) in self.planes() {
+            for (bits, own) in near.words().iter().zip(table.plane(plane)) {
+                let both = bits.load(Ordering::Relaxed) | own.load(Ordering::Relaxed);
+                bits.store(both, Ordering::Release);
+            }
+        }
+    }
+
+    /// Leaves the bits of these tables, and no others.
+    pub(crate) fn become_those_of(&self, tables: &[Arc<Memory>]) {
+        for (near, plane) in self.planes() {
+            for (index, bits) in near.words().iter().enumerate() {
+                let own = |table: &Arc<Memory>| {
+                    table.plane(plane).get(index).map_or(0, |word| word.load(Ordering::Relaxed))
+                };
+                let wanted = tables.iter().map(own).fold(0, |all, own| all | own);
+                if bits.load(Ordering::Relaxed) != wanted {
+                    bits.store(wanted, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    fn planes(&self) -> [(&Memory, u32); 2] {
+        [(&self.v4, PLANE), (&self.v6, MARKS)]
+    }
 }
 
 // SAFETY: the memory is reached through atomics only, and belongs to this value until it is dropped.
@@ -58,7 +112,7 @@ impl Memory {
             what: "map a table into memory".to_owned(),
             why: "it gave the address 0".to_owned(),
         })?;
-        Ok(Self { first, lines })
+        Ok(Self { first, lines, place: OnceLock::new() })
     }
 
     /// How many lines there are.
@@ -86,6 +140,37 @@ impl Memory {
     /// Writes a word; what was written before is seen before it.
     pub(crate) fn set(&self, line: u32, word: usize, value: u64) {
         self.at(line, word).store(value, Ordering::Release);
+        if let Some(place) = self.place.get().filter(|_| line < HEAD_LINES as u32) {
+            place.heads.set(place.row * HEAD_LINES as u32 + line, word, value);
+        }
+    }
+
+    /// Sets bits of a plane where those of all tables in force stand together, if this is one of them.
+    pub(crate) fn set_near(&self, line: u32, word: usize, bits: u64) {
+        let Some(place) = self.place.get() else { return };
+        let (near, line) =
+            if line < MARKS { (&place.near.v4, line - PLANE) } else { (&place.near.v6, line - MARKS) };
+        let former = near.get(line, word);
+        if former & bits != bits {
+            near.set(line, word, former | bits);
+        }
+    }
+
+    /// Shows this table's head in a place, where it is kept up to date from now on.
+    pub(crate) fn show_at(&self, place: Place) {
+        for line in 0..HEAD_LINES as u32 {
+            for word in 0..LINE_WORDS {
+                place.heads.set(place.row * HEAD_LINES as u32 + line, word, self.get(line, word));
+            }
+        }
+        // A table has one place as long as it is in force.
+        let _ = self.place.set(place);
+    }
+
+    /// A plane of a bit a network.
+    fn plane(&self, line: u32) -> &[AtomicU64] {
+        let start = line as usize * LINE_WORDS;
+        self.words().get(start..start + PLANE_LINES as usize * LINE_WORDS).unwrap_or_default()
     }
 }
 
@@ -104,6 +189,23 @@ impl<'a> Lines for &'a Memory {
         let start = index as usize * LINE_WORDS;
         let memory: &'a Memory = self;
         memory.words().get(start..start + LINE_WORDS).map(MemoryLine)
+    }
+
+    fn head(&self, index: u32) -> Option<MemoryLine<'a>> {
+        self.line(index)
+    }
+
+    fn is_near_v4(&self, address: u32) -> bool {
+        let (line, word, bit) = plane_bit(address);
+        is_set(self.line(line), word, bit)
+    }
+
+    fn is_near_v6(&self, high: u64) -> (bool, bool) {
+        let marked = |bits| {
+            let (line, word, bit) = mark(high, bits);
+            is_set(self.line(MARKS + line), word, bit)
+        };
+        (marked(32), marked(48))
     }
 
     fn now_ns(&self) -> u64 {

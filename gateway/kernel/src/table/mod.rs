@@ -12,5 +12,5 @@ pub(crate) use directory::Directory;
 pub use directory::ListInfo;
 pub(crate) use lists::{Content, Generation, Item, build as build_lists, digest};
 pub(crate) use live::{Live, LiveEntry, MAX_EVIDENCE, Put, build as build_live};
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, Near, Place};
 pub(crate) use slots::{Key, NoRoom};

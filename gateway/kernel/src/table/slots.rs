@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, SETS, SETS_WORD, SLOTS_V4, SLOTS_V6,
-    home_v4, home_v6, kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4, slot_v6,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, MARKS, SETS, SETS_WORD, SLOTS_V4,
+    SLOTS_V6, home_v4, home_v6, kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4,
+    slot_v6,
 };
 use ipnet::IpNet;
 
@@ -138,9 +139,7 @@ impl<'a> Slots<'a> {
         if !add_level(self.memory, set_head(key.v6, set), self.levels[usize::from(key.v6)].of(key.length)) {
             return Err(NoRoom);
         }
-        if !self.hint(key) {
-            return Err(NoRoom);
-        }
+        self.hint(key);
         self.note_set(key.v6, set);
         let (chain, slots) = if key.v6 { (CHAIN_V6, SLOTS_V6) } else { (CHAIN_V4, SLOTS_V4) };
         for line in home..home + chain {
@@ -194,29 +193,21 @@ impl<'a> Slots<'a> {
     }
 
     /// Tells readers that a prefix comes near the addresses it covers. Never taken back: a bit too many costs a
-    /// look-up, and the next table has it not. False: there is no place for marks.
-    fn hint(&self, key: Key) -> bool {
+    /// look-up, and the next table has it not.
+    fn hint(&self, key: Key) {
         if !key.v6 {
-            self.hint_v4(key.v4(), u32::from(key.length));
-            return true;
+            return self.hint_v4(key.v4(), u32::from(key.length));
         }
-        let (first, mask) = pair(self.memory, HINTS_V6, 0);
-        let seed = self.memory.get(HINTS_V6, 1);
         let length = u32::from(key.length);
         let bits = match length {
-            length if length < MARKED_FROM => {
-                self.memory.set(HINTS_V6, 2, 1);
-                return true;
-            }
-            _ if first == 0 => return false,
+            length if length < MARKED_FROM => return self.set_bits(HINTS_V6, 2, 1),
             length if length < LONG_FROM => 32,
             _ => 48,
         };
         for network in 0..1_u64 << bits_below(bits, length) {
-            let mark = mark(key.high + (network << (64 - bits)), bits, seed, mask);
-            self.set_bits(first + (mark >> 9), (mark >> 6) as usize & 7, 1 << (mark & 63));
+            let (line, word, bit) = mark(key.high + (network << (64 - bits)), bits);
+            self.set_near(MARKS + line, word, 1 << bit);
         }
-        true
     }
 
     fn hint_v4(&self, address: u32, length: u32) {
@@ -229,7 +220,7 @@ impl<'a> Slots<'a> {
             // A word at once where the prefix covers all of it.
             let (line, word, bit) = plane_bit(address);
             let whole = networks - network >= 64 && bit == 0;
-            self.set_bits(line, word, if whole { u64::MAX } else { 1 << bit });
+            self.set_near(line, word, if whole { u64::MAX } else { 1 << bit });
             if kinds != 0 {
                 let (line, word, bit) = kinds_bits(address);
                 if whole {
@@ -242,6 +233,12 @@ impl<'a> Slots<'a> {
             }
             network += if whole { 64 } else { 1 };
         }
+    }
+
+    /// Sets bits of a plane, here and, if the table is in force, where the bits of all tables stand together.
+    fn set_near(&self, line: u32, word: usize, bits: u64) {
+        self.set_bits(line, word, bits);
+        self.memory.set_near(line, word, bits);
     }
 
     fn set_bits(&self, line: u32, word: usize, bits: u64) {
