@@ -44,21 +44,53 @@ const MARKS_EACH: u64 = 16;
 /// How prefix lengths are put into levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Levels {
-    /// Four lengths a level, for tables that are made as a whole.
-    Grouped,
+    /// Several lengths a level, as [`plan_levels`] put them into the sets' heads: for tables that are made as a
+    /// whole.
+    Planned,
     /// A level a length, for tables that are edited in place.
     Exact,
 }
 
 impl Levels {
-    /// The level of a prefix length.
-    pub(crate) fn of(self, length: u8) -> u8 {
+    /// The level of a prefix length in a set.
+    pub(crate) fn of(self, length: u8, memory: &Memory, head: u32) -> Option<u8> {
         match self {
-            Self::Exact => length,
-            Self::Grouped if length == 0 => 0,
-            Self::Grouped => length.div_ceil(4) * 4 - 3,
+            Self::Exact => Some(length),
+            // The longest one that does not ask for more bits than the prefix has.
+            Self::Planned => every_level(memory, head).find(|level| *level <= length),
         }
     }
+}
+
+/// Prefixes of a set by length.
+pub(crate) type Lengths = [u64; 129];
+
+/// The levels of a set that is made as a whole. Four lengths share one, which is the shortest of them that there
+/// is: a list of addresses alone is then spread by all of their bits, and neighbours do not crowd one line. Where
+/// that was too crowded all the same (`apart`), lengths get a level of their own, the most frequent ones first.
+pub(crate) fn plan_levels(lengths: &Lengths, apart: bool) -> Vec<u8> {
+    let present = |length: &u8| lengths[usize::from(*length)] > 0;
+    let group = |length: u8| length.div_ceil(4);
+    let mut levels: Vec<u8> = Vec::new();
+    for length in (0..=128).filter(present) {
+        if levels.last().is_none_or(|last| group(*last) != group(length)) {
+            levels.push(length);
+        }
+    }
+    if apart {
+        let mut by_number: Vec<u8> = (0..=128).filter(present).collect();
+        by_number.sort_by_key(|length| std::cmp::Reverse(lengths[usize::from(*length)]));
+        for length in by_number {
+            // A level ends where the next one begins.
+            let next = (length + 1..=128).find(present).filter(|next| group(*next) == group(length));
+            for level in [Some(length), next].into_iter().flatten() {
+                if !levels.contains(&level) && levels.len() < MAX_LEVELS {
+                    levels.push(level);
+                }
+            }
+        }
+    }
+    levels
 }
 
 /// What a table is to hold.
@@ -67,6 +99,8 @@ pub(crate) struct Wanted {
     pub(crate) generation: u64,
     /// Prefixes a set, by family (IPv4 first) and set.
     pub(crate) prefixes: [[u64; SETS as usize]; 2],
+    /// Levels of sets, if they are known beforehand.
+    pub(crate) levels: [[Vec<u8>; SETS as usize]; 2],
     /// Networks of IPv6 to be marked.
     pub(crate) marked: u64,
     /// Whether a prefix of IPv6 is too short to be marked.
@@ -145,6 +179,9 @@ impl Layout {
                 memory.set(line, 0, pair(*first, *lines));
                 memory.set(line, 1, seed);
                 (LEVELS_AT..LINE_WORDS).for_each(|word| memory.set(line, word, u64::MAX));
+                for level in &wanted.levels[v6][set] {
+                    add_level(memory, line, *level);
+                }
                 if wanted.records > 0 {
                     memory.set(line, 2, u64::from(self.records));
                 }
@@ -177,17 +214,16 @@ pub(crate) fn pair(memory: &Memory, line: u32, word: usize) -> (u32, u32) {
 }
 
 /// The levels in use of a set, longest first.
-pub(crate) fn levels(memory: &Memory, head: u32) -> Vec<u8> {
+fn every_level(memory: &Memory, head: u32) -> impl Iterator<Item = u8> {
     (0..MAX_LEVELS)
-        .map(|index| (memory.get(head, LEVELS_AT + index / 8) >> (index % 8 * 8)) as u8)
+        .map(move |index| (memory.get(head, LEVELS_AT + index / 8) >> (index % 8 * 8)) as u8)
         .take_while(|level| *level != NO_LEVEL)
-        .collect()
 }
 
 /// Puts a level into a set's list. Words are written from the last to the first, so that a reader who goes
 /// from the first to the last may meet a level twice but misses none. False: there is no room.
 pub(crate) fn add_level(memory: &Memory, head: u32, level: u8) -> bool {
-    let mut all = levels(memory, head);
+    let mut all: Vec<u8> = every_level(memory, head).collect();
     let Err(place) = all.binary_search_by(|other| level.cmp(other)) else { return true };
     if all.len() == MAX_LEVELS {
         return false;

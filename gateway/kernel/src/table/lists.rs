@@ -4,13 +4,15 @@ use gateway_common::abi::{LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, List};
 use gateway_common::table::{SETS, mix, set_of};
 
 use super::directory::{Directory, ListInfo};
-use super::layout::{Layout, Levels, Wanted, head, marks_of, pair, tally};
+use super::layout::{Layout, Lengths, Levels, Wanted, head, marks_of, pair, plan_levels, tally};
 use super::memory::Memory;
 use super::slots::{Key, NoRoom, Slots};
 use crate::error::Error;
 
 /// Attempts to place all prefixes, each with another seed and more room.
 const ATTEMPTS: u32 = 6;
+/// From this attempt on lengths no longer share levels: look-ups ask more often, but neighbours crowd no more.
+const APART_FROM: u32 = 2;
 /// Below this many prefixes of IPv4 their lines stay in the processor's cache, and the kinds plane (4 MiB) would
 /// cost more than the look-ups it saves.
 const KINDS_FROM: u64 = 20_000;
@@ -57,9 +59,12 @@ where
     M: AsRef<Memory>,
 {
     let directory = Directory { lists: lists.iter().map(|list| list.info.clone()).collect() }.to_bytes();
-    let mut wanted = measure(lists, generation, directory.len())?;
+    let (mut wanted, lengths) = measure(lists, generation, directory.len())?;
     for attempt in 0..ATTEMPTS {
         wanted.slack = attempt;
+        let apart = attempt >= APART_FROM;
+        wanted.levels =
+            std::array::from_fn(|v6| std::array::from_fn(|set| plan_levels(&lengths[v6][set], apart)));
         let seed = mix(u64::from(attempt) + 1, crate::store::boot_ns());
         let overlaps = {
             let layout = Layout::of(&wanted).ok_or_else(too_large)?;
@@ -90,10 +95,19 @@ fn too_large() -> Error {
     }
 }
 
-fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result<Wanted, Error> {
+/// Prefixes by family, set and length.
+type Histogram = [[Lengths; SETS as usize]; 2];
+
+fn measure(
+    lists: &[Content],
+    generation: u64,
+    directory_bytes: usize,
+) -> Result<(Wanted, Box<Histogram>), Error> {
+    let mut lengths: Box<Histogram> = Box::new([[[0; 129]; SETS as usize]; 2]);
     let mut wanted = Wanted {
         generation,
         prefixes: [[0; SETS as usize]; 2],
+        levels: Default::default(),
         marked: 0,
         unmarked: false,
         kinds: false,
@@ -104,7 +118,9 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
     };
     for list in lists {
         for item in &list.items {
-            wanted.prefixes[usize::from(item.key.v6)][set(list, item) as usize] += 1;
+            let (family, set) = (usize::from(item.key.v6), set(list, item) as usize);
+            wanted.prefixes[family][set] += 1;
+            lengths[family][set][usize::from(item.key.length.min(128))] += 1;
             if item.key.v6 {
                 match marks_of(item.key.length) {
                     Some(marks) => wanted.marked += marks,
@@ -120,7 +136,7 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
         }
     }
     wanted.kinds = v4 >= KINDS_FROM;
-    Ok(wanted)
+    Ok((wanted, lengths))
 }
 
 fn set(list: &Content, item: &Item) -> u32 {
@@ -135,7 +151,7 @@ struct Overlap {
 
 fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> Result<Vec<Overlap>, NoRoom> {
     const STEP: usize = 1 << 14;
-    let slots = Slots { memory, levels: Levels::Grouped };
+    let slots = Slots { memory, levels: Levels::Planned };
     let mut overlaps = Vec::new();
     let (mut entries, mut done) = ([0_u64; 6], 0);
     for (number, list) in lists.iter().enumerate() {
@@ -220,7 +236,7 @@ impl Generation<'_> {
     }
 
     fn slots(&self) -> Slots<'_> {
-        Slots { memory: self.0, levels: Levels::Grouped }
+        Slots { memory: self.0, levels: Levels::Planned }
     }
 
     /// Every entry, those included that another list has too.

@@ -97,6 +97,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
     let mut wanted = Wanted {
         generation: 0,
         prefixes,
+        levels: Default::default(),
         marked,
         unmarked,
         kinds: false,

@@ -80,7 +80,7 @@ impl Slots<'_> {
         if place >> 32 == 0 {
             return None;
         }
-        let level = u32::from(self.levels.of(key.length));
+        let level = u32::from(self.levels.of(key.length, self.memory, head)?);
         Some(if key.v6 {
             home_v6(place, seed, key.high, key.low, level)
         } else {
@@ -126,7 +126,7 @@ impl Slots<'_> {
     /// Puts a prefix in that is not there yet. Readers see it when its first word is written, last of all.
     pub(crate) fn insert(&self, set: u32, key: Key, payload: u32) -> Result<(), NoRoom> {
         let home = self.home(set, key).ok_or(NoRoom)?;
-        if !add_level(self.memory, set_head(key.v6, set), self.levels.of(key.length)) {
+        if self.levels == Levels::Exact && !add_level(self.memory, set_head(key.v6, set), key.length) {
             return Err(NoRoom);
         }
         if !self.hint(key) {
