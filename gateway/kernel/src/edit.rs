@@ -14,7 +14,9 @@ use crate::error::Error;
 use crate::rulebook::Rulebook;
 use crate::rules::{Added, Progress, Removed};
 use crate::store::{Lock, Made, Slot, Store};
-use crate::table::{Generation, Key, Live, LiveEntry, MAX_EVIDENCE, Memory, NoRoom, Put, build_live};
+use crate::table::{
+    Directory, Generation, Key, Live, LiveEntry, MAX_EVIDENCE, Memory, NoRoom, Put, build_live,
+};
 
 /// More entries than these at once make a new table.
 const AT_ONCE: usize = 256;
@@ -35,6 +37,9 @@ impl<'a> Edit<'a> {
         let live = match store.table(Slot::Live)? {
             // A writer died half-way: what it left is put together anew.
             Some(table) if Live(&table).is_torn() => {
+                if let Some(lists) = store.table(Slot::Lists)? {
+                    Generation(&lists).mend();
+                }
                 let (entries, evicted) = (Live(&table).salvage(), Live(&table).evicted());
                 remake(store, &entries, evicted)?.memory
             }
@@ -190,8 +195,8 @@ impl<'a> Edit<'a> {
     }
 
     pub(crate) fn remove(self, list: ListKind, prefixes: &[IpNet]) -> Result<Removed, Error> {
-        let lists = self.store.table(Slot::Lists)?;
-        let lists = lists.as_deref().map(Generation);
+        let table = self.store.table(Slot::Lists)?;
+        let lists = table.as_deref().map(Generation);
         let directory = lists.map(|lists| lists.directory()).unwrap_or_default();
         let book = Rulebook::read(self.store)?;
         let goes = |rule| {
@@ -208,7 +213,12 @@ impl<'a> Edit<'a> {
             let mut gone = usize::from(live.remove(list.into(), key));
             let listed = lists.map(|lists| lists.find(list.into(), key)).unwrap_or_default();
             if let Some(lists) = lists.filter(|_| !listed.is_empty()) {
-                gone += lists.remove(list.into(), key, &goes);
+                for rule in lists.remove(list.into(), key, &goes) {
+                    gone += 1;
+                    if let Some(index) = directory.of_rule(rule) {
+                        Directory::count_deleted(lists.0, index, key.v6);
+                    }
+                }
             }
             if listed.iter().any(|entry| !goes(entry.item.rule)) {
                 removed.kept_by_config.push(*prefix);
@@ -248,6 +258,8 @@ impl<'a> Edit<'a> {
             live.for_each(&mut |entry| entries.push(entry));
             remake(self.store, &entries, live.evicted())?;
         }
+        // What a writer left behind that died with a table half made.
+        self.store.sweep()?;
         Ok(expired)
     }
 

@@ -20,6 +20,9 @@ pub(crate) mod head {
     pub(crate) const RECORDS: usize = 4;
     /// The first free record (low half) and how many have ever been used (high half).
     pub(crate) const FREE: usize = 5;
+    /// The first line of what was deleted since the table was made, a word a list: prefixes of IPv4 (low half)
+    /// and of IPv6. Where there are records there are no lists.
+    pub(crate) const DELETED: usize = 5;
     /// The oldest and the newest ban's record.
     pub(crate) const AGES: usize = 6;
     /// First line and number of entries that stand in another list already.
@@ -110,6 +113,7 @@ pub(crate) struct Wanted {
     pub(crate) records: u32,
     pub(crate) overlaps: u32,
     pub(crate) directory_bytes: u32,
+    pub(crate) lists: u32,
     /// How much roomier than usual; each failed attempt makes it one more.
     pub(crate) slack: u32,
 }
@@ -124,6 +128,7 @@ pub(crate) struct Layout {
     records: u32,
     overlaps: u32,
     directory: u32,
+    deleted: u32,
 }
 
 impl Layout {
@@ -158,9 +163,10 @@ impl Layout {
         let records = take(u64::from(wanted.records) * u64::from(RECORD_LINES));
         let overlaps = take(u64::from(wanted.overlaps).div_ceil(2));
         let directory = take(u64::from(wanted.directory_bytes).div_ceil(LINE_WORDS as u64 * 8));
+        let deleted = take(u64::from(wanted.lists).div_ceil(LINE_WORDS as u64));
         // Whole pages, since that is what the kernel maps.
         let lines = u32::try_from(next.next_multiple_of(64)).ok().filter(|lines| *lines < 1 << 26)?;
-        Some(Self { lines, kinds, marks, sets, records, overlaps, directory })
+        Some(Self { lines, kinds, marks, sets, records, overlaps, directory, deleted })
     }
 
     /// Writes the head lines of an empty table. The seed spreads prefixes: another attempt takes another.
@@ -169,6 +175,7 @@ impl Layout {
         memory.set(0, head::GENERATION, wanted.generation);
         memory.set(0, head::DIRECTORY, pair(self.directory, wanted.directory_bytes));
         memory.set(0, head::OVERLAPS, pair(self.overlaps, wanted.overlaps));
+        memory.set(0, head::DELETED, u64::from(self.deleted));
         memory.set(HINTS_V4, 0, u64::from(self.kinds));
         memory.set(HINTS_V6, 0, pair(self.marks.0, self.marks.1));
         memory.set(HINTS_V6, 1, seed);

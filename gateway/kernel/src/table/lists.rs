@@ -1,5 +1,7 @@
 //! A generation: the table of all lists, made as a whole, never changed but for a deleted entry.
 
+use std::collections::HashMap;
+
 use gateway_common::abi::{LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, List};
 use gateway_common::table::{SETS, mix, set_of};
 
@@ -58,8 +60,8 @@ pub(crate) fn build<M>(
 where
     M: AsRef<Memory>,
 {
-    let directory = Directory { lists: lists.iter().map(|list| list.info.clone()).collect() }.to_bytes();
-    let (mut wanted, lengths) = measure(lists, generation, directory.len())?;
+    let mut directory = Directory { lists: lists.iter().map(|list| list.info.clone()).collect() };
+    let (mut wanted, lengths) = measure(lists, generation, directory.to_bytes().len())?;
     for attempt in 0..ATTEMPTS {
         wanted.slack = attempt;
         let apart = attempt >= APART_FROM;
@@ -74,12 +76,16 @@ where
             memory.set(0, head::WRITING, 1);
             match fill(lists, memory, progress) {
                 Err(NoRoom) => continue,
-                Ok(overlaps) if overlaps.len() <= wanted.overlaps as usize => {
-                    write_overlaps(&overlaps, memory);
-                    Directory::write(&directory, memory);
+                Ok(filled) if filled.overlaps.len() <= wanted.overlaps as usize => {
+                    write_overlaps(&filled.overlaps, memory);
+                    for (info, [v4, v6]) in directory.lists.iter_mut().zip(filled.twice) {
+                        info.entries_v4 = info.entries_v4.saturating_sub(v4);
+                        info.entries_v6 = info.entries_v6.saturating_sub(v6);
+                    }
+                    directory.write(memory);
                     return Ok(made);
                 }
-                Ok(overlaps) => overlaps.len(),
+                Ok(filled) => filled.overlaps.len(),
             }
         };
         // How many there are is known only now.
@@ -114,6 +120,7 @@ fn measure(
         records: 0,
         overlaps: 0,
         directory_bytes: u32::try_from(directory_bytes).map_err(|_| too_large())?,
+        lists: u32::try_from(lists.len()).map_err(|_| too_large())?,
         slack: 0,
     };
     for list in lists {
@@ -143,16 +150,24 @@ fn set(list: &Content, item: &Item) -> u32 {
     set_of(list.info.kind.into(), list.info.shadow || item.shadow)
 }
 
+/// What came of putting the lists in.
+struct Filled {
+    overlaps: Vec<Overlap>,
+    /// Prefixes that a list names more often than once, by list and family.
+    twice: Vec<[u64; 2]>,
+}
+
 /// An entry that another list has already.
 struct Overlap {
     set: u32,
+    list: usize,
     item: Item,
 }
 
-fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> Result<Vec<Overlap>, NoRoom> {
+fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> Result<Filled, NoRoom> {
     const STEP: usize = 1 << 14;
     let slots = Slots { memory, levels: Levels::Planned };
-    let mut overlaps = Vec::new();
+    let (mut overlaps, mut twice) = (Vec::new(), vec![[0, 0]; lists.len()]);
     let (mut entries, mut done) = ([0_u64; 6], 0);
     for (number, list) in lists.iter().enumerate() {
         // Rules of a list are its own, so they tell a list's own entry from another's.
@@ -167,8 +182,9 @@ fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> 
                 // Twice in one list: the last one counts.
                 Some((place, rule)) if number == 0 || own(rule) => {
                     slots.update(item.key, place, item.rule);
+                    twice[number][usize::from(item.key.v6)] += 1;
                 }
-                Some(_) => overlaps.push(Overlap { set, item: *item }),
+                Some(_) => overlaps.push(Overlap { set, list: number, item: *item }),
             }
             done += 1;
             if done % STEP == 0 {
@@ -176,16 +192,26 @@ fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> 
             }
         }
     }
+    // Of one prefix the lists stay in their order, and so do the entries of one list.
+    overlaps.sort_by_key(|overlap| (overlap.set, overlap.item.key, overlap.list));
+    overlaps.dedup_by(|later, kept| {
+        let same = (later.set, later.item.key, later.list) == (kept.set, kept.item.key, kept.list);
+        if same {
+            twice[kept.list][usize::from(kept.item.key.v6)] += 1;
+            kept.item = later.item;
+        }
+        same
+    });
     for (index, number) in entries.iter().enumerate() {
         memory.set(1, tally::ENTRIES + index, *number);
     }
     progress(done);
-    Ok(overlaps)
+    Ok(Filled { overlaps, twice })
 }
 
 fn write_overlaps(overlaps: &[Overlap], memory: &Memory) {
     let (first, _) = pair(memory, 0, head::OVERLAPS);
-    for (index, Overlap { set, item }) in overlaps.iter().enumerate() {
+    for (index, Overlap { set, item, .. }) in overlaps.iter().enumerate() {
         let (line, word) = overlap_at(first, index);
         let Key { high, low, length, v6 } = item.key;
         memory.set(line, word + 1, high);
@@ -232,7 +258,7 @@ impl Generation<'_> {
 
     /// Entries of a list and family that look-ups find.
     pub(crate) fn entries(&self, list: List, v6: bool) -> u64 {
-        self.0.get(1, tally::ENTRIES + list as usize * 2 + usize::from(v6))
+        self.0.get(1, tally_of(list, v6))
     }
 
     fn slots(&self) -> Slots<'_> {
@@ -277,15 +303,15 @@ impl Generation<'_> {
     }
 
     /// Takes out the entries of a kind for one very prefix whose rule `goes`, each in one write. Where
-    /// another list names the prefix too, its entry comes into the place.
-    pub(crate) fn remove(&self, kind: List, key: Key, goes: &dyn Fn(u32) -> bool) -> usize {
-        let mut gone = 0;
+    /// another list names the prefix too, its entry comes into the place. Returns the rules of those that went.
+    pub(crate) fn remove(&self, kind: List, key: Key, goes: &dyn Fn(u32) -> bool) -> Vec<u32> {
+        let mut gone = Vec::new();
         let mut staying = Vec::new();
         self.overlaps(&mut |at, entry| {
             if entry.kind == kind && entry.item.key == key {
                 if goes(entry.item.rule) {
                     self.0.set(at.0, at.1, 0);
-                    gone += 1;
+                    gone.push(entry.item.rule);
                 } else {
                     staying.push((at, entry));
                 }
@@ -297,7 +323,7 @@ impl Generation<'_> {
             if !goes(rule) {
                 continue;
             }
-            gone += 1;
+            gone.push(rule);
             let heir = staying.iter().position(|(_, entry)| entry.item.shadow == shadow);
             match heir.map(|index| staying.remove(index)) {
                 Some((at, entry)) => {
@@ -306,7 +332,7 @@ impl Generation<'_> {
                 }
                 None => {
                     self.slots().remove(place);
-                    let tally = tally::ENTRIES + kind as usize * 2 + usize::from(key.v6);
+                    let tally = tally_of(kind, key.v6);
                     self.0.set(1, tally, self.0.get(1, tally).saturating_sub(1));
                 }
             }
@@ -314,10 +340,51 @@ impl Generation<'_> {
         gone
     }
 
+    /// Counts anew what is there, after a writer that died while it deleted entries.
+    pub(crate) fn mend(&self) {
+        // An heir that is in its place already.
+        self.overlaps(&mut |at, entry| {
+            let set = set_of(entry.kind, entry.item.shadow);
+            if self.slots().find(set, entry.item.key).is_some_and(|(_, rule)| rule == entry.item.rule) {
+                self.0.set(at.0, at.1, 0);
+            }
+        });
+        let mut found = [0_u64; 6];
+        self.slots().for_each(&mut |set, key, _| {
+            if let Some(number) = found.get_mut(set as usize / 2 * 2 + usize::from(key.v6)) {
+                *number += 1;
+            }
+        });
+        for (index, number) in found.iter().enumerate() {
+            self.0.set(1, tally::ENTRIES + index, *number);
+        }
+        let directory = Directory::as_made(self.0);
+        let mut left: Vec<[u64; 2]> =
+            directory.lists.iter().map(|info| [info.entries_v4, info.entries_v6]).collect();
+        let mut of_rule = HashMap::new();
+        for (index, info) in directory.lists.iter().enumerate() {
+            of_rule.extend(info.rules.iter().map(|rule| (*rule, index)));
+        }
+        self.for_each(&mut |entry| {
+            if let Some(index) = of_rule.get(&entry.item.rule) {
+                let gone = &mut left[*index][usize::from(entry.item.key.v6)];
+                *gone = gone.saturating_sub(1);
+            }
+        });
+        for (index, [v4, v6]) in left.into_iter().enumerate() {
+            Directory::set_deleted(self.0, index, v4, v6);
+        }
+    }
+
     /// Its lists.
     pub(crate) fn directory(&self) -> Directory {
         Directory::read(self.0)
     }
+}
+
+/// The word of line 1 that counts a list's entries of a family.
+fn tally_of(list: List, v6: bool) -> usize {
+    tally::ENTRIES + list as usize * 2 + usize::from(v6)
 }
 
 fn standing(set: u32, key: Key, rule: u32) -> Standing {

@@ -104,6 +104,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
         records: records as u32,
         overlaps: 0,
         directory_bytes: 0,
+        lists: 0,
         slack: 0,
     };
     // Oldest first, for that is the order in which bans leave.
