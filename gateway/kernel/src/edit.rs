@@ -138,7 +138,7 @@ impl<'a> Edit<'a> {
             for entry in entries {
                 let before = live.get(entry.list, entry.key);
                 if entry.list == List::Ban && before.is_none() && live.count(List::Ban) >= BAN_CAPACITY {
-                    live.evict_oldest();
+                    live.evict_oldest(entry.set_ns);
                 }
                 match live.put(entry) {
                     Ok(put) => {
@@ -175,12 +175,10 @@ impl<'a> Edit<'a> {
         for entries in wanted {
             let mut added = Added::default();
             for entry in entries {
-                added.note(match all.insert((entry.list, entry.key), entry.clone()) {
-                    None => Put::Added,
-                    Some(former) if (LiveEntry { set_ns: entry.set_ns, ..former.clone() }) == *entry => {
-                        Put::Unchanged
-                    }
-                    Some(_) => Put::Updated,
+                let place = (entry.list, entry.key);
+                added.note(match all.get(&place) {
+                    Some(former) if former.says_the_same(entry) => Put::Unchanged,
+                    _ => all.insert(place, entry.clone()).map_or(Put::Added, |_| Put::Updated),
                 });
             }
             done.push(added);

@@ -225,7 +225,16 @@ impl Store for Pinned {
     }
 
     fn exchange_lists(&self) -> Result<(), Error> {
-        self.choose(self.place(Slot::Former)?)
+        let place = self.place(Slot::Former)?;
+        let number = self.number_at(place)?;
+        self.choose(place)?;
+        let Some(number) = number else { return Ok(()) };
+        let map = MapData::from_pin(self.pin_of(number)).map_err(|error| {
+            crate::pin::opening(&self.dir.maps(), &format!("{TABLE_PIN}{number}"), &error)
+        })?;
+        // For the wait alone, as above.
+        sys::set_inner(self.tables.fd().as_fd(), place, map.fd().as_fd())
+            .map_err(|error| kernel("put a table into force", error))
     }
 
     fn sweep(&self) -> Result<(), Error> {

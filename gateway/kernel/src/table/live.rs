@@ -52,6 +52,11 @@ pub(crate) struct LiveEntry {
 }
 
 impl LiveEntry {
+    /// Whether another entry differs in nothing but when it was made.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        Self { set_ns: other.set_ns, ..self.clone() } == *other
+    }
+
     /// Whether its time is over.
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         self.expires_ns != 0 && self.expires_ns <= now_ns
@@ -177,11 +182,7 @@ impl Live<'_> {
         let (set, other) = (set_of(entry.list, entry.shadow), set_of(entry.list, !entry.shadow));
         let here = self.slots().find(set, entry.key);
         if let Some((_, number)) = here {
-            let former = self.read(number);
-            if former
-                .as_ref()
-                .is_some_and(|former| LiveEntry { set_ns: entry.set_ns, ..former.clone() } == *entry)
-            {
+            if self.read(number).is_some_and(|former| former.says_the_same(entry)) {
                 return Ok(Put::Unchanged);
             }
         }
@@ -243,12 +244,12 @@ impl Live<'_> {
         removed
     }
 
-    /// Takes the oldest ban out, for a newer one to have its place.
-    pub(crate) fn evict_oldest(&self) -> bool {
+    /// Takes the oldest ban out, for a newer one to have its place. One whose time was over is not missed.
+    pub(crate) fn evict_oldest(&self, now_ns: u64) -> bool {
         let (oldest, _) = pair(self.0, 0, head::AGES);
         let Some(entry) = self.read(oldest) else { return false };
         let removed = self.remove(List::Ban, entry.key);
-        if removed {
+        if removed && !entry.is_over(now_ns) {
             self.0.set(1, tally::EVICTED, self.evicted() + 1);
         }
         removed
