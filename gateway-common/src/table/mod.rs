@@ -264,7 +264,7 @@ const fn leading(word: u64, bits: u32) -> u64 {
 /// no mask, so that a set may have any number of lines (Lemire, "Fast random integer generation", 2019).
 #[inline(always)]
 const fn spread(place: u64, hash: u64) -> u32 {
-    (((hash >> 32) * (place >> 32)) >> 32) as u32 + place as u32
+    ((((hash >> 32) * (place >> 32)) >> 32) as u32).wrapping_add(place as u32)
 }
 
 /// Mixes a key with a table's seed: two rounds of multiply and fold, as in MurmurHash3's finaliser.

@@ -1,5 +1,7 @@
 //! Looks an address up in a table.
 //!
+//! Sums wrap: whatever a table's memory holds, a look-up ends and finds a line or none.
+//!
 //! The slots of a line are compared without a branch: the verifier then walks one way through them and not
 //! two for each, and neither does the processor guess.
 
@@ -75,7 +77,7 @@ pub fn hints_v4<L: Lines>(lines: &L, address: u32) -> Hints {
         return both;
     }
     let (line, word, bit) = kinds_bits(address);
-    let Some(kinds) = lines.line(first + line) else { return both };
+    let Some(kinds) = lines.line(first.wrapping_add(line)) else { return both };
     Hints(((kinds.word(word) >> bit) as u32 & 3) << 1)
 }
 
@@ -95,7 +97,7 @@ pub fn hints_v6<L: Lines>(lines: &L, high: u64) -> Hints {
 
 #[inline(always)]
 fn marked<L: Lines>(lines: &L, first: u32, mark: u32) -> u32 {
-    match lines.line(first + (mark >> 9)) {
+    match lines.line(first.wrapping_add(mark >> 9)) {
         Some(line) => (line.word((mark >> 6) as usize & 7) >> (mark & 63)) as u32 & 1,
         None => 0,
     }
@@ -121,7 +123,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
         let home = home_v4(place, seed, address, level);
         let mut best = 0;
         for step in 0..CHAIN_V4 {
-            let Some(line) = lines.line(home + step) else { break };
+            let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V4 {
                 best = greater(best, if_covers_v4(line.word(1 + slot), address));
             }
@@ -130,7 +132,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
             }
         }
         if best != 0 {
-            let length = (best >> V4_LENGTH_AT) as u32 - 1;
+            let length = ((best >> V4_LENGTH_AT) as u32).wrapping_sub(1);
             let hit = held(lines, records, (best & PAYLOAD) as u32, length);
             if hit.is_some() {
                 return hit;
@@ -160,7 +162,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
         let home = home_v6(place, seed, high, low, level);
         let mut best = 0;
         for step in 0..CHAIN_V6 {
-            let Some(line) = lines.line(home + step) else { break };
+            let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V6 {
                 best = greater(best, if_covers_v6(&line, 1 + 3 * slot, high, low));
             }
@@ -169,7 +171,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
             }
         }
         if best != 0 {
-            let length = (best >> V6_LENGTH_AT) as u32 - 1;
+            let length = ((best >> V6_LENGTH_AT) as u32).wrapping_sub(1);
             let hit = held(lines, records, (best & PAYLOAD) as u32, length);
             if hit.is_some() {
                 return hit;
@@ -234,7 +236,7 @@ fn held<L: Lines>(lines: &L, records: u32, payload: u32, length: u32) -> Hit {
     if records == 0 {
         return Hit::new(length, payload);
     }
-    let Some(record) = lines.line(records + payload * super::RECORD_LINES) else { return Hit::NONE };
+    let Some(record) = lines.line(records.wrapping_add(payload * super::RECORD_LINES)) else { return Hit::NONE };
     let (expires_ns, rule) = (record.word(0), record.word(1) as u32);
     if expires_ns != 0 && expires_ns <= lines.now_ns() {
         return Hit::NONE;

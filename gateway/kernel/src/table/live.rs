@@ -181,10 +181,9 @@ impl Live<'_> {
     pub(crate) fn put(&self, entry: &LiveEntry) -> Result<Put, NoRoom> {
         let (set, other) = (set_of(entry.list, entry.shadow), set_of(entry.list, !entry.shadow));
         let here = self.slots().find(set, entry.key);
-        if let Some((_, number)) = here {
-            if self.read(number).is_some_and(|former| former.says_the_same(entry)) {
-                return Ok(Put::Unchanged);
-            }
+        let former = here.and_then(|(_, number)| self.read(number));
+        if former.is_some_and(|former| former.says_the_same(entry)) {
+            return Ok(Put::Unchanged);
         }
         let number = self.take_record().ok_or(NoRoom)?;
         self.write(number, entry);
