@@ -17,10 +17,9 @@
 //! The bits of all tables in force stand together in the maps `near_v4` and `near_v6`, so a source that no prefix
 //! comes near costs one line, whatever the tables hold. One that a prefix touches is
 //! looked for by *level*, longest prefix first: a level is a number of leading bits that are hashed to find a
-//! line, and the slots of that line say by themselves how long their prefix is. Usually a level is a length.
-//! Lists with many lengths put four into a level, so that every length there is costs nine look-ups and not
-//! 33 (prefixes side by side then share a line, which lists of few lengths, often dense, do not bear); a
-//! table that is edited in place never does, so that of two nested entries, of which the longer one's time
+//! line, and the slots of that line say by themselves how long their prefix is. Lists that are made as a whole
+//! have at most four lengths in a level, so that every length there is costs nine look-ups and not 33; a table
+//! that is edited in place has a level a length, so that of two nested entries, of which the longer one's time
 //! is over, the shorter one is found.
 //!
 //! A slot of IPv4 is one word, so a reader sees it whole or not at all; a slot of IPv6 is published by its
@@ -72,10 +71,9 @@ pub const MAGIC: u64 = 0x4741_5445_5741_5902;
 pub const SETS: u32 = 6;
 /// The first set's head. IPv4's come first, then IPv6's.
 pub const SET_HEADS: u32 = 2;
-/// Hints of IPv4: word 0 is the first line of the two-bit plane, or 0 where there is none. Word 3 is for
-/// writers: 1 if levels of this family have four lengths each.
+/// Hints of IPv4: word 0 is the first line of the two-bit plane, or 0 where there is none.
 pub const HINTS_V4: u32 = 14;
-/// Hints of IPv6: word 2 is 1 if a prefix is so short that marks do not show it; word 3 as above.
+/// Hints of IPv6: word 2 is 1 if a prefix is so short that marks do not show it.
 pub const HINTS_V6: u32 = 15;
 /// The word of a family's hints that has a bit for each set with a prefix in it.
 pub const SETS_WORD: usize = 4;
@@ -282,7 +280,7 @@ const fn leading(word: u64, bits: u32) -> u64 {
 /// no mask, so that a set may have any number of lines (Lemire, "Fast random integer generation", 2019).
 #[inline(always)]
 const fn spread(place: u64, hash: u64) -> u32 {
-    (((hash >> 32) * (place >> 32)) >> 32) as u32 + place as u32
+    ((((hash >> 32) * (place >> 32)) >> 32) as u32).wrapping_add(place as u32)
 }
 
 /// Mixes a key with a table's seed: two rounds of multiply and fold, as in MurmurHash3's finaliser.

@@ -1,7 +1,7 @@
 //! Looks an address up in a table.
 //!
-//! Nothing here trusts a table: whatever its words are, a look-up ends after a bounded number of lines and says
-//! something, so that a reader of a table that is being written, or is damaged, comes to no harm.
+//! Nothing here trusts a table: whatever its words are (sums wrap), a look-up ends after a bounded number of lines
+//! and says something, so that a reader of a table that is being written, or is damaged, comes to no harm.
 
 use super::opaque::opaque;
 use super::{
@@ -92,7 +92,7 @@ pub fn hints_v4<L: Lines>(lines: &L, address: u32) -> Hints {
         return both;
     }
     let (line, word, bit) = kinds_bits(address);
-    let Some(kinds) = lines.line(first + line) else { return both };
+    let Some(kinds) = lines.line(first.wrapping_add(line)) else { return both };
     Hints::new(((kinds.word(word) >> bit) as u32 & 3) << 1, sets)
 }
 
@@ -125,7 +125,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
         let home = home_v4(place, seed, address, level);
         let mut best = 0;
         for step in 0..CHAIN_V4 {
-            let Some(line) = lines.line(home + step) else { break };
+            let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V4 {
                 best = longer_v4(best, line.word(1 + slot), address);
             }
@@ -134,7 +134,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
             }
         }
         if best != 0 {
-            let length = (best >> V4_LENGTH_AT) as u32 - 1;
+            let length = ((best >> V4_LENGTH_AT) as u32).wrapping_sub(1);
             let hit = held(lines, records, (best & PAYLOAD) as u32, length);
             if hit.is_some() {
                 return hit;
@@ -164,7 +164,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
         let home = home_v6(place, seed, high, low, level);
         let mut best = 0;
         for step in 0..CHAIN_V6 {
-            let Some(line) = lines.line(home + step) else { break };
+            let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V6 {
                 best = longer_v6(best, &line, 1 + 3 * slot, high, low);
             }
@@ -173,7 +173,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
             }
         }
         if best != 0 {
-            let length = (best >> V6_LENGTH_AT) as u32 - 1;
+            let length = ((best >> V6_LENGTH_AT) as u32).wrapping_sub(1);
             let hit = held(lines, records, (best & PAYLOAD) as u32, length);
             if hit.is_some() {
                 return hit;
@@ -239,7 +239,9 @@ fn held<L: Lines>(lines: &L, records: u32, payload: u32, length: u32) -> Hit {
     if records == 0 {
         return Hit::new(length, payload);
     }
-    let Some(record) = lines.line(records + payload * super::RECORD_LINES) else { return Hit::NONE };
+    let Some(record) = lines.line(records.wrapping_add(payload * super::RECORD_LINES)) else {
+        return Hit::NONE;
+    };
     let (expires_ns, rule) = (record.word(0), record.word(1) as u32);
     if expires_ns != 0 && expires_ns <= lines.now_ns() {
         return Hit::NONE;

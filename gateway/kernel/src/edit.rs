@@ -14,7 +14,9 @@ use crate::error::Error;
 use crate::rulebook::Rulebook;
 use crate::rules::{Added, Progress, Removed};
 use crate::store::{Lock, Made, Slot, Store};
-use crate::table::{Generation, Key, Live, LiveEntry, MAX_EVIDENCE, Memory, NoRoom, Put, build_live};
+use crate::table::{
+    Directory, Generation, Key, Live, LiveEntry, MAX_EVIDENCE, Memory, NoRoom, Put, build_live,
+};
 
 /// More entries than these at once make a new table.
 const AT_ONCE: usize = 256;
@@ -35,6 +37,9 @@ impl<'a> Edit<'a> {
         let live = match store.table(Slot::Live)? {
             // A writer died half-way: what it left is put together anew.
             Some(table) if Live(&table).is_torn() => {
+                if let Some(lists) = store.table(Slot::Lists)? {
+                    Generation(&lists).mend();
+                }
                 let (entries, evicted) = (Live(&table).salvage(), Live(&table).evicted());
                 remake(store, &entries, evicted)?.memory
             }
@@ -133,7 +138,7 @@ impl<'a> Edit<'a> {
             for entry in entries {
                 let before = live.get(entry.list, entry.key);
                 if entry.list == List::Ban && before.is_none() && live.count(List::Ban) >= BAN_CAPACITY {
-                    live.evict_oldest();
+                    live.evict_oldest(entry.set_ns);
                 }
                 match live.put(entry) {
                     Ok(put) => {
@@ -170,12 +175,10 @@ impl<'a> Edit<'a> {
         for entries in wanted {
             let mut added = Added::default();
             for entry in entries {
-                added.note(match all.insert((entry.list, entry.key), entry.clone()) {
-                    None => Put::Added,
-                    Some(former) if (LiveEntry { set_ns: entry.set_ns, ..former.clone() }) == *entry => {
-                        Put::Unchanged
-                    }
-                    Some(_) => Put::Updated,
+                let place = (entry.list, entry.key);
+                added.note(match all.get(&place) {
+                    Some(former) if former.says_the_same(entry) => Put::Unchanged,
+                    _ => all.insert(place, entry.clone()).map_or(Put::Added, |_| Put::Updated),
                 });
             }
             done.push(added);
@@ -190,8 +193,8 @@ impl<'a> Edit<'a> {
     }
 
     pub(crate) fn remove(self, list: ListKind, prefixes: &[IpNet]) -> Result<Removed, Error> {
-        let lists = self.store.table(Slot::Lists)?;
-        let lists = lists.as_deref().map(Generation);
+        let table = self.store.table(Slot::Lists)?;
+        let lists = table.as_deref().map(Generation);
         let directory = lists.map(|lists| lists.directory()).unwrap_or_default();
         let book = Rulebook::read(self.store)?;
         let goes = |rule| {
@@ -208,7 +211,12 @@ impl<'a> Edit<'a> {
             let mut gone = usize::from(live.remove(list.into(), key));
             let listed = lists.map(|lists| lists.find(list.into(), key)).unwrap_or_default();
             if let Some(lists) = lists.filter(|_| !listed.is_empty()) {
-                gone += lists.remove(list.into(), key, &goes);
+                for rule in lists.remove(list.into(), key, &goes) {
+                    gone += 1;
+                    if let Some(index) = directory.of_rule(rule) {
+                        Directory::count_deleted(lists.0, index, key.v6);
+                    }
+                }
             }
             if listed.iter().any(|entry| !goes(entry.item.rule)) {
                 removed.kept_by_config.push(*prefix);
@@ -248,6 +256,8 @@ impl<'a> Edit<'a> {
             live.for_each(&mut |entry| entries.push(entry));
             remake(self.store, &entries, live.evicted())?;
         }
+        // What a writer left behind that died with a table half made.
+        self.store.sweep()?;
         Ok(expired)
     }
 

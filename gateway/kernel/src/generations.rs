@@ -3,7 +3,7 @@
 //! A packet therefore meets the lists of one generation, whoever dies at whatever moment; the generation before
 //! stays in its slot, so that going back to it is one write as well.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use crate::edit::rules_in_use;
 use crate::entry::{ListKind, NewList, Owner};
 use crate::error::Error;
-use crate::rulebook::{MAX_NAME_BYTES, Rulebook};
+use crate::feed::MAX_LABEL_BYTES;
+use crate::rulebook::{MAX_NAME_BYTES, Rulebook, fit};
 use crate::rules::Progress;
 use crate::store::{Lock, Slot, Store};
-use crate::table::{Content, Directory, Generation, Item, Key, ListInfo, build_lists, digest};
+use crate::table::{Content, Directory, Generation, Item, Key, ListInfo, Live, build_lists, digest};
 
 /// Named lists of one gateway.
 pub const MAX_LISTS: usize = 256;
@@ -56,24 +57,46 @@ pub struct Preview {
 pub(crate) struct Turn<'a> {
     store: &'a dyn Store,
     directory: Directory,
+    /// The generation in force.
     number: u64,
+    /// The highest number there is: after a rollback the former one's.
+    newest: u64,
     _turn: Lock<'a>,
 }
 
 impl<'a> Turn<'a> {
     pub(crate) fn begin(store: &'a dyn Store) -> Result<Self, Error> {
         let turn = store.lock()?;
-        let table = store.table(Slot::Lists)?;
-        let (directory, number) = table.map_or_else(Default::default, |table| {
-            (Generation(&table).directory(), Generation(&table).number())
-        });
-        Ok(Self { store, directory, number, _turn: turn })
+        // What a writer left behind that died with a table half made.
+        store.sweep()?;
+        let is_torn = store.table(Slot::Live)?.is_some_and(|live| Live(&live).is_torn());
+        let (mut directory, mut number, mut newest) = (Directory::default(), 0, 0);
+        if let Some(table) = store.table(Slot::Lists)? {
+            let lists = Generation(&table);
+            if is_torn {
+                lists.mend();
+            }
+            // Its writer may have died before it could say so.
+            lists.finish();
+            (directory, number, newest) = (lists.directory(), lists.number(), lists.number());
+        }
+        if let Some(former) = store.table(Slot::Former)? {
+            newest = newest.max(Generation(&former).number());
+        }
+        Ok(Self { store, directory, number, newest, _turn: turn })
     }
 
     /// The configuration's lists become these.
     pub(crate) fn reconcile(self, lists: &[NewList]) -> Result<Replaced, Error> {
+        let mut names = HashSet::new();
         for list in lists {
             self.check_owner(Owner::Config, list.kind, &list.name)?;
+            if !names.insert((list.kind, &list.name)) {
+                let (kind, name) = (list.kind.name(), &list.name);
+                return Err(Error::Refused(format!(
+                    "two {kind} lists are called {name}; give one another name"
+                )));
+            }
         }
         let keeps = |info: &ListInfo| info.owner == Owner::Operator;
         self.make(Owner::Config, lists, &keeps, &mut |_| {})
@@ -118,6 +141,11 @@ impl<'a> Turn<'a> {
     }
 
     fn check_owner(&self, owner: Owner, kind: ListKind, name: &str) -> Result<(), Error> {
+        if kind == ListKind::Ban {
+            return Err(Error::Refused(
+                "bans are made singly, each with its time to live; a list allows or denies".to_owned(),
+            ));
+        }
         check_list_name(name).map_err(Error::Refused)?;
         let whose = |owner| match owner {
             Owner::Config => "of the configuration",
@@ -141,12 +169,18 @@ impl<'a> Turn<'a> {
         keeps: &dyn Fn(&ListInfo) -> bool,
         progress: Progress,
     ) -> Result<Replaced, Error> {
-        let number = self.number + 1;
+        let number = self.newest + 1;
         let mut book = Rulebook::read(self.store)?;
         let fresh = new.iter().map(|list| self.content(owner, list, number, &mut book));
         let fresh = fresh.collect::<Result<Vec<Content>, Error>>()?;
-        let entries = fresh.iter().map(|list| list.items.len()).sum();
+        let names: Vec<(ListKind, String)> =
+            fresh.iter().map(|list| (list.info.kind, list.info.name.clone())).collect();
+        let entries_in = |directory: &Directory| {
+            let infos = names.iter().filter_map(|(kind, name)| directory.find(*kind, name));
+            infos.map(ListInfo::entries).sum::<u64>() as usize
+        };
         if self.is_unchanged(&fresh, keeps) {
+            let entries = entries_in(&self.directory);
             return Ok(Replaced { generation: self.number, changed: false, entries });
         }
         let mut lists = self.kept(keeps, &book)?;
@@ -165,18 +199,22 @@ impl<'a> Turn<'a> {
         self.store.publish_lists(&made)?;
         Generation(&made.memory).finish();
         self.store.sweep()?;
+        let entries = entries_in(&Generation(&made.memory).directory());
         Ok(Replaced { generation: number, changed: true, entries })
     }
 
     fn is_unchanged(&self, fresh: &[Content], keeps: &dyn Fn(&ListInfo) -> bool) -> bool {
         let going: Vec<&ListInfo> = self.directory.lists.iter().filter(|info| !keeps(info)).collect();
-        going.len() == fresh.len()
-            && going.iter().zip(fresh).all(|(info, list)| {
+        // In whatever order: a list that is there keeps its place.
+        let is_there = |list: &Content| {
+            going.iter().any(|info| {
                 same(info, &list.info)
                     && info.digest == list.info.digest
                     && info.shadow == list.info.shadow
                     && info.source == list.info.source
             })
+        };
+        going.len() == fresh.len() && fresh.iter().all(is_there)
     }
 
     fn content(
@@ -187,10 +225,19 @@ impl<'a> Turn<'a> {
         book: &mut Rulebook,
     ) -> Result<Content, Error> {
         let kind = List::from(list.kind);
+        if let Some(entry) = list.entries.iter().find(|entry| entry.label as usize >= list.labels.len()) {
+            return Err(Error::Refused(format!(
+                "{} of the list {} has rule {}, and the list has {}",
+                entry.prefix,
+                list.name,
+                entry.label,
+                list.labels.len()
+            )));
+        }
         let used = || rules_in_use(self.store);
         let rules = list.labels.iter().map(|label| book.number(self.store, (kind, &list.name, label), &used));
         let rules = rules.collect::<Result<Vec<u32>, _>>()?;
-        let items: Vec<Item> = list
+        let mut items: Vec<Item> = list
             .entries
             .iter()
             .map(|entry| Item {
@@ -199,6 +246,9 @@ impl<'a> Turn<'a> {
                 shadow: entry.shadow,
             })
             .collect();
+        if !list.shadow && items.iter().any(|item| item.shadow) {
+            last_of_each(&mut items);
+        }
         let of_v6 = items.iter().filter(|item| item.key.v6).count() as u64;
         let mut sorted = rules;
         sorted.sort_unstable();
@@ -243,6 +293,12 @@ impl<'a> Turn<'a> {
                 list.items.push(Item { shadow, ..standing.item });
             }
         });
+        for (_, list) in &mut kept {
+            if list.items.len() as u64 != list.info.entries() {
+                let of_v6 = list.items.iter().filter(|item| item.key.v6).count() as u64;
+                (list.info.entries_v4, list.info.entries_v6) = (list.items.len() as u64 - of_v6, of_v6);
+            }
+        }
         Ok(kept)
     }
 
@@ -281,6 +337,17 @@ pub fn check_list_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Leaves of several items for one prefix the last. Enforced prefixes and those in shadow mode stand in two sets, so
+/// that filling the table would not show that they are the same.
+fn last_of_each(items: &mut Vec<Item>) {
+    let last: HashMap<Key, usize> = items.iter().enumerate().map(|(index, item)| (item.key, index)).collect();
+    let mut index = 0;
+    items.retain(|item| {
+        index += 1;
+        last.get(&item.key) == Some(&(index - 1))
+    });
+}
+
 fn same(info: &ListInfo, other: &ListInfo) -> bool {
     (info.kind, &info.name) == (other.kind, &other.name)
 }
@@ -313,6 +380,7 @@ pub(crate) fn preview(store: &dyn Store, list: &NewList, sources: &[IpAddr]) -> 
             None => preview.added += 1,
             Some((rule, was_shadow)) => {
                 let label = list.labels.get(*label as usize).map_or("", String::as_str);
+                let label = fit(label, MAX_LABEL_BYTES);
                 preview.changed += usize::from(book.label(rule) != label || was_shadow != *shadow);
             }
         }

@@ -34,6 +34,10 @@ pub(crate) struct Rulebook {
     memory: Arc<Memory>,
     rows: Vec<Name>,
     numbers: HashMap<Name, u32>,
+    /// Rules that this writer was given: no table uses them yet.
+    given: HashSet<u32>,
+    /// Rules that tables use, once somebody had to ask.
+    used: Option<HashSet<u32>>,
 }
 
 impl Rulebook {
@@ -42,7 +46,7 @@ impl Rulebook {
         let memory = store.rules()?;
         let rows: Vec<Name> = (0..RULE_SLOTS).map_while(|number| name(&memory, number)).collect();
         let numbers = rows.iter().enumerate().map(|(number, name)| (name.clone(), number as u32)).collect();
-        Ok(Self { memory, rows, numbers })
+        Ok(Self { memory, rows, numbers, given: HashSet::new(), used: None })
     }
 
     /// The number of a rule, taking a row for it if it has none. `used` is asked for the rules that tables
@@ -59,14 +63,18 @@ impl Rulebook {
             label: fit(label, MAX_LABEL_BYTES).to_owned(),
         };
         if let Some(number) = self.numbers.get(&name) {
+            self.given.insert(*number);
             return Ok(*number);
         }
         let number = if self.rows.len() < RULE_SLOTS as usize {
             self.rows.push(name.clone());
             self.rows.len() as u32 - 1
         } else {
-            let used = used()?;
-            let idle = (0..RULE_SLOTS).find(|number| !used.contains(number));
+            let used = match &mut self.used {
+                Some(used) => used,
+                unknown => unknown.insert(used()?),
+            };
+            let idle = (0..RULE_SLOTS).find(|number| !used.contains(number) && !self.given.contains(number));
             let idle = idle.ok_or(Error::RulesFull { capacity: RULE_SLOTS })?;
             store.clear_rule_hits(idle)?;
             let former = std::mem::replace(&mut self.rows[idle as usize], name.clone());
@@ -75,6 +83,7 @@ impl Rulebook {
         };
         write(&self.memory, number, &name);
         self.numbers.insert(name, number);
+        self.given.insert(number);
         Ok(number)
     }
 
@@ -136,7 +145,7 @@ fn write(memory: &Memory, number: u32, name: &Name) {
 }
 
 /// As much of a text as a row holds, cut between characters; never empty.
-fn fit(text: &str, most: usize) -> &str {
+pub(crate) fn fit(text: &str, most: usize) -> &str {
     if text.is_empty() {
         return "unnamed";
     }

@@ -255,10 +255,16 @@ impl Store for Pinned {
     }
 
     fn exchange_lists(&self) -> Result<(), Error> {
-        if let Some(former) = self.table(Slot::Former)? {
-            self.near.add(&former);
-        }
-        self.in_force.set(0, 0, abi::in_force(self.place(Slot::Former), self.place(Slot::Live)));
+        let (Some(number), Some(former)) = (self.number(Slot::Former)?, self.table(Slot::Former)?) else {
+            return Ok(());
+        };
+        self.near.add(&former);
+        let place = self.place(Slot::Former);
+        self.in_force.set(0, 0, abi::in_force(place, self.place(Slot::Live)));
+        // For the wait alone, as above.
+        let map = open_map(&self.dir.maps(), &format!("{TABLE_PIN}{number}"))?;
+        sys::set_inner(self.tables.fd().as_fd(), place, map.fd().as_fd())
+            .map_err(|error| kernel("put a table into force", error))?;
         self.tidy_near()
     }
 

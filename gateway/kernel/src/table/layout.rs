@@ -1,8 +1,8 @@
 //! Where things are in a table: computed before it is made, read from its head lines ever after.
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, KINDS_LINES, LEVELS_AT, LINE_WORDS, MAGIC, MARKS, MARKS_LINES,
-    MAX_LEVELS, NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, KINDS_LINES, LEVELS_AT, LINE_WORDS, MAGIC, MARKS, MARKS_LINES, MAX_LEVELS,
+    NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
 };
 
 use super::memory::Memory;
@@ -20,6 +20,9 @@ pub(crate) mod head {
     pub(crate) const RECORDS: usize = 4;
     /// The first free record (low half) and how many have ever been used (high half).
     pub(crate) const FREE: usize = 5;
+    /// The first line of what was deleted since the table was made, a word a list: prefixes of IPv4 (low half)
+    /// and of IPv6. Where there are records there are no lists.
+    pub(crate) const DELETED: usize = 5;
     /// The oldest and the newest ban's record.
     pub(crate) const AGES: usize = 6;
     /// First line and number of entries that stand in another list already.
@@ -39,55 +42,69 @@ pub(crate) mod tally {
 /// How prefix lengths of a family are put into levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Levels {
-    /// A level a length.
+    /// Several lengths a level, as [`plan_levels`] put them into the sets' heads: for tables that are made as a
+    /// whole.
+    Planned,
+    /// A level a length, for tables that are edited in place.
     Exact,
-    /// Four lengths a level.
-    Grouped,
 }
 
-/// The word of a family's hints that says which.
-const LEVELS_WORD: usize = 3;
-
 impl Levels {
-    /// Those of a table, IPv4 first.
-    pub(crate) fn of_table(memory: &Memory) -> [Self; 2] {
-        [HINTS_V4, HINTS_V6].map(|hints| match memory.get(hints, LEVELS_WORD) {
-            0 => Self::Exact,
-            _ => Self::Grouped,
-        })
-    }
-
-    /// The other way.
-    pub(crate) fn other(self) -> Self {
+    /// The level of a prefix length in a set.
+    pub(crate) fn of(self, length: u8, memory: &Memory, head: u32) -> Option<u8> {
         match self {
-            Self::Exact => Self::Grouped,
-            Self::Grouped => Self::Exact,
+            Self::Exact => Some(length),
+            // The longest one that does not ask for more bits than the prefix has.
+            Self::Planned => every_level(memory, head).find(|level| *level <= length),
         }
     }
+}
 
-    /// The level of a prefix length.
-    pub(crate) fn of(self, length: u8) -> u8 {
-        match self {
-            Self::Exact => length,
-            Self::Grouped if length == 0 => 0,
-            Self::Grouped => length.div_ceil(4) * 4 - 3,
+/// Prefixes of a set by length.
+pub(crate) type Lengths = [u64; 129];
+
+/// The levels of a set that is made as a whole. Four lengths share one, which is the shortest of them that there
+/// is: a list of addresses alone is then spread by all of their bits, and neighbours do not crowd one line. Where
+/// that was too crowded all the same (`apart`), lengths get a level of their own, the most frequent ones first.
+pub(crate) fn plan_levels(lengths: &Lengths, apart: bool) -> Vec<u8> {
+    let present = |length: &u8| lengths[usize::from(*length)] > 0;
+    let group = |length: u8| length.div_ceil(4);
+    let mut levels: Vec<u8> = Vec::new();
+    for length in (0..=128).filter(present) {
+        if levels.last().is_none_or(|last| group(*last) != group(length)) {
+            levels.push(length);
         }
     }
+    if apart {
+        let mut by_number: Vec<u8> = (0..=128).filter(present).collect();
+        by_number.sort_by_key(|length| std::cmp::Reverse(lengths[usize::from(*length)]));
+        for length in by_number {
+            // A level ends where the next one begins.
+            let next = (length + 1..=128).find(present).filter(|next| group(*next) == group(length));
+            for level in [Some(length), next].into_iter().flatten() {
+                if !levels.contains(&level) && levels.len() < MAX_LEVELS {
+                    levels.push(level);
+                }
+            }
+        }
+    }
+    levels
 }
 
 /// What a table is to hold.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
-    /// IPv4 first.
-    pub(crate) levels: [Levels; 2],
     pub(crate) generation: u64,
     /// Prefixes a set, by family (IPv4 first) and set.
     pub(crate) prefixes: [[u64; SETS as usize]; 2],
+    /// Levels of sets, if they are known beforehand.
+    pub(crate) levels: [[Vec<u8>; SETS as usize]; 2],
     /// Whether prefixes of IPv4 are told apart by the kinds plane.
     pub(crate) kinds: bool,
     pub(crate) records: u32,
     pub(crate) overlaps: u32,
     pub(crate) directory_bytes: u32,
+    pub(crate) lists: u32,
     /// How much roomier than usual; each failed attempt makes it one more.
     pub(crate) slack: u32,
 }
@@ -101,6 +118,7 @@ pub(crate) struct Layout {
     records: u32,
     overlaps: u32,
     directory: u32,
+    deleted: u32,
 }
 
 impl Layout {
@@ -128,9 +146,10 @@ impl Layout {
         let records = take(u64::from(wanted.records) * u64::from(RECORD_LINES));
         let overlaps = take(u64::from(wanted.overlaps).div_ceil(2));
         let directory = take(u64::from(wanted.directory_bytes).div_ceil(LINE_WORDS as u64 * 8));
+        let deleted = take(u64::from(wanted.lists).div_ceil(LINE_WORDS as u64));
         // Whole pages, since that is what the kernel maps.
         let lines = u32::try_from(next.next_multiple_of(64)).ok().filter(|lines| *lines < 1 << 26)?;
-        Some(Self { lines, kinds, sets, records, overlaps, directory })
+        Some(Self { lines, kinds, sets, records, overlaps, directory, deleted })
     }
 
     /// Writes the head lines of an empty table. The seed spreads prefixes: another attempt takes another.
@@ -139,16 +158,17 @@ impl Layout {
         memory.set(0, head::GENERATION, wanted.generation);
         memory.set(0, head::DIRECTORY, pair(self.directory, wanted.directory_bytes));
         memory.set(0, head::OVERLAPS, pair(self.overlaps, wanted.overlaps));
+        memory.set(0, head::DELETED, u64::from(self.deleted));
         memory.set(HINTS_V4, 0, u64::from(self.kinds));
-        for (hints, levels) in [HINTS_V4, HINTS_V6].into_iter().zip(wanted.levels) {
-            memory.set(hints, LEVELS_WORD, levels as u64);
-        }
         for (v6, sets) in self.sets.iter().enumerate() {
             for (set, (first, lines)) in sets.iter().enumerate() {
                 let line = set_head(v6 == 1, set as u32);
                 memory.set(line, 0, pair(*first, *lines));
                 memory.set(line, 1, seed);
                 (LEVELS_AT..LINE_WORDS).for_each(|word| memory.set(line, word, u64::MAX));
+                for level in &wanted.levels[v6][set] {
+                    add_level(memory, line, *level);
+                }
                 if wanted.records > 0 {
                     memory.set(line, 2, u64::from(self.records));
                 }
@@ -170,17 +190,16 @@ pub(crate) fn pair(memory: &Memory, line: u32, word: usize) -> (u32, u32) {
 }
 
 /// The levels in use of a set, longest first.
-pub(crate) fn levels(memory: &Memory, head: u32) -> Vec<u8> {
+fn every_level(memory: &Memory, head: u32) -> impl Iterator<Item = u8> {
     (0..MAX_LEVELS)
-        .map(|index| (memory.get(head, LEVELS_AT + index / 8) >> (index % 8 * 8)) as u8)
+        .map(move |index| (memory.get(head, LEVELS_AT + index / 8) >> (index % 8 * 8)) as u8)
         .take_while(|level| *level != NO_LEVEL)
-        .collect()
 }
 
 /// Puts a level into a set's list. Words are written from the last to the first, so that a reader who goes
 /// from the first to the last may meet a level twice but misses none. False: there is no room.
 pub(crate) fn add_level(memory: &Memory, head: u32, level: u8) -> bool {
-    let mut all = levels(memory, head);
+    let mut all: Vec<u8> = every_level(memory, head).collect();
     let Err(place) = all.binary_search_by(|other| level.cmp(other)) else { return true };
     if all.len() == MAX_LEVELS {
         return false;

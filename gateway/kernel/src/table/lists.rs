@@ -1,18 +1,20 @@
 //! A generation: the table of all lists, made as a whole, never changed but for a deleted entry.
 
+use std::collections::HashMap;
+
 use gateway_common::abi::{LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, List};
 use gateway_common::table::{SETS, mix, set_of};
 
 use super::directory::{Directory, ListInfo};
-use super::layout::{Layout, Levels, Wanted, head, pair, tally};
+use super::layout::{Layout, Lengths, Levels, Wanted, head, pair, plan_levels, tally};
 use super::memory::Memory;
 use super::slots::{Key, NoRoom, Slots};
 use crate::error::Error;
 
 /// Attempts to place all prefixes, each with another seed and more room.
 const ATTEMPTS: u32 = 6;
-/// As many levels cost a look-up what four lengths a level may cost.
-const EXACT_LEVELS: u32 = 9;
+/// From this attempt on lengths no longer share levels: look-ups ask more often, but neighbours crowd no more.
+const APART_FROM: u32 = 2;
 /// Below this many prefixes of IPv4 their lines stay in the processor's cache, and the kinds plane (4 MiB) would
 /// cost more than the look-ups it saves.
 const KINDS_FROM: u64 = 20_000;
@@ -58,13 +60,13 @@ pub(crate) fn build<M>(
 where
     M: AsRef<Memory>,
 {
-    let directory = Directory { lists: lists.iter().map(|list| list.info.clone()).collect() }.to_bytes();
-    let mut wanted = measure(lists, generation, directory.len())?;
+    let mut directory = Directory { lists: lists.iter().map(|list| list.info.clone()).collect() };
+    let (mut wanted, lengths) = measure(lists, generation, directory.to_bytes().len())?;
     for attempt in 0..ATTEMPTS {
         wanted.slack = attempt;
-        if attempt == ATTEMPTS / 2 {
-            wanted.levels = wanted.levels.map(Levels::other);
-        }
+        let apart = attempt >= APART_FROM;
+        wanted.levels =
+            std::array::from_fn(|v6| std::array::from_fn(|set| plan_levels(&lengths[v6][set], apart)));
         let seed = mix(u64::from(attempt) + 1, crate::store::boot_ns());
         let overlaps = {
             let layout = Layout::of(&wanted).ok_or_else(too_large)?;
@@ -74,12 +76,16 @@ where
             memory.set(0, head::WRITING, 1);
             match fill(lists, memory, progress) {
                 Err(NoRoom) => continue,
-                Ok(overlaps) if overlaps.len() <= wanted.overlaps as usize => {
-                    write_overlaps(&overlaps, memory);
-                    Directory::write(&directory, memory);
+                Ok(filled) if filled.overlaps.len() <= wanted.overlaps as usize => {
+                    write_overlaps(&filled.overlaps, memory);
+                    for (info, [v4, v6]) in directory.lists.iter_mut().zip(filled.twice) {
+                        info.entries_v4 = info.entries_v4.saturating_sub(v4);
+                        info.entries_v6 = info.entries_v6.saturating_sub(v6);
+                    }
+                    directory.write(memory);
                     return Ok(made);
                 }
-                Ok(overlaps) => overlaps.len(),
+                Ok(filled) => filled.overlaps.len(),
             }
         };
         // How many there are is known only now.
@@ -95,22 +101,31 @@ fn too_large() -> Error {
     }
 }
 
-fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result<Wanted, Error> {
+/// Prefixes by family, set and length.
+type Histogram = [[Lengths; SETS as usize]; 2];
+
+fn measure(
+    lists: &[Content],
+    generation: u64,
+    directory_bytes: usize,
+) -> Result<(Wanted, Box<Histogram>), Error> {
+    let mut lengths: Box<Histogram> = Box::new([[[0; 129]; SETS as usize]; 2]);
     let mut wanted = Wanted {
-        levels: [Levels::Exact; 2],
         generation,
         prefixes: [[0; SETS as usize]; 2],
+        levels: Default::default(),
         kinds: false,
         records: 0,
         overlaps: 0,
         directory_bytes: u32::try_from(directory_bytes).map_err(|_| too_large())?,
+        lists: u32::try_from(lists.len()).map_err(|_| too_large())?,
         slack: 0,
     };
-    let mut lengths = [[0_u128; SETS as usize]; 2];
     for list in lists {
         for item in &list.items {
-            lengths[usize::from(item.key.v6)][set(list, item) as usize] |= 1 << item.key.length.min(127);
-            wanted.prefixes[usize::from(item.key.v6)][set(list, item) as usize] += 1;
+            let (family, set) = (usize::from(item.key.v6), set(list, item) as usize);
+            wanted.prefixes[family][set] += 1;
+            lengths[family][set][usize::from(item.key.length.min(128))] += 1;
         }
     }
     let [v4, v6] = wanted.prefixes.map(|sets| sets.iter().sum::<u64>());
@@ -120,27 +135,31 @@ fn measure(lists: &[Content], generation: u64, directory_bytes: usize) -> Result
         }
     }
     wanted.kinds = v4 >= KINDS_FROM;
-    wanted.levels = lengths.map(|sets| {
-        let many = sets.iter().any(|lengths| lengths.count_ones() > EXACT_LEVELS);
-        if many { Levels::Grouped } else { Levels::Exact }
-    });
-    Ok(wanted)
+    Ok((wanted, lengths))
 }
 
 fn set(list: &Content, item: &Item) -> u32 {
     set_of(list.info.kind.into(), list.info.shadow || item.shadow)
 }
 
+/// What came of putting the lists in.
+struct Filled {
+    overlaps: Vec<Overlap>,
+    /// Prefixes that a list names more often than once, by list and family.
+    twice: Vec<[u64; 2]>,
+}
+
 /// An entry that another list has already.
 struct Overlap {
     set: u32,
+    list: usize,
     item: Item,
 }
 
-fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> Result<Vec<Overlap>, NoRoom> {
+fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> Result<Filled, NoRoom> {
     const STEP: usize = 1 << 14;
-    let slots = Slots::of(memory);
-    let mut overlaps = Vec::new();
+    let slots = Slots { memory, levels: Levels::Planned };
+    let (mut overlaps, mut twice) = (Vec::new(), vec![[0, 0]; lists.len()]);
     let (mut entries, mut done) = ([0_u64; 6], 0);
     for (number, list) in lists.iter().enumerate() {
         // Rules of a list are its own, so they tell a list's own entry from another's.
@@ -155,8 +174,9 @@ fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> 
                 // Twice in one list: the last one counts.
                 Some((place, rule)) if number == 0 || own(rule) => {
                     slots.update(item.key, place, item.rule);
+                    twice[number][usize::from(item.key.v6)] += 1;
                 }
-                Some(_) => overlaps.push(Overlap { set, item: *item }),
+                Some(_) => overlaps.push(Overlap { set, list: number, item: *item }),
             }
             done += 1;
             if done % STEP == 0 {
@@ -164,16 +184,26 @@ fn fill(lists: &[Content], memory: &Memory, progress: &mut dyn FnMut(usize)) -> 
             }
         }
     }
+    // Of one prefix the lists stay in their order, and so do the entries of one list.
+    overlaps.sort_by_key(|overlap| (overlap.set, overlap.item.key, overlap.list));
+    overlaps.dedup_by(|later, kept| {
+        let same = (later.set, later.item.key, later.list) == (kept.set, kept.item.key, kept.list);
+        if same {
+            twice[kept.list][usize::from(kept.item.key.v6)] += 1;
+            kept.item = later.item;
+        }
+        same
+    });
     for (index, number) in entries.iter().enumerate() {
         memory.set(1, tally::ENTRIES + index, *number);
     }
     progress(done);
-    Ok(overlaps)
+    Ok(Filled { overlaps, twice })
 }
 
 fn write_overlaps(overlaps: &[Overlap], memory: &Memory) {
     let (first, _) = pair(memory, 0, head::OVERLAPS);
-    for (index, Overlap { set, item }) in overlaps.iter().enumerate() {
+    for (index, Overlap { set, item, .. }) in overlaps.iter().enumerate() {
         let (line, word) = overlap_at(first, index);
         let Key { high, low, length, v6 } = item.key;
         memory.set(line, word + 1, high);
@@ -220,11 +250,11 @@ impl Generation<'_> {
 
     /// Entries of a list and family that look-ups find.
     pub(crate) fn entries(&self, list: List, v6: bool) -> u64 {
-        self.0.get(1, tally::ENTRIES + list as usize * 2 + usize::from(v6))
+        self.0.get(1, tally_of(list, v6))
     }
 
     fn slots(&self) -> Slots<'_> {
-        Slots::of(self.0)
+        Slots { memory: self.0, levels: Levels::Planned }
     }
 
     /// Every entry, those included that another list has too.
@@ -265,15 +295,15 @@ impl Generation<'_> {
     }
 
     /// Takes out the entries of a kind for one very prefix whose rule `goes`, each in one write. Where
-    /// another list names the prefix too, its entry comes into the place.
-    pub(crate) fn remove(&self, kind: List, key: Key, goes: &dyn Fn(u32) -> bool) -> usize {
-        let mut gone = 0;
+    /// another list names the prefix too, its entry comes into the place. Returns the rules of those that went.
+    pub(crate) fn remove(&self, kind: List, key: Key, goes: &dyn Fn(u32) -> bool) -> Vec<u32> {
+        let mut gone = Vec::new();
         let mut staying = Vec::new();
         self.overlaps(&mut |at, entry| {
             if entry.kind == kind && entry.item.key == key {
                 if goes(entry.item.rule) {
                     self.0.set(at.0, at.1, 0);
-                    gone += 1;
+                    gone.push(entry.item.rule);
                 } else {
                     staying.push((at, entry));
                 }
@@ -285,7 +315,7 @@ impl Generation<'_> {
             if !goes(rule) {
                 continue;
             }
-            gone += 1;
+            gone.push(rule);
             let heir = staying.iter().position(|(_, entry)| entry.item.shadow == shadow);
             match heir.map(|index| staying.remove(index)) {
                 Some((at, entry)) => {
@@ -294,7 +324,7 @@ impl Generation<'_> {
                 }
                 None => {
                     self.slots().remove(place);
-                    let tally = tally::ENTRIES + kind as usize * 2 + usize::from(key.v6);
+                    let tally = tally_of(kind, key.v6);
                     self.0.set(1, tally, self.0.get(1, tally).saturating_sub(1));
                 }
             }
@@ -302,10 +332,51 @@ impl Generation<'_> {
         gone
     }
 
+    /// Counts anew what is there, after a writer that died while it deleted entries.
+    pub(crate) fn mend(&self) {
+        // An heir that is in its place already.
+        self.overlaps(&mut |at, entry| {
+            let set = set_of(entry.kind, entry.item.shadow);
+            if self.slots().find(set, entry.item.key).is_some_and(|(_, rule)| rule == entry.item.rule) {
+                self.0.set(at.0, at.1, 0);
+            }
+        });
+        let mut found = [0_u64; 6];
+        self.slots().for_each(&mut |set, key, _| {
+            if let Some(number) = found.get_mut(set as usize / 2 * 2 + usize::from(key.v6)) {
+                *number += 1;
+            }
+        });
+        for (index, number) in found.iter().enumerate() {
+            self.0.set(1, tally::ENTRIES + index, *number);
+        }
+        let directory = Directory::as_made(self.0);
+        let mut left: Vec<[u64; 2]> =
+            directory.lists.iter().map(|info| [info.entries_v4, info.entries_v6]).collect();
+        let mut of_rule = HashMap::new();
+        for (index, info) in directory.lists.iter().enumerate() {
+            of_rule.extend(info.rules.iter().map(|rule| (*rule, index)));
+        }
+        self.for_each(&mut |entry| {
+            if let Some(index) = of_rule.get(&entry.item.rule) {
+                let gone = &mut left[*index][usize::from(entry.item.key.v6)];
+                *gone = gone.saturating_sub(1);
+            }
+        });
+        for (index, [v4, v6]) in left.into_iter().enumerate() {
+            Directory::set_deleted(self.0, index, v4, v6);
+        }
+    }
+
     /// Its lists.
     pub(crate) fn directory(&self) -> Directory {
         Directory::read(self.0)
     }
+}
+
+/// The word of line 1 that counts a list's entries of a family.
+fn tally_of(list: List, v6: bool) -> usize {
+    tally::ENTRIES + list as usize * 2 + usize::from(v6)
 }
 
 fn standing(set: u32, key: Key, rule: u32) -> Standing {

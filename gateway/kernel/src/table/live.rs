@@ -50,6 +50,11 @@ pub(crate) struct LiveEntry {
 }
 
 impl LiveEntry {
+    /// Whether another entry differs in nothing but when it was made.
+    pub(crate) fn says_the_same(&self, other: &Self) -> bool {
+        Self { set_ns: other.set_ns, ..self.clone() } == *other
+    }
+
     /// Whether its time is over.
     pub(crate) fn is_over(&self, now_ns: u64) -> bool {
         self.expires_ns != 0 && self.expires_ns <= now_ns
@@ -86,13 +91,14 @@ pub(crate) fn build<M: AsRef<Memory>>(
     }
     let records = prefixes.iter().flatten().sum::<u64>();
     let mut wanted = Wanted {
-        levels: [Levels::Exact; 2],
         generation: 0,
         prefixes,
+        levels: Default::default(),
         kinds: false,
         records: records as u32,
         overlaps: 0,
         directory_bytes: 0,
+        lists: 0,
         slack: 0,
     };
     // Oldest first, for that is the order in which bans leave.
@@ -117,7 +123,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
 
 impl Live<'_> {
     fn slots(&self) -> Slots<'_> {
-        Slots::of(self.0)
+        Slots { memory: self.0, levels: Levels::Exact }
     }
 
     /// From here until [`Live::done`] the table may be half-changed.
@@ -164,14 +170,9 @@ impl Live<'_> {
     pub(crate) fn put(&self, entry: &LiveEntry) -> Result<Put, NoRoom> {
         let (set, other) = (set_of(entry.list, entry.shadow), set_of(entry.list, !entry.shadow));
         let here = self.slots().find(set, entry.key);
-        if let Some((_, number)) = here {
-            let former = self.read(number);
-            if former
-                .as_ref()
-                .is_some_and(|former| LiveEntry { set_ns: entry.set_ns, ..former.clone() } == *entry)
-            {
-                return Ok(Put::Unchanged);
-            }
+        let former = here.and_then(|(_, number)| self.read(number));
+        if former.is_some_and(|former| former.says_the_same(entry)) {
+            return Ok(Put::Unchanged);
         }
         let number = self.take_record().ok_or(NoRoom)?;
         self.write(number, entry);
@@ -231,12 +232,12 @@ impl Live<'_> {
         removed
     }
 
-    /// Takes the oldest ban out, for a newer one to have its place.
-    pub(crate) fn evict_oldest(&self) -> bool {
+    /// Takes the oldest ban out, for a newer one to have its place. One whose time was over is not missed.
+    pub(crate) fn evict_oldest(&self, now_ns: u64) -> bool {
         let (oldest, _) = pair(self.0, 0, head::AGES);
         let Some(entry) = self.read(oldest) else { return false };
         let removed = self.remove(List::Ban, entry.key);
-        if removed {
+        if removed && !entry.is_over(now_ns) {
             self.0.set(1, tally::EVICTED, self.evicted() + 1);
         }
         removed

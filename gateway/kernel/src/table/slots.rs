@@ -59,7 +59,7 @@ impl Key {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slots<'a> {
     pub(crate) memory: &'a Memory,
-    levels: [Levels; 2],
+    pub(crate) levels: Levels,
 }
 
 /// Where a slot is.
@@ -74,18 +74,14 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoRoom;
 
-impl<'a> Slots<'a> {
-    pub(crate) fn of(memory: &'a Memory) -> Self {
-        Self { memory, levels: Levels::of_table(memory) }
-    }
-
+impl Slots<'_> {
     fn home(&self, set: u32, key: Key) -> Option<u32> {
         let head = set_head(key.v6, set);
         let (place, seed) = (self.memory.get(head, 0), self.memory.get(head, 1));
         if place >> 32 == 0 {
             return None;
         }
-        let level = u32::from(self.levels[usize::from(key.v6)].of(key.length));
+        let level = u32::from(self.levels.of(key.length, self.memory, head)?);
         Some(if key.v6 {
             home_v6(place, seed, key.high, key.low, level)
         } else {
@@ -136,7 +132,7 @@ impl<'a> Slots<'a> {
     /// Puts a prefix in that is not there yet. Readers see it when its first word is written, last of all.
     pub(crate) fn insert(&self, set: u32, key: Key, payload: u32) -> Result<(), NoRoom> {
         let home = self.home(set, key).ok_or(NoRoom)?;
-        if !add_level(self.memory, set_head(key.v6, set), self.levels[usize::from(key.v6)].of(key.length)) {
+        if self.levels == Levels::Exact && !add_level(self.memory, set_head(key.v6, set), key.length) {
             return Err(NoRoom);
         }
         self.hint(key);

@@ -2,8 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod agreement;
+mod fire;
 mod frame;
 mod lists;
+mod named;
 mod packets;
 mod sources;
 
