@@ -1,11 +1,12 @@
 //! The programs that run in the kernel: glue around the pure code of gateway-common.
 //!
-//! A hook makes a [`frame::XdpFrame`] of its context, lets `gateway_common::stages` judge it against
+//! A hook makes a [`frame::LinearFrame`] of its context, lets `gateway_common::stages` judge it against
 //! [`maps`], and has [`observe`] count and sample what came of it. Decisions live in gateway-common.
 #![no_std]
 #![no_main]
 
 mod bench;
+mod egress;
 mod frame;
 mod maps;
 mod observe;
@@ -22,7 +23,7 @@ use gateway_common::{
 };
 
 use crate::{
-    frame::XdpFrame,
+    frame::LinearFrame,
     maps::KernelTables,
     observe::{RuleHits, record},
 };
@@ -36,7 +37,7 @@ pub fn gateway_xdp(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge_frame(ctx: &XdpContext) -> u32 {
-    let frame = XdpFrame::new(ctx);
+    let frame = LinearFrame::new(ctx);
     let length = frame::total_len(ctx);
     let mut headers = Headers::BLANK;
     let judgement = judge(&frame, &mut headers, &KernelTables, &mut RuleHits { length });

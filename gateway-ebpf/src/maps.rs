@@ -3,13 +3,15 @@
 use aya_ebpf::{
     helpers::bpf_ktime_get_boot_ns,
     macros::map,
-    maps::{Array, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use gateway_common::{
     abi::{
         ALLOW_CAPACITY, BAN_CAPACITY, COUNTER_SLOTS, Counter, DENY_CAPACITY, EVENT_RING_BYTES, Entry,
-        EventCredit, INTERFACE_SLOTS, Interface, List, ListSizes, RULE_SLOTS, RuleCounter, RuleRecord,
+        EventCredit, Flow, FlowKey, FlowTable, INTERFACE_SLOTS, Interface, List, ListSizes, RULE_SLOTS,
+        RuleCounter, RuleRecord, Settings, UNUSED_FLOWS_CAPACITY,
     },
+    flows::Flows,
     packet::{Address, Family},
     stages::Tables,
 };
@@ -45,6 +47,15 @@ pub static EVENT_CREDIT: PerCpuArray<EventCredit> = PerCpuArray::pinned(COUNTER_
 
 #[map(name = "list_sizes")]
 static LIST_SIZES: Array<ListSizes> = Array::pinned(1, 0);
+
+/// What `kernel.default` says.
+#[map(name = "settings")]
+static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+// The loader makes them as large as the default verdict asks.
+#[map(name = "flows_new")]
+static FLOWS_NEW: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(UNUSED_FLOWS_CAPACITY, 0);
+#[map(name = "flows")]
+static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(UNUSED_FLOWS_CAPACITY, 0);
 
 // Only userspace reads these two; they stand here so that one loader makes and pins all maps.
 #[map(name = "rules")]
@@ -86,8 +97,56 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn default_drop(&self) -> bool {
+        SETTINGS.get(0).is_some_and(|settings| settings.default_drop != 0)
+    }
+
+    #[inline(always)]
     fn now_ns(&self) -> u64 {
         now_ns()
+    }
+}
+
+impl Flows for KernelTables {
+    type Row = *mut Flow;
+
+    #[inline(always)]
+    fn find(&self, table: FlowTable, key: &FlowKey) -> Option<*mut Flow> {
+        flow_map(table).get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn read(&self, row: &*mut Flow) -> Flow {
+        // SAFETY: the pointer came from a lookup, and the map's memory stays until the program returns. A row
+        // may be given to another flow meanwhile; both are of this moment, so at worst one of them is taken
+        // for busy once.
+        unsafe { row.read() }
+    }
+
+    #[inline(always)]
+    fn write(&self, row: &*mut Flow, flow: Flow) {
+        // SAFETY: as above; each field is one aligned store.
+        unsafe { row.write(flow) }
+    }
+
+    #[inline(always)]
+    fn insert(&self, table: FlowTable, key: &FlowKey, flow: Flow) {
+        // Refused only while another processor holds the bucket: the flow's next packet tries again.
+        let _ = flow_map(table).insert(key, flow, 0);
+    }
+
+    #[inline(always)]
+    fn remove(&self, table: FlowTable, key: &FlowKey) {
+        // Another processor may have been faster.
+        let _ = flow_map(table).remove(key);
+    }
+}
+
+#[inline(always)]
+fn flow_map(table: FlowTable) -> &'static LruHashMap<FlowKey, Flow> {
+    match table {
+        FlowTable::New => &FLOWS_NEW,
+        FlowTable::Established => &FLOWS,
     }
 }
 

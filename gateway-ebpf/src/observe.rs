@@ -61,7 +61,16 @@ pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(
 /// Plain traffic is only counted.
 #[inline(always)]
 const fn is_of_interest(reason: Reason) -> bool {
-    !matches!(reason, Reason::NoMatch | Reason::NotIp | Reason::AllowList)
+    !matches!(
+        reason,
+        Reason::NoMatch
+            | Reason::NotIp
+            | Reason::AllowList
+            | Reason::Reply
+            | Reason::ReplyError
+            | Reason::NeighbourDiscovery
+            | Reason::DhcpReply
+    )
 }
 
 #[inline(always)]

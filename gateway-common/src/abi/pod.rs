@@ -1,7 +1,7 @@
 //! Lets aya copy the map types to and from the kernel as bytes.
 #![allow(unsafe_code)]
 
-use super::{Counter, Entry, Interface, ListSizes, RuleCounter, RuleRecord};
+use super::{Counter, Entry, Flow, FlowKey, Interface, ListSizes, RuleCounter, RuleRecord, Settings};
 
 // SAFETY: as for all of these, `repr(C)`, made of integers only, and their sizes are asserted to leave no padding.
 unsafe impl aya::Pod for Entry {}
@@ -15,3 +15,9 @@ unsafe impl aya::Pod for RuleCounter {}
 unsafe impl aya::Pod for Interface {}
 // SAFETY: as above.
 unsafe impl aya::Pod for ListSizes {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Settings {}
+// SAFETY: as above.
+unsafe impl aya::Pod for FlowKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Flow {}

@@ -15,6 +15,7 @@ mod transport;
 pub use address::{Address, Family};
 pub use ethernet::MAX_VLAN_TAGS;
 pub use ipv6::MAX_EXTENSION_HEADERS;
+pub(crate) use transport::{ICMP, ICMPV6, TCP, UDP};
 
 use crate::verdict::Reason;
 
@@ -36,6 +37,15 @@ pub trait Frame {
     fn forget_range(&self, offset: usize) -> usize {
         offset
     }
+    /// The same number, of which the verifier knows nothing; see [`Frame::forget_range`].
+    fn forget_word(&self, word: u32) -> u32 {
+        word
+    }
+    /// The same frame; the kernel's reader takes its bounds anew from where it has them. Otherwise what the
+    /// readers have shown to be inside the frame stays with the pointer, and differs with each VLAN tag.
+    fn anew(&self) -> Self
+    where
+        Self: Sized;
     /// Whether there is nothing to read.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -59,6 +69,10 @@ impl Frame for &[u8] {
 
     fn len(&self) -> usize {
         <[u8]>::len(self)
+    }
+
+    fn anew(&self) -> Self {
+        self
     }
 }
 
@@ -133,7 +147,9 @@ pub struct Headers {
     pub has_addresses: bool,
     /// Behind all VLAN tags.
     ether_type: u16,
-    /// Where the next header begins.
+    /// IPv6: how many routers may still pass it on.
+    hop_limit: u8,
+    /// Where the next header begins; in the end the transport header.
     offset: usize,
     /// Where the packet ends by its own account: what is behind is padding.
     end: usize,
@@ -142,7 +158,40 @@ pub struct Headers {
 impl Headers {
     /// Nothing read yet.
     pub const BLANK: Self =
-        Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, offset: 0, end: 0 };
+        Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, hop_limit: 0, offset: 0, end: 0 };
+
+    /// Headers of a packet of which there is no frame.
+    #[inline(always)]
+    pub(crate) const fn of(packet: Packet) -> Self {
+        Self { packet, ..Self::BLANK }
+    }
+
+    /// The same, but of its numbers the verifier knows nothing any more: a stage that branches on the protocol
+    /// would otherwise have it walk the stages before once for each protocol, fragment and length of header.
+    #[inline(always)]
+    pub(crate) fn without_ranges(&self, frame: &impl Frame) -> Self {
+        let mut headers = *self;
+        headers.offset = frame.forget_range(self.offset);
+        headers.packet.protocol = frame.forget_word(u32::from(self.packet.protocol)) as u8;
+        headers.packet.fragment = Fragment(frame.forget_word(self.packet.fragment.0));
+        let ports = u32::from(self.packet.source_port) << 16 | u32::from(self.packet.destination_port);
+        let ports = frame.forget_word(ports);
+        headers.packet.source_port = (ports >> 16) as u16;
+        headers.packet.destination_port = ports as u16;
+        headers
+    }
+
+    /// Where the transport header begins, when reading went well.
+    #[inline(always)]
+    pub(crate) const fn transport(&self) -> usize {
+        self.offset
+    }
+
+    /// IPv6's hop limit; 0 of IPv4.
+    #[inline(always)]
+    pub(crate) const fn hop_limit(&self) -> u8 {
+        self.hop_limit
+    }
 }
 
 /// Reads a frame's headers.

@@ -1,4 +1,4 @@
-//! What a packet goes through, in order: parse → allow → ban → deny → pass.
+//! What a packet goes through, in order: parse → allow → ban → deny → default → pass.
 //!
 //! [`judge`] owns the order and the branches; a stage's file says what one stage does. The tables and the
 //! clock are behind [`Tables`], so the kernel answers from its maps, the fallback from its own tables, and
@@ -8,20 +8,24 @@ mod allow;
 mod ban;
 mod deny;
 mod pass;
+mod replies;
 
 use core::borrow::Borrow;
 
 use crate::abi::{Entry, List, NO_RULE};
+use crate::flows::Flows;
 use crate::packet::{Address, Frame, Headers, Packet, parse};
 use crate::verdict::{Reason, Verdict};
 
 /// Where the stages look things up.
-pub trait Tables {
+pub trait Tables: Flows {
     /// An entry, or a reference to one: in the kernel a lookup gives a pointer into the map.
     type Found: Borrow<Entry>;
     /// The entry with the longest prefix, of at most `max_len` bits, that covers the address.
     fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Option<Self::Found>;
-    /// Boot clock in nanoseconds. Called only when an entry with a time to live matched.
+    /// Whether what no entry names is dropped.
+    fn default_drop(&self) -> bool;
+    /// Boot clock in nanoseconds. Called only when an entry with a time to live, or a flow, matched.
     fn now_ns(&self) -> u64;
 }
 
@@ -46,6 +50,8 @@ pub enum Stage {
     Ban,
     /// Drops named sources.
     Deny,
+    /// Where that is the default, drops what this host did not ask for.
+    Default,
     /// Lets the rest through.
     Pass,
 }
@@ -58,6 +64,7 @@ impl Stage {
             Self::Allow => "allow",
             Self::Ban => "ban",
             Self::Deny => "deny",
+            Self::Default => "default",
             Self::Pass => "pass",
         }
     }
@@ -110,7 +117,7 @@ pub fn judge(
     match parse(frame, headers) {
         Ok(()) => {
             observer.left(Stage::Parse, Outcome::Next);
-            judge_packet(&headers.packet, tables, observer)
+            judge_read(frame, headers, tables, observer)
         }
         Err(reason) => {
             let judgement = Judgement::without_rule(reason);
@@ -120,9 +127,23 @@ pub fn judge(
     }
 }
 
-/// Judges a packet whose headers are known: the stages behind parsing.
+/// Judges a packet of which only the headers are known: the stages behind parsing. Without a frame it is
+/// never an echo reply or an ICMP error.
 #[inline(always)]
 pub fn judge_packet(packet: &Packet, tables: &impl Tables, observer: &mut impl Observer) -> Judgement {
+    judge_read(&NO_FRAME, &Headers::of(*packet), tables, observer)
+}
+
+const NO_FRAME: &[u8] = &[];
+
+#[inline(always)]
+fn judge_read(
+    frame: &impl Frame,
+    headers: &Headers,
+    tables: &impl Tables,
+    observer: &mut impl Observer,
+) -> Judgement {
+    let packet = &headers.packet;
     let outcome = allow::judge(packet, tables, observer);
     observer.left(Stage::Allow, outcome);
     if let Outcome::Decided(judgement) = outcome {
@@ -136,6 +157,11 @@ pub fn judge_packet(packet: &Packet, tables: &impl Tables, observer: &mut impl O
     let denied = deny::judge(packet, tables, observer);
     observer.left(Stage::Deny, denied);
     if let Outcome::Decided(judgement) = denied {
+        return judgement;
+    }
+    let default = replies::judge(frame, headers, tables);
+    observer.left(Stage::Default, default);
+    if let Outcome::Decided(judgement) = default {
         return judgement;
     }
     let judgement = pass::judge(packet, banned, denied);

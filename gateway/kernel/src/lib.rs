@@ -5,12 +5,14 @@
 #![allow(unsafe_code)]
 
 mod attach;
+mod attach_egress;
 mod edit;
 mod entry;
 mod error;
 mod events;
 mod explain;
 pub mod feed;
+mod flows;
 mod interfaces;
 mod object;
 mod pin;
@@ -23,10 +25,12 @@ mod rules;
 pub mod sandbox;
 mod store;
 
-pub use entry::{Attach, ListKind, NewEntry, Owner};
+pub use entry::{Attach, DefaultVerdict, ListKind, NewEntry, Owner};
 pub use error::Error;
 pub use events::{Event, Events};
-pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
+pub use protection::{
+    DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, default_verdict, detach,
+};
 pub use rules::{
     Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Reconciled, Removed,
     RuleCount, Rules, StageTrace,

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::Edit;
-use crate::entry::{ListKind, NewEntry, Owner};
+use crate::entry::{DefaultVerdict, ListKind, NewEntry, Owner};
 use crate::error::Error;
 use crate::pin::PinDir;
 use crate::rulebook::Rulebook;
@@ -136,7 +136,7 @@ pub struct Counters {
 /// What one stage said of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageTrace {
-    /// `parse`, `allow`, `ban`, `deny` or `pass`.
+    /// `parse`, `allow`, `ban`, `deny`, `default` or `pass`.
     pub stage: String,
     /// `pass`, `drop`, `shadow` or `next`.
     pub outcome: String,
@@ -318,6 +318,18 @@ impl Rules {
         }
         edit.commit(&mut |_| {})?;
         Ok(done)
+    }
+
+    /// What happens to packets that no entry names.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
+        self.store.default_verdict()
+    }
+
+    pub(crate) fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
+        self.store.set_default(default)
     }
 
     /// Removes entries whose time is over; the programs ignore them already. Returns how many. Made to be

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use gateway_kernel::Plan;
+use gateway_kernel::{DefaultVerdict, NewEntry, Plan};
 use sha2::Sha256;
 
 use crate::config::capacity;
@@ -123,11 +123,22 @@ fn plan(kernel: &keys::Kernel, reader: &mut Reader<'_>, base_dir: &Path, hash: &
     let allow = lists::lower(&kernel.allow, reader, base_dir, hash);
     let deny = lists::lower(&kernel.deny, reader, base_dir, hash);
     capacity::check(kernel, &allow, &deny, reader);
+    somebody_passes(kernel, &allow.entries, reader);
     Plan {
         interfaces: kernel.interfaces.iter().map(|interface| interface.value.clone()).collect(),
         attach: kernel.attach,
+        default: kernel.default.value,
         allow: allow.entries,
         deny: deny.entries,
+    }
+}
+
+/// An entry in shadow mode lets nobody in.
+fn somebody_passes(kernel: &keys::Kernel, allow: &[NewEntry], reader: &mut Reader<'_>) {
+    if kernel.default.value == DefaultVerdict::Drop && allow.iter().all(|entry| entry.shadow) {
+        let message = "with `default: drop` and no entry in `allow`, nobody could reach this host; name the \
+                       sources that may, those you administer it from among them";
+        reader.error::<()>(kernel.default.place, message);
     }
 }
 

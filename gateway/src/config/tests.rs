@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gateway_kernel::{Attach, NewEntry};
+use gateway_kernel::{Attach, DefaultVerdict, NewEntry};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -116,7 +116,7 @@ gateway.yaml:2:3: error: unknown key `atach`
  2 |   atach: off
    |   ^^^^^
 help: did you mean `attach`?
-valid: interfaces, attach, allow, deny
+valid: interfaces, attach, default, allow, deny
 
 gateway.yaml:3:10: error: 198.51.100.7/24 has host bits set
  3 |   deny: [198.51.100.7/24, {file: bad.txt}]
@@ -307,6 +307,7 @@ drain_timeout: 30s
 kernel:
   interfaces: []
   attach: auto
+  default: pass
   allow: []
   deny: [{cidr: 192.0.2.1, shadow: false}]
 listeners:
@@ -357,6 +358,7 @@ fn a_configuration_becomes_a_model() {
 kernel:
   interfaces: [eth0]
   attach: native
+  default: drop
   deny:
     - 203.0.113.0/24
     - {file: good.txt, reason: spamhaus-drop}
@@ -384,6 +386,7 @@ admin: {address: off, socket: run/admin.sock}
     };
     assert_eq!(model.kernel.interfaces, ["eth0"]);
     assert_eq!(model.kernel.attach, Attach::Native);
+    assert_eq!(model.kernel.default, DefaultVerdict::Drop);
     assert_eq!(
         model.kernel.deny,
         [

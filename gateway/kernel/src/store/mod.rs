@@ -8,8 +8,10 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 
 use gateway_common::abi::{
-    ALLOW_CAPACITY, BAN_CAPACITY, Counter, DENY_CAPACITY, Entry, List, ListSizes, RuleCounter, RuleRecord,
+    ALLOW_CAPACITY, BAN_CAPACITY, Counter, DENY_CAPACITY, Entry, Flow, FlowKey, FlowTable, List, ListSizes,
+    RuleCounter, RuleRecord,
 };
+use gateway_common::flows::Flows;
 use gateway_common::packet::{Address, Family};
 use gateway_common::stages::Tables;
 use gateway_common::verdict::Reason;
@@ -18,6 +20,7 @@ use ipnet::IpNet;
 pub(crate) use pinned::{Pinned, boot_ns, kernel, open_map, open_per_cpu, processors};
 pub(crate) use userspace::Userspace;
 
+use crate::entry::DefaultVerdict;
 use crate::error::Error;
 
 /// A list's table for one family.
@@ -72,6 +75,12 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn sizes(&self) -> Result<ListSizes, Error>;
     fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error>;
 
+    /// What happens to packets that no entry names.
+    fn default_verdict(&self) -> Result<DefaultVerdict, Error>;
+    fn set_default(&self, default: DefaultVerdict) -> Result<(), Error>;
+    /// What is remembered of a flow; in userspace nothing is.
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error>;
+
     fn rule(&self, number: u32) -> Result<RuleRecord, Error>;
     fn set_rule(&self, number: u32, record: &RuleRecord) -> Result<(), Error>;
     fn rule_hits(&self, number: u32) -> Result<RuleCounter, Error>;
@@ -123,6 +132,11 @@ impl<'a> StageTables<'a> {
         Self { store, failure: std::cell::RefCell::new(None) }
     }
 
+    fn failed<T>(&self, error: Error) -> Option<T> {
+        self.failure.borrow_mut().get_or_insert(error);
+        None
+    }
+
     /// The first look-up that failed, if one did.
     pub(crate) fn into_failure(self) -> Option<Error> {
         self.failure.into_inner()
@@ -133,15 +147,36 @@ impl Tables for StageTables<'_> {
     type Found = Entry;
 
     fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Option<Entry> {
-        self.store.longest_match(list, address, max_len).unwrap_or_else(|error| {
-            self.failure.borrow_mut().get_or_insert(error);
-            None
-        })
+        self.store.longest_match(list, address, max_len).unwrap_or_else(|error| self.failed(error))
+    }
+
+    fn default_drop(&self) -> bool {
+        let default = self.store.default_verdict().map(Some).unwrap_or_else(|error| self.failed(error));
+        default == Some(DefaultVerdict::Drop)
     }
 
     fn now_ns(&self) -> u64 {
         self.store.now_ns()
     }
+}
+
+/// Asking changes nothing: only the programs write flows.
+impl Flows for StageTables<'_> {
+    type Row = Flow;
+
+    fn find(&self, table: FlowTable, key: &FlowKey) -> Option<Flow> {
+        self.store.flow(table, key).unwrap_or_else(|error| self.failed(error))
+    }
+
+    fn read(&self, row: &Flow) -> Flow {
+        *row
+    }
+
+    fn write(&self, _row: &Flow, _flow: Flow) {}
+
+    fn insert(&self, _table: FlowTable, _key: &FlowKey, _flow: Flow) {}
+
+    fn remove(&self, _table: FlowTable, _key: &FlowKey) {}
 }
 
 /// The entry for this very prefix, if there is one.

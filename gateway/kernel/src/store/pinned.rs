@@ -6,14 +6,17 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    COUNTER_SLOTS, Counter, Entry, INTERFACE_SLOTS, Interface, List, ListSizes, RuleCounter, RuleRecord,
+    COUNTER_SLOTS, Counter, Entry, Flow, FlowKey, FlowTable, INTERFACE_SLOTS, Interface, List, ListSizes,
+    RuleCounter, RuleRecord,
 };
 use gateway_common::packet::{Address, Family};
 use gateway_common::verdict::Reason;
 use ipnet::IpNet;
 
 use super::{InterfaceCounters, Lock, Store, Table, prefix};
+use crate::entry::DefaultVerdict;
 use crate::error::Error;
+use crate::flows;
 use crate::interfaces::name_of;
 use crate::pin::PinDir;
 
@@ -164,6 +167,18 @@ impl Store for Pinned {
 
     fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error> {
         write(&self.sizes).set(0, sizes, 0).map_err(|error| kernel("write the lists' sizes", error))
+    }
+
+    fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
+        flows::default_verdict(&self.dir.maps())
+    }
+
+    fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
+        flows::set_default(&self.dir.maps(), default)
+    }
+
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error> {
+        flows::flow(&self.dir.maps(), table, key)
     }
 
     fn rule(&self, number: u32) -> Result<RuleRecord, Error> {

@@ -6,15 +6,18 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
-use gateway_common::abi::{Counter, Entry, LIST_MAPS, List, ListSizes, RULE_SLOTS, RuleCounter, RuleRecord};
+use gateway_common::abi::{
+    Counter, Entry, Flow, FlowKey, FlowTable, LIST_MAPS, List, ListSizes, RULE_SLOTS, RuleCounter, RuleRecord,
+};
 use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
 use ipnet::IpNet;
 
 use super::{InterfaceCounters, Lock, Store, Table, boot_ns, prefix};
+use crate::entry::DefaultVerdict;
 use crate::error::Error;
 
 /// Tables of this process.
@@ -26,6 +29,7 @@ pub(crate) struct Userspace {
     /// Made once, so that counting at accept needs no lock.
     rule_hits: Box<[AtomicU64]>,
     reasons: [AtomicU64; Reason::ALL.len()],
+    default_drop: AtomicBool,
     writer: Mutex<()>,
 }
 
@@ -86,6 +90,7 @@ impl Userspace {
             rules: RwLock::default(),
             rule_hits: (0..RULE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             reasons: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            default_drop: AtomicBool::new(false),
             writer: Mutex::new(()),
         }
     }
@@ -133,6 +138,21 @@ impl Store for Userspace {
     fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error> {
         *self.sizes.write().unwrap_or_else(PoisonError::into_inner) = *sizes;
         Ok(())
+    }
+
+    fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
+        let drops = self.default_drop.load(Ordering::Relaxed);
+        Ok(if drops { DefaultVerdict::Drop } else { DefaultVerdict::Pass })
+    }
+
+    fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
+        self.default_drop.store(default == DefaultVerdict::Drop, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A connection to one of our listeners answers nothing.
+    fn flow(&self, _table: FlowTable, _key: &FlowKey) -> Result<Option<Flow>, Error> {
+        Ok(None)
     }
 
     fn rule(&self, number: u32) -> Result<RuleRecord, Error> {
