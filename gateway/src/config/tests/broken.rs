@@ -373,11 +373,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
             "1:19+4 with `default: drop` and no entry in `allow`, nobody could reach this host; name the sources that may, those you administer it from among them",
         ],
     ),
-    (
-        "default",
-        "kernel: {default: deny}\n",
-        &["1:19+4 expected `pass` or `drop`, found `deny`"],
-    ),
+    ("default", "kernel: {default: deny}\n", &["1:19+4 expected `pass` or `drop`, found `deny`"]),
     (
         "host bits",
         "kernel:\n  deny:\n    - 198.51.100.7/24\n",
