@@ -183,6 +183,8 @@ fn stories() -> Vec<(String, Vec<Step>)> {
         story("a refused connection never is established", vec![
             Out(ours(them, SYN)),
             In(theirs(them, RST | ACK), Reply),
+            Out(ours(them, ACK)),
+            Table(1, 0),
             Out(ours(them, SYN)),
             Table(1, 0),
         ]);
@@ -259,6 +261,8 @@ fn stories() -> Vec<(String, Vec<Step>)> {
             Table(0, 1),
             Wait(299),
             In(answer(them), Reply),
+            Wait(299),
+            In(answer(them), Reply),
             Wait(301),
             In(answer(them), DefaultDrop),
             Out(query(them)),
@@ -322,6 +326,7 @@ fn errors() -> Vec<(&'static str, Vec<Step>)> {
             In(v4(3, &udp4), DefaultDrop),
             In(v4(3, &quoted(theirs(THEM, ACK))), DefaultDrop),
             In(between(ROUTER, "198.18.0.9", ICMP, &error(3, &tcp4)), DefaultDrop),
+            In(v4(3, &packet("198.18.0.9", THEM, TCP, &segment(40000, 443, ACK))), DefaultDrop),
             Table(0, 1),
         ])),
         ("errors about a connection (v6)", after(established(THEM6), vec![
@@ -334,6 +339,7 @@ fn errors() -> Vec<(&'static str, Vec<Step>)> {
             In(v6(2, &udp6), DefaultDrop),
             In(v6(2, &quoted(theirs(THEM6, ACK))), DefaultDrop),
             In(between(ROUTER6, "2001:db8::9", ICMPV6, &error(2, &tcp6)), DefaultDrop),
+            In(v6(2, &packet("2001:db8::9", THEM6, TCP, &segment(40000, 443, ACK))), DefaultDrop),
         ])),
         ("errors about a query and a ping", vec![
             Out(query(THEM)), Out(query(THEM6)),
@@ -364,11 +370,11 @@ fn packet_destination(address: &str) -> [u8; 4] {
 #[rustfmt::skip]
 fn peculiar() -> Vec<(&'static str, Vec<Step>)> {
     let nd = |source: &str, kind, limit| hop_limit(between(source, US6, ICMPV6, &icmp(kind, 0)), limit);
-    let v4_fragment = |from, to, fragment: u16, payload: &[u8]| {
-        let mut frame = between(from, to, UDP, payload);
+    let with_fragment = |mut frame: Vec<u8>, fragment: u16| {
         frame[20..22].copy_from_slice(&fragment.to_be_bytes());
         frame
     };
+    let v4_fragment = |from, to, fragment, payload: &[u8]| with_fragment(between(from, to, UDP, payload), fragment);
     let through = |headers: &[u8], from, to, payload: &[u8]| {
         between(from, to, headers[0], &extensions(headers, UDP, payload))
     };
@@ -404,9 +410,15 @@ fn peculiar() -> Vec<(&'static str, Vec<Step>)> {
         ]),
         ("a query in fragments", vec![
             Out(v4_fragment(US, THEM, 185, &datagram(5353, 53))),
+            Table(0, 0),
             In(answer(THEM), DefaultDrop),
             Out(v4_fragment(US, THEM, 0x2000, &datagram(5353, 53))),
             In(answer(THEM), Reply),
+        ]),
+        ("a later fragment that looks like an echo reply", vec![
+            Out(between(US, THEM, ICMP, &icmp(8, 7))),
+            In(with_fragment(between(THEM, US, ICMP, &icmp(0, 7)), 185), DefaultDrop),
+            In(with_fragment(between(THEM, US, ICMP, &error(3, &packet(US, THEM, ICMP, &icmp(8, 7)))), 185), DefaultDrop),
         ]),
         ("an answer behind extension headers", vec![
             Out(through(&[0, 60], US6, THEM6, &datagram(5353, 53))),
