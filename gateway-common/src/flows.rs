@@ -1,5 +1,5 @@
 //! Which packets answer something that the host sent: what the egress program writes down ([`remember`]),
-//! and what the stage that drops by default asks ([`answers`], [`knows`]).
+//! and what the stage that drops by default asks (`answers`, `knows`).
 //!
 //! Pure like the stages: the tables are behind [`Flows`]. What arrives changes a flow only in place. New
 //! rows come from what the host sends, so no flood from outside can fill a table.
@@ -40,7 +40,7 @@ impl Flags {
     /// The flags of the TCP header at `offset`.
     #[inline(always)]
     fn read(frame: &impl Frame, offset: usize) -> Self {
-        // The readers have seen that the header is there; a packet without a frame has no flags.
+        // The readers have seen that the header is there; the verifier has not.
         match frame.words::<1>(offset + 12) {
             Some([word]) => Self(u32::from_be(word) >> 16 & 0xff),
             None => Self(0),

@@ -97,11 +97,6 @@ impl<C: Linear> Frame for LinearFrame<'_, C> {
     }
 
     #[inline(always)]
-    fn forget_word(&self, word: u32) -> u32 {
-        word ^ self.zero as u32
-    }
-
-    #[inline(always)]
     fn anew(&self) -> Self {
         Self::new(self.ctx)
     }

@@ -37,10 +37,6 @@ pub trait Frame {
     fn forget_range(&self, offset: usize) -> usize {
         offset
     }
-    /// The same number, of which the verifier knows nothing; see [`Frame::forget_range`].
-    fn forget_word(&self, word: u32) -> u32 {
-        word
-    }
     /// The same frame; the kernel's reader takes its bounds anew from where it has them. Otherwise what the
     /// readers have shown to be inside the frame stays with the pointer, and differs with each VLAN tag.
     fn anew(&self) -> Self
@@ -159,27 +155,6 @@ impl Headers {
     /// Nothing read yet.
     pub const BLANK: Self =
         Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, hop_limit: 0, offset: 0, end: 0 };
-
-    /// Headers of a packet of which there is no frame.
-    #[inline(always)]
-    pub(crate) const fn of(packet: Packet) -> Self {
-        Self { packet, ..Self::BLANK }
-    }
-
-    /// The same, but of its numbers the verifier knows nothing any more: a stage that branches on the protocol
-    /// would otherwise have it walk the stages before once for each protocol, fragment and length of header.
-    #[inline(always)]
-    pub(crate) fn without_ranges(&self, frame: &impl Frame) -> Self {
-        let mut headers = *self;
-        headers.offset = frame.forget_range(self.offset);
-        headers.packet.protocol = frame.forget_word(u32::from(self.packet.protocol)) as u8;
-        headers.packet.fragment = Fragment(frame.forget_word(self.packet.fragment.0));
-        let ports = u32::from(self.packet.source_port) << 16 | u32::from(self.packet.destination_port);
-        let ports = frame.forget_word(ports);
-        headers.packet.source_port = (ports >> 16) as u16;
-        headers.packet.destination_port = ports as u16;
-        headers
-    }
 
     /// Where the transport header begins, when reading went well.
     #[inline(always)]

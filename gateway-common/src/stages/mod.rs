@@ -117,7 +117,7 @@ pub fn judge(
     match parse(frame, headers) {
         Ok(()) => {
             observer.left(Stage::Parse, Outcome::Next);
-            judge_read(frame, headers, tables, observer)
+            judge_read(frame, &headers.packet, tables, observer)
         }
         Err(reason) => {
             let judgement = Judgement::without_rule(reason);
@@ -127,11 +127,11 @@ pub fn judge(
     }
 }
 
-/// Judges a packet of which only the headers are known: the stages behind parsing. Without a frame it is
-/// never an echo reply or an ICMP error.
+/// Judges a packet of which only the headers are known: the stages behind parsing. Without a frame it
+/// answers nothing.
 #[inline(always)]
 pub fn judge_packet(packet: &Packet, tables: &impl Tables, observer: &mut impl Observer) -> Judgement {
-    judge_read(&NO_FRAME, &Headers::of(*packet), tables, observer)
+    judge_read(&NO_FRAME, packet, tables, observer)
 }
 
 const NO_FRAME: &[u8] = &[];
@@ -139,11 +139,10 @@ const NO_FRAME: &[u8] = &[];
 #[inline(always)]
 fn judge_read(
     frame: &impl Frame,
-    headers: &Headers,
+    packet: &Packet,
     tables: &impl Tables,
     observer: &mut impl Observer,
 ) -> Judgement {
-    let packet = &headers.packet;
     let outcome = allow::judge(packet, tables, observer);
     observer.left(Stage::Allow, outcome);
     if let Outcome::Decided(judgement) = outcome {
@@ -159,7 +158,7 @@ fn judge_read(
     if let Outcome::Decided(judgement) = denied {
         return judgement;
     }
-    let default = replies::judge(frame, headers, tables);
+    let default = replies::judge(frame, tables);
     observer.left(Stage::Default, default);
     if let Outcome::Decided(judgement) = default {
         return judgement;
