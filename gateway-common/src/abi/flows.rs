@@ -13,7 +13,7 @@
 pub const NEW_FLOWS_CAPACITY: u32 = 1 << 16;
 /// Flows at work: the kernel's own default for connection tracking on hosts with more than 4 GiB.
 pub const FLOWS_CAPACITY: u32 = 1 << 18;
-/// The tables' rows on hosts that pass by default: an LRU table takes its memory when it is made (45 MB for
+/// The tables' rows on hosts that pass by default: an LRU table takes its memory when it is made (39 MB for
 /// both), and there nobody asks it.
 pub const UNUSED_FLOWS_CAPACITY: u32 = 1;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use gateway_common::abi::FlowTable;
 use gateway_common::verdict::{Reason, Verdict};
 use gateway_kernel::sandbox::{Action, Program, Sandbox};
 use gateway_kernel::{DefaultVerdict, ListKind, NewEntry, Owner};
@@ -110,12 +111,16 @@ fn kernel_and_host_agree_on_random_answers() {
         for frame in sent.iter().filter(|frame| frame.len() >= if frame[12] == 0x86 { 54 } else { 34 }) {
             prop_assert_eq!(sandbox.send(frame, 1).unwrap().0, -1, "{:02x?}", frame);
         }
+        let remembered =
+            || [FlowTable::New, FlowTable::Established].map(|table| sandbox.flows(table).unwrap().len());
+        let before = remembered();
         for frame in sent.iter().map(|frame| turned_round(frame)).chain(unasked) {
             let host = sandbox.rules().judge(&frame).unwrap();
             answered.set(answered.get() + usize::from(host.reason == Reason::Reply));
             let wanted = if host.verdict() == Verdict::Pass { Action::Pass } else { Action::Drop };
             prop_assert_eq!(run(&sandbox, &frame), (wanted, host.reason.name().to_owned()), "{:02x?}", frame);
         }
+        prop_assert_eq!(remembered(), before, "what arrives takes and gives no place in a table");
         Ok(())
     });
     checked.unwrap();
