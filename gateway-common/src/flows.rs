@@ -25,6 +25,8 @@ pub trait Flows {
     fn insert(&self, table: FlowTable, key: &FlowKey, flow: Flow);
     /// Removes a flow.
     fn remove(&self, table: FlowTable, key: &FlowKey);
+    /// Boot clock in nanoseconds.
+    fn now_ns(&self) -> u64;
 }
 
 /// The bits of a TCP header that open and close; none of them for other protocols.
@@ -75,12 +77,12 @@ enum Way {
 
 /// Writes down what the host sends.
 #[inline(always)]
-pub fn remember(frame: &impl Frame, headers: &Headers, flows: &impl Flows, now_ns: impl FnOnce() -> u64) {
+pub fn remember(frame: &impl Frame, headers: &Headers, flows: &impl Flows) {
     let Some(key) = key(frame, headers, Way::Out) else { return };
     let flags = flags(frame, headers);
     if let Some(row) = flows.find(FlowTable::Established, &key) {
         let flow = flows.read(&row);
-        let now_ns = now_ns();
+        let now_ns = flows.now_ns();
         if flags.closes() {
             flows.insert(FlowTable::New, &key, Flow::new(Flow::CLOSING, now_ns));
             flows.remove(FlowTable::Established, &key);
@@ -91,7 +93,7 @@ pub fn remember(frame: &impl Frame, headers: &Headers, flows: &impl Flows, now_n
     }
     if let Some(row) = flows.find(FlowTable::New, &key) {
         let flow = flows.read(&row);
-        let now_ns = now_ns();
+        let now_ns = flows.now_ns();
         let state = match flow.state {
             _ if flags.closes() => Flow::CLOSING,
             _ if flags.asks() => Flow::SENT,
@@ -109,18 +111,13 @@ pub fn remember(frame: &impl Frame, headers: &Headers, flows: &impl Flows, now_n
     }
     if !flags.begins_nothing() {
         let state = if flags.closes() { Flow::CLOSING } else { Flow::SENT };
-        flows.insert(FlowTable::New, &key, Flow::new(state, now_ns()));
+        flows.insert(FlowTable::New, &key, Flow::new(state, flows.now_ns()));
     }
 }
 
 /// Whether a packet that arrived answers what the host sent; if so, it is written down that it came.
 #[inline(always)]
-pub(crate) fn answers(
-    frame: &impl Frame,
-    headers: &Headers,
-    flows: &impl Flows,
-    now_ns: impl FnOnce() -> u64,
-) -> bool {
+pub(crate) fn answers(frame: &impl Frame, headers: &Headers, flows: &impl Flows) -> bool {
     let flags = flags(frame, headers);
     // A SYN asks, also where a flow has its ports: whoever is no longer allowed must not begin anew from the
     // port of a connection that the host remembers. It costs simultaneous open, which nobody uses, and spares
@@ -131,7 +128,7 @@ pub(crate) fn answers(
     let Some(key) = key(frame, headers, Way::In) else { return false };
     let Some((table, row)) = find(&key, flows) else { return false };
     let flow = flows.read(&row);
-    let now_ns = now_ns();
+    let now_ns = flows.now_ns();
     if is_over(table, key.protocol, &flow, now_ns) {
         return false;
     }
@@ -153,9 +150,9 @@ pub(crate) fn answers(
 
 /// Whether the packet that an ICMP error quotes is one of a flow that the host has.
 #[inline(always)]
-pub(crate) fn knows(key: &FlowKey, flows: &impl Flows, now_ns: impl FnOnce() -> u64) -> bool {
+pub(crate) fn knows(key: &FlowKey, flows: &impl Flows) -> bool {
     let Some((table, row)) = find(key, flows) else { return false };
-    !is_over(table, key.protocol, &flows.read(&row), now_ns())
+    !is_over(table, key.protocol, &flows.read(&row), flows.now_ns())
 }
 
 #[inline(always)]

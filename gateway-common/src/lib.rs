@@ -5,10 +5,12 @@
 //! Everything here is pure: the frame, the tables and the time are arguments. So the kernel programs, the
 //! agent's `explain`, the fallback at accept and the tests on the host all run this very code.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![deny(unsafe_code)]
 
 pub mod abi;
 pub mod flows;
 pub mod packet;
 pub mod stages;
+pub mod table;
 pub mod verdict;

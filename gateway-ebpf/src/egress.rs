@@ -7,10 +7,7 @@ use gateway_common::{
     packet::{Headers, parse},
 };
 
-use crate::{
-    frame::LinearFrame,
-    maps::{KernelTables, now_ns},
-};
+use crate::{frame::LinearFrame, maps::KernelFlows};
 
 /// Bytes that are made linear where fewer are: Ethernet, a tag, IPv6, a fragment header and TCP, and some
 /// more. The stack's own packets have their headers in the linear part; what a raw socket or a tunnel sends
@@ -28,7 +25,7 @@ pub fn gateway_egress(ctx: TcContext) -> i32 {
     let frame = LinearFrame::new(&ctx);
     let mut headers = Headers::BLANK;
     if parse(&frame, &mut headers).is_ok() {
-        remember(&frame, &headers, &KernelTables, now_ns);
+        remember(&frame, &headers, &KernelFlows);
     }
     TC_ACT_UNSPEC
 }

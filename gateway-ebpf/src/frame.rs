@@ -12,8 +12,7 @@ use gateway_common::packet::Frame;
 const OFFSET_MASK: usize = 0x7fff;
 
 /// The linear part of a frame.
-pub struct LinearFrame<'a, C> {
-    ctx: &'a C,
+pub struct LinearFrame {
     start: usize,
     end: usize,
     /// 0, which the verifier cannot know.
@@ -56,13 +55,13 @@ impl Linear for TcContext {
     }
 }
 
-impl<'a, C: Linear> LinearFrame<'a, C> {
+impl LinearFrame {
     #[inline(always)]
-    pub fn new(ctx: &'a C) -> Self {
+    pub fn new(ctx: &impl Linear) -> Self {
         // This is 0; to the verifier it is 0 or all ones.
         let zero = 0_usize.wrapping_sub((ctx.number() >> 31) as usize);
         let (start, end) = ctx.bounds();
-        Self { ctx, start, end, zero }
+        Self { start, end, zero }
     }
 
     /// A pointer to `N` bytes at `offset`, if they are there.
@@ -73,7 +72,7 @@ impl<'a, C: Linear> LinearFrame<'a, C> {
     }
 }
 
-impl<C: Linear> Frame for LinearFrame<'_, C> {
+impl Frame for LinearFrame {
     #[inline(always)]
     fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let pointer = self.start + (offset & OFFSET_MASK);
@@ -94,11 +93,6 @@ impl<C: Linear> Frame for LinearFrame<'_, C> {
     #[inline(always)]
     fn forget_range(&self, offset: usize) -> usize {
         (offset ^ self.zero) & OFFSET_MASK
-    }
-
-    #[inline(always)]
-    fn anew(&self) -> Self {
-        Self::new(self.ctx)
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@ mod egress;
 mod frame;
 mod maps;
 mod observe;
+mod stages;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
@@ -22,11 +23,7 @@ use gateway_common::{
     verdict::{Reason, Verdict},
 };
 
-use crate::{
-    frame::LinearFrame,
-    maps::KernelTables,
-    observe::{RuleHits, record},
-};
+use crate::{frame::LinearFrame, maps::SETTINGS, observe::record, stages::InTheKernel};
 
 /// Judges every packet of an interface. `frags`: a driver may hand over frames in several buffers
 /// (jumbo frames); headers are in the first.
@@ -39,9 +36,11 @@ pub fn gateway_xdp(ctx: XdpContext) -> u32 {
 fn judge_frame(ctx: &XdpContext) -> u32 {
     let frame = LinearFrame::new(ctx);
     let length = frame::total_len(ctx);
+    // Once a packet: for the default, and for how densely sources are noted.
+    let Some(settings) = SETTINGS.get(0) else { return XDP_ABORTED };
     let mut headers = Headers::BLANK;
-    let judgement = judge(&frame, &mut headers, &KernelTables, &mut RuleHits { length });
-    let recorded = record(&judgement, &headers, length);
+    let judgement = judge(&frame, &mut headers, &mut InTheKernel { ctx, length, settings });
+    let recorded = record(&judgement, &headers, length, settings);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "reason {} rule {}", judgement.reason as u32, judgement.rule);
     match recorded {

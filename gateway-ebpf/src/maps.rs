@@ -1,36 +1,32 @@
-//! The maps, all pinned, and the lookups of the stages in them. Layouts: `gateway_common::abi`.
+//! The maps, all pinned, and how the stages read tables in them. Layouts: `gateway_common::abi`.
 
 use aya_ebpf::{
+    btf_maps::{Array as InnerArray, ArrayOfMaps},
     helpers::bpf_ktime_get_boot_ns,
-    macros::map,
-    maps::{Array, LpmTrie, LruHashMap, PerCpuArray, RingBuf, lpm_trie::Key},
+    macros::{btf_map, map},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 use gateway_common::{
     abi::{
-        ALLOW_CAPACITY, BAN_CAPACITY, COUNTER_SLOTS, Counter, DENY_CAPACITY, EVENT_RING_BYTES, Entry,
-        EventCredit, Flow, FlowKey, FlowTable, INTERFACE_SLOTS, Interface, List, ListSizes, RULE_SLOTS,
-        RuleCounter, RuleRecord, Settings, UNUSED_FLOWS_CAPACITY,
+        COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, Flow, FlowKey, FlowTable, INTERFACE_SLOTS,
+        Interface, LIVE_TABLE, RULE_FLAGS, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings,
+        Source, TABLE_FLAGS, TABLE_SLOTS, UNUSED_FLOWS_CAPACITY,
     },
     flows::Flows,
-    packet::{Address, Family},
     stages::Tables,
+    table::{Hints, Hit, LINE_WORDS, Line, Lines, Words, search_v4, search_v6},
 };
 
-type V4 = LpmTrie<u32, Entry>;
-type V6 = LpmTrie<[u32; 4], Entry>;
+/// A table of lines. Of any length, whatever this one says: userspace makes the tables.
+type Table = InnerArray<Line, 1, { TABLE_FLAGS as usize }>;
 
-#[map(name = "allow_v4")]
-static ALLOW_V4: V4 = V4::pinned(ALLOW_CAPACITY, 0);
-#[map(name = "allow_v6")]
-static ALLOW_V6: V6 = V6::pinned(ALLOW_CAPACITY, 0);
-#[map(name = "ban_v4")]
-static BAN_V4: V4 = V4::pinned(BAN_CAPACITY, 0);
-#[map(name = "ban_v6")]
-static BAN_V6: V6 = V6::pinned(BAN_CAPACITY, 0);
-#[map(name = "deny_v4")]
-static DENY_V4: V4 = V4::pinned(DENY_CAPACITY, 0);
-#[map(name = "deny_v6")]
-static DENY_V6: V6 = V6::pinned(DENY_CAPACITY, 0);
+/// The tables: what is made singly, and two generations of lists.
+#[btf_map(name = "tables")]
+static TABLES: ArrayOfMaps<Table, TABLE_SLOTS> = ArrayOfMaps::new();
+
+/// Which slot holds the lists in force. One number, so a packet meets the lists of one generation.
+#[map(name = "lists_slot")]
+static LISTS_SLOT: Array<u32> = Array::pinned(1, 0);
 
 /// By interface row and reason.
 #[map(name = "counters")]
@@ -45,12 +41,13 @@ pub static EVENTS: RingBuf = RingBuf::pinned(EVENT_RING_BYTES, 0);
 #[map(name = "event_credit")]
 pub static EVENT_CREDIT: PerCpuArray<EventCredit> = PerCpuArray::pinned(COUNTER_SLOTS, 0);
 
-#[map(name = "list_sizes")]
-static LIST_SIZES: Array<ListSizes> = Array::pinned(1, 0);
-
-/// What `kernel.default` says.
+/// What the agent may change while the programs run.
 #[map(name = "settings")]
-static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+pub static SETTINGS: Array<Settings> = Array::pinned(1, 0);
+/// By hash of the address: sources that passed.
+#[map(name = "sources")]
+pub static SOURCES: Array<Source> = Array::pinned(SOURCE_SLOTS, 0);
+
 // The loader makes them as large as the default verdict asks.
 #[map(name = "flows_new")]
 static FLOWS_NEW: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(UNUSED_FLOWS_CAPACITY, 0);
@@ -59,55 +56,87 @@ static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(UNUSED_FLOWS_CAPACI
 
 // Only userspace reads these two; they stand here so that one loader makes and pins all maps.
 #[map(name = "rules")]
-static RULES: Array<RuleRecord> = Array::pinned(RULE_SLOTS, 0);
+static RULES: Array<RuleRecord> = Array::pinned(RULE_SLOTS, RULE_FLAGS);
 #[map(name = "interfaces")]
 static INTERFACES: Array<Interface> = Array::pinned(INTERFACE_SLOTS, 0);
 
-/// The pinned tries, as the stages ask them.
+/// The pinned tables, as the stages ask them.
 pub struct KernelTables;
 
 impl Tables for KernelTables {
-    /// Map values live until the program returns, and entries are replaced, never changed in place.
-    type Found = &'static Entry;
+    type Lines = KernelLines;
 
     #[inline(always)]
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Option<&'static Entry> {
-        let index = list as usize * 2 + matches!(address.family, Family::V6) as usize;
-        if LIST_SIZES.get(0)?.entries[index] == 0 {
-            return None;
-        }
-        match address.family {
-            Family::V4 => {
-                let trie = match list {
-                    List::Allow => &ALLOW_V4,
-                    List::Ban => &BAN_V4,
-                    List::Deny => &DENY_V4,
-                };
-                trie.get(Key::new(max_len, address.words[0]))
-            }
-            Family::V6 => {
-                let trie = match list {
-                    List::Allow => &ALLOW_V6,
-                    List::Ban => &BAN_V6,
-                    List::Deny => &DENY_V6,
-                };
-                trie.get(Key::new(max_len, address.words))
-            }
-        }
+    fn live(&self) -> Option<KernelLines> {
+        Some(KernelLines(LIVE_TABLE))
     }
 
     #[inline(always)]
-    fn default_drop(&self) -> bool {
-        SETTINGS.get(0).is_some_and(|settings| settings.default_drop != 0)
+    fn lists(&self) -> Option<KernelLines> {
+        LISTS_SLOT.get(0).map(|slot| KernelLines(*slot))
+    }
+}
+
+/// One slot of the map of tables. By number and not by the table's address, for the functions below take
+/// numbers only.
+#[derive(Clone, Copy)]
+pub struct KernelLines(u32);
+
+impl Lines for KernelLines {
+    type Line = KernelLine;
+
+    #[inline(always)]
+    fn line(&self, index: u32) -> Option<KernelLine> {
+        TABLES.get_value_ptr_mut(self.0, &index).map(|line| KernelLine(line))
     }
 
     #[inline(always)]
     fn now_ns(&self) -> u64 {
         now_ns()
     }
+
+    #[inline(always)]
+    fn search_v4(&self, set: u32, address: u32, hints: Hints) -> Hit {
+        Hit::from_number(search_table_v4(self.0, set, address, hints.to_number()))
+    }
+
+    #[inline(always)]
+    fn search_v6(&self, set: u32, high: u64, low: u64, hints: Hints) -> Hit {
+        Hit::from_number(search_table_v6(self.0, set, high, low, hints.to_number()))
+    }
 }
 
-impl Flows for KernelTables {
+/// Looks an address up in a set of a table. A global function, as is the next: the verifier knows nothing of its
+/// arguments but that they are numbers, and so walks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn search_table_v4(slot: u32, set: u32, address: u32, hints: u32) -> u64 {
+    search_v4(&KernelLines(slot), set, address, Hints::from_number(hints)).to_number()
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn search_table_v6(slot: u32, set: u32, high: u64, low: u64, hints: u32) -> u64 {
+    search_v6(&KernelLines(slot), set, high, low, Hints::from_number(hints)).to_number()
+}
+
+/// A line in the map's own memory.
+pub struct KernelLine(*const Line);
+
+impl Words for KernelLine {
+    #[inline(always)]
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: the index is kept inside the line, which lives as long as its map. Volatile, because
+        // userspace writes lines while programs read them: a word is read once, and as it is then.
+        unsafe { self.0.cast::<u64>().add(index & (LINE_WORDS - 1)).read_volatile() }
+    }
+}
+
+/// The pinned flows.
+pub struct KernelFlows;
+
+impl Flows for KernelFlows {
     type Row = *mut Flow;
 
     #[inline(always)]
@@ -139,6 +168,11 @@ impl Flows for KernelTables {
     fn remove(&self, table: FlowTable, key: &FlowKey) {
         // Another processor may have been faster.
         let _ = flow_map(table).remove(key);
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        now_ns()
     }
 }
 

@@ -1,15 +1,16 @@
-//! Counts every packet by reason and every match by rule, and samples what was not plainly passed.
+//! Counts every packet by reason and every match by rule, samples what was not plainly passed, and notes
+//! now and then whose packets passed.
 
 use core::mem::MaybeUninit;
 
 use gateway_common::{
-    abi::{Counter, Entry, Event, List, counter_index},
+    abi::{Counter, Event, Settings, Source, counter_index, source_slot},
     packet::Headers,
-    stages::{Judgement, Observer},
-    verdict::Reason,
+    stages::{Judgement, Match, Observer},
+    verdict::{Reason, Verdict},
 };
 
-use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, now_ns};
+use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, SOURCES, now_ns};
 
 /// The row of counters of the interface that this copy of the program is attached to: set by the loader,
 /// which loads the program once an interface, so that the verifier sees a constant.
@@ -29,8 +30,8 @@ pub struct RuleHits {
 
 impl Observer for RuleHits {
     #[inline(always)]
-    fn matched(&mut self, _list: List, entry: &Entry) {
-        if let Some(counter) = RULE_HITS.get_ptr_mut(entry.rule) {
+    fn matched(&mut self, found: &Match) {
+        if let Some(counter) = RULE_HITS.get_ptr_mut(found.hit.rule()) {
             // SAFETY: the map's value lives as long as the map, and this processor alone writes it.
             unsafe {
                 (*counter).packets += 1;
@@ -45,7 +46,12 @@ impl Observer for RuleHits {
 /// # Errors
 /// [`Reason::Internal`], if there is no counter: then the object and its maps do not fit.
 #[inline(always)]
-pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(), Reason> {
+pub fn record(
+    judgement: &Judgement,
+    headers: &Headers,
+    length: u64,
+    settings: &Settings,
+) -> Result<(), Reason> {
     let index = counter_index(slot(), judgement.reason);
     let Some(counter) = COUNTERS.get_ptr_mut(index) else { return Err(Reason::Internal) };
     // SAFETY: the map's value lives as long as the map, and this processor alone writes it.
@@ -55,7 +61,25 @@ pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(
     if is_of_interest(judgement.reason) {
         sample(judgement, headers, length, counter);
     }
+    if matches!(judgement.verdict(), Verdict::Pass) {
+        note_source(headers, counter, settings);
+    }
     Ok(())
+}
+
+/// Notes the source of one in so many packets that pass. The counter is at hand, so all others pay for an AND
+/// and a branch; a random number or the clock would cost each of them more than all the rest of counting.
+#[inline(always)]
+fn note_source(headers: &Headers, counter: &Counter, settings: &Settings) {
+    if counter.packets & u64::from(settings.source_sampling) != 0 || !headers.has_addresses {
+        return;
+    }
+    let source = &headers.packet.source;
+    if let Some(row) = SOURCES.get_ptr_mut(source_slot(source)) {
+        // SAFETY: the map's value lives as long as the map. Another processor may write it at the same
+        // moment; readers leave out a row that is a mixture of two.
+        unsafe { row.write(Source::new(source, now_ns())) };
+    }
 }
 
 /// Plain traffic is only counted.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use gateway_kernel::{Enforcement, Error, Plan, Protection, State};
+use gateway_kernel::{Enforcement, Error, Plan, Protection, SourceSampling, State};
 use thiserror::Error as ThisError;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,10 +18,11 @@ use tokio::time::MissedTickBehavior;
 use crate::config;
 use crate::control::events::{Watchers, pump};
 use crate::control::{
-    AdminSocket, ConfigStatus, Live, Phase, ProxyStatus, ReloadOrder, Reloaded, SocketError, serve_tcp,
-    serve_unix,
+    AdminSocket, ConfigStatus, Live, Phase, ProxyStatus, Recent, ReloadOrder, Reloaded, SocketError,
+    serve_tcp, serve_unix,
 };
 use crate::model::{self, Model};
+use crate::observe::RuleLabels;
 use crate::observe::metrics::Recorder;
 use crate::proxy::{Proxy, ProxyError};
 
@@ -202,9 +203,11 @@ impl Agent {
             pin_dir: options.pin_dir.clone(),
             admin: model.admin.address,
             socket: socket_path,
-            rules: rules.clone(),
+            rules,
             recorder,
             watchers: Watchers::default(),
+            recent: Recent::default(),
+            rule_labels: Mutex::new(RuleLabels::new(model.admin.max_rule_labels)),
             sampled: events.is_some(),
             proxy: ProxyStatus(Box::new({
                 let proxy = Arc::clone(&proxy);
@@ -226,7 +229,7 @@ impl Agent {
         }
         tokio::spawn(serve_unix(unix, Arc::clone(&live)));
         if let Some(events) = events {
-            tokio::spawn(pump(events, live.watchers.clone(), rules));
+            tokio::spawn(pump(events, live.watchers.clone(), live.recent.clone()));
         }
         Ok(Assembled { live, proxy, socket, orders })
     }
@@ -289,6 +292,7 @@ impl Agent {
         if reloaded.workers_need_restart {
             needs_restart.push("the number of workers".to_owned());
         }
+        self.live.set_max_rule_labels(model.admin.max_rule_labels);
         self.plan = model.kernel;
         self.drain_timeout = model.proxy.drain_timeout;
         Ok(Reloaded { hash: model.config_hash, needs_restart })
@@ -342,11 +346,14 @@ impl Agent {
     }
 }
 
-/// The work of every second: expired entries go, and the attachments' state is looked at.
+/// The work of every second: expired entries go, the attachments' state is looked at, and the programs note
+/// sources as densely as the traffic allows.
 struct Sweep {
     live: Arc<Live>,
     protection: Arc<Mutex<Protection>>,
+    sampling: Arc<Mutex<SourceSampling>>,
     failing: bool,
+    blind: bool,
     unhealed: Option<String>,
 }
 
@@ -355,22 +362,27 @@ impl Sweep {
         Self {
             live: Arc::clone(&agent.live),
             protection: Arc::clone(&agent.protection),
+            sampling: Arc::new(Mutex::new(SourceSampling::new(agent.live.rules.clone()))),
             failing: false,
+            blind: false,
             unhealed: None,
         }
     }
 
     async fn run(&mut self) {
         let (rules, protection) = (self.live.rules.clone(), Arc::clone(&self.protection));
+        let sampling = Arc::clone(&self.sampling);
         let swept = beside(move || {
             let mut protection = protection.lock().unwrap_or_else(PoisonError::into_inner);
             let healed = protection.heal();
-            (rules.expire(), healed, protection.state())
+            let adapted = sampling.lock().unwrap_or_else(PoisonError::into_inner).adapt();
+            (rules.expire(), healed, protection.state(), adapted)
         });
         let failure = match swept.await {
-            Ok((expired, healed, state)) => {
+            Ok((expired, healed, state, adapted)) => {
                 self.live.note_kernel(state);
                 self.note_healed(healed);
+                self.note_adapted(adapted);
                 expired.err().map(|error| error.to_string())
             }
             Err(why) => Some(why),
@@ -384,6 +396,14 @@ impl Sweep {
 }
 
 impl Sweep {
+    /// Whatever fails here fails every second, and is worth one line.
+    fn note_adapted(&mut self, adapted: Result<(), Error>) {
+        if let (false, Err(error)) = (self.blind, &adapted) {
+            tracing::warn!("sources are noted as densely as before: {error}");
+        }
+        self.blind = adapted.is_err();
+    }
+
     /// An interface that came back is worth a line; one that cannot be attached again is worth one, once.
     fn note_healed(&mut self, healed: Result<Vec<String>, Error>) {
         match healed {

@@ -7,3 +7,4 @@ pub mod control;
 pub mod model;
 pub mod observe;
 pub mod proxy;
+pub mod sources;

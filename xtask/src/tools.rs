@@ -160,12 +160,13 @@ pub(crate) struct SystemProgram {
 }
 
 /// What the tests and the benchmarks run beside the gateway.
-pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 7] = [
+pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 8] = [
     SystemProgram { name: "ip", package: "iproute2" },
     SystemProgram { name: "nginx", package: "nginx" },
     SystemProgram { name: "haproxy", package: "haproxy" },
     SystemProgram { name: "bpftool", package: "bpftool" },
     SystemProgram { name: "nft", package: "nftables" },
+    SystemProgram { name: "xdp-filter", package: "xdp-tools" },
     SystemProgram { name: "curl", package: "curl" },
     SystemProgram { name: "wrk", package: "wrk" },
 ];

@@ -14,7 +14,7 @@ pub struct Counter {
     pub packets: u64,
     /// Bytes, Ethernet header included.
     pub bytes: u64,
-    /// Events that a reader was waiting for and did not get.
+    /// Events that were not sent although somebody reads: the credit was spent, or the ring full.
     pub events_lost: u64,
 }
 

@@ -11,6 +11,7 @@ mod lists;
 #[cfg(feature = "aya")]
 mod pod;
 mod settings;
+mod sources;
 
 pub use counters::{COUNTER_SLOTS, Counter, RuleCounter, counter_index};
 pub use events::{EVENT_RING_BYTES, Event, EventCredit, NOBODY_READS};
@@ -20,13 +21,14 @@ pub use flows::{
 };
 pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
 pub use lists::{
-    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, Entry, LIST_MAPS, List, ListSizes, NO_RULE, RULE_SLOTS,
-    RuleRecord,
+    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6, LISTS_TABLES,
+    LIVE_TABLE, List, NO_RULE, RULE_FLAGS, RULE_SLOTS, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
 };
 pub use settings::Settings;
+pub use sources::{SOURCE_SLOTS, Source, source_slot};
 
 /// Version of everything in this module; part of the pin directory's name.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// The XDP program's name in the object and in the kernel.
 pub const XDP_PROGRAM: &str = "gateway_xdp";

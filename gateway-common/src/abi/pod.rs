@@ -1,11 +1,9 @@
 //! Lets aya copy the map types to and from the kernel as bytes.
 #![allow(unsafe_code)]
 
-use super::{Counter, Entry, Flow, FlowKey, Interface, ListSizes, RuleCounter, RuleRecord, Settings};
+use super::{Counter, Flow, FlowKey, Interface, RuleCounter, RuleRecord, Settings, Source};
 
 // SAFETY: as for all of these, `repr(C)`, made of integers only, and their sizes are asserted to leave no padding.
-unsafe impl aya::Pod for Entry {}
-// SAFETY: as above.
 unsafe impl aya::Pod for RuleRecord {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Counter {}
@@ -14,9 +12,9 @@ unsafe impl aya::Pod for RuleCounter {}
 // SAFETY: as above.
 unsafe impl aya::Pod for Interface {}
 // SAFETY: as above.
-unsafe impl aya::Pod for ListSizes {}
-// SAFETY: as above.
 unsafe impl aya::Pod for Settings {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Source {}
 // SAFETY: as above.
 unsafe impl aya::Pod for FlowKey {}
 // SAFETY: as above.

@@ -40,6 +40,18 @@ impl Address {
         Self { family: Family::V6, words }
     }
 
+    /// The address as numbers: IPv4 in the first, IPv6 in both, the upper half first.
+    #[inline(always)]
+    pub const fn halves(&self) -> (u64, u64) {
+        match self.family {
+            Family::V4 => (u32::from_be(self.words[0]) as u64, 0),
+            Family::V6 => (
+                (u32::from_be(self.words[0]) as u64) << 32 | u32::from_be(self.words[1]) as u64,
+                (u32::from_be(self.words[2]) as u64) << 32 | u32::from_be(self.words[3]) as u64,
+            ),
+        }
+    }
+
     /// Bits of this family's longest prefix.
     #[inline(always)]
     pub const fn max_prefix_len(&self) -> u32 {

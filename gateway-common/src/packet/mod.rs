@@ -37,11 +37,6 @@ pub trait Frame {
     fn forget_range(&self, offset: usize) -> usize {
         offset
     }
-    /// The same frame; the kernel's reader takes its bounds anew from where it has them. Otherwise what the
-    /// readers have shown to be inside the frame stays with the pointer, and differs with each VLAN tag.
-    fn anew(&self) -> Self
-    where
-        Self: Sized;
     /// Whether there is nothing to read.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -65,10 +60,6 @@ impl Frame for &[u8] {
 
     fn len(&self) -> usize {
         <[u8]>::len(self)
-    }
-
-    fn anew(&self) -> Self {
-        self
     }
 }
 

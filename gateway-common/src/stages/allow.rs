@@ -1,20 +1,21 @@
 //! Sources that pass whatever the later lists say.
 
-use core::borrow::Borrow;
-
-use super::{Judgement, Observer, Outcome, Tables, find};
+use super::{Judgement, Match, Near, Observer, Outcome};
 use crate::abi::List;
-use crate::packet::Packet;
+use crate::table::Lines;
 use crate::verdict::Reason;
 
 /// An allow entry in shadow mode changes nothing, so it only counts.
 #[inline(always)]
-pub(super) fn judge(packet: &Packet, tables: &impl Tables, observer: &mut impl Observer) -> Outcome {
-    let Some(found) = find(List::Allow, &packet.source, tables) else { return Outcome::Next };
-    let entry = found.borrow();
-    observer.matched(List::Allow, entry);
-    if entry.is_shadow() {
-        return Outcome::Next;
+pub(super) fn judge<L: Lines + Copy>(near: &Near<L>, observer: &mut impl Observer) -> Outcome {
+    let hit = near.find(List::Allow, false);
+    if hit.is_some() {
+        observer.matched(&Match { list: List::Allow, shadow: false, hit });
+        return Outcome::Decided(Judgement { reason: Reason::AllowList, rule: hit.rule() });
     }
-    Outcome::Decided(Judgement { reason: Reason::AllowList, rule: entry.rule })
+    let hit = near.find(List::Allow, true);
+    if hit.is_some() {
+        observer.matched(&Match { list: List::Allow, shadow: true, hit });
+    }
+    Outcome::Next
 }

@@ -1,8 +1,7 @@
 //! What a packet goes through, in order: parse → allow → ban → deny → default → pass.
 //!
-//! [`judge`] owns the order and the branches; a stage's file says what one stage does. The tables and the
-//! clock are behind [`Tables`], so the kernel answers from its maps, the fallback from its own tables, and
-//! a test from a list of three.
+//! [`judge`] owns the order and the branches; a stage's file says what one stage does. The tables are behind
+//! [`Tables`], so the kernel answers from its maps, and the fallback and the tests from memory of their own.
 
 mod allow;
 mod ban;
@@ -10,29 +9,40 @@ mod deny;
 mod pass;
 mod replies;
 
-use core::borrow::Borrow;
+pub use replies::judge_unlisted;
 
-use crate::abi::{Entry, List, NO_RULE};
+use crate::abi::{List, NO_RULE};
 use crate::flows::Flows;
-use crate::packet::{Address, Frame, Headers, Packet, parse};
+use crate::packet::{Address, Family, Frame, Headers, Packet, parse};
+use crate::table::{Hints, Hit, Lines, hints_v4, hints_v6, set_of};
 use crate::verdict::{Reason, Verdict};
 
-/// Where the stages look things up.
-pub trait Tables: Flows {
-    /// An entry, or a reference to one: in the kernel a lookup gives a pointer into the map.
-    type Found: Borrow<Entry>;
-    /// The entry with the longest prefix, of at most `max_len` bits, that covers the address.
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Option<Self::Found>;
-    /// Whether what no entry names is dropped.
-    fn default_drop(&self) -> bool;
-    /// Boot clock in nanoseconds. Called only when an entry with a time to live, or a flow, matched.
-    fn now_ns(&self) -> u64;
+/// Where the list stages look things up. Each table is asked for once a packet, so that a packet sees one
+/// generation of the lists from its first stage to its last.
+pub trait Tables {
+    /// A table's lines.
+    type Lines: Lines + Copy;
+    /// The entries that are made singly: bans, and what operators add and delete.
+    fn live(&self) -> Option<Self::Lines>;
+    /// The lists of the generation in force.
+    fn lists(&self) -> Option<Self::Lines>;
+}
+
+/// An entry that covers a packet's source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// The list it stands in.
+    pub list: List,
+    /// Counted, not decided by.
+    pub shadow: bool,
+    /// Its prefix and rule.
+    pub hit: Hit,
 }
 
 /// Whoever wants to know how a judgement came about: the counters of rules, or `explain`.
 pub trait Observer {
     /// A stage found an entry that holds.
-    fn matched(&mut self, _list: List, _entry: &Entry) {}
+    fn matched(&mut self, _found: &Match) {}
     /// A stage is done.
     fn left(&mut self, _stage: Stage, _outcome: Outcome) {}
 }
@@ -82,6 +92,21 @@ pub enum Outcome {
     Decided(Judgement),
 }
 
+impl Outcome {
+    const SHADOW: u64 = 1 << 40;
+    const DECIDED: u64 = 2 << 40;
+
+    /// In one number, for a function of the kernel's program, which returns nothing else.
+    #[inline(always)]
+    pub const fn to_number(self) -> u64 {
+        match self {
+            Self::Next => 0,
+            Self::Shadow(judgement) => Self::SHADOW | judgement.to_number(),
+            Self::Decided(judgement) => Self::DECIDED | judgement.to_number(),
+        }
+    }
+}
+
 /// What came of a packet.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +124,12 @@ impl Judgement {
         Self { reason, rule: NO_RULE }
     }
 
+    /// The rule and, above it, the reason.
+    #[inline(always)]
+    const fn to_number(self) -> u64 {
+        self.rule as u64 | (self.reason as u64) << 32
+    }
+
     /// What happens to the packet.
     #[inline(always)]
     pub const fn verdict(&self) -> Verdict {
@@ -106,22 +137,57 @@ impl Judgement {
     }
 }
 
+/// Whoever says what the stages behind the headers say, and looks on at the others. The kernel's program has a
+/// function of its own for the lists and one for the default, which the verifier walks once; in line it would
+/// walk them once for each way through the headers.
+pub trait Stages {
+    /// What allow, ban and deny say of a source.
+    fn judge_source(&mut self, source: &Address) -> Outcome;
+    /// What the default says of a packet on which they decide nothing.
+    fn judge_default(&mut self, frame: &impl Frame) -> Outcome;
+    /// A stage other than allow, ban and deny is done.
+    fn left(&mut self, _stage: Stage, _outcome: Outcome) {}
+}
+
+/// Judges by tables, in line.
+#[derive(Debug)]
+pub struct Inline<'a, T, F, O> {
+    /// Where to look a source up.
+    pub tables: &'a T,
+    /// Where to look up what the host has sent, if the default is to drop.
+    pub flows: Option<&'a F>,
+    /// Whom to tell.
+    pub observer: &'a mut O,
+}
+
+impl<T: Tables, F: Flows, O: Observer> Stages for Inline<'_, T, F, O> {
+    fn judge_source(&mut self, source: &Address) -> Outcome {
+        judge_source(source, self.tables, self.observer)
+    }
+
+    fn judge_default(&mut self, frame: &impl Frame) -> Outcome {
+        match self.flows {
+            None => Outcome::Next,
+            Some(flows) => Outcome::Decided(Judgement::without_rule(judge_unlisted(frame, flows))),
+        }
+    }
+
+    fn left(&mut self, stage: Stage, outcome: Outcome) {
+        self.observer.left(stage, outcome);
+    }
+}
+
 /// Judges a frame; what was read of it is left in `headers`.
 #[inline(always)]
-pub fn judge(
-    frame: &impl Frame,
-    headers: &mut Headers,
-    tables: &impl Tables,
-    observer: &mut impl Observer,
-) -> Judgement {
+pub fn judge(frame: &impl Frame, headers: &mut Headers, stages: &mut impl Stages) -> Judgement {
     match parse(frame, headers) {
         Ok(()) => {
-            observer.left(Stage::Parse, Outcome::Next);
-            judge_read(frame, &headers.packet, tables, observer)
+            stages.left(Stage::Parse, Outcome::Next);
+            judge_read(frame, &headers.packet, stages)
         }
         Err(reason) => {
             let judgement = Judgement::without_rule(reason);
-            observer.left(Stage::Parse, Outcome::Decided(judgement));
+            stages.left(Stage::Parse, Outcome::Decided(judgement));
             judgement
         }
     }
@@ -130,86 +196,132 @@ pub fn judge(
 /// Judges a packet of which only the headers are known: the stages behind parsing. Without a frame it
 /// answers nothing.
 #[inline(always)]
-pub fn judge_packet(packet: &Packet, tables: &impl Tables, observer: &mut impl Observer) -> Judgement {
-    judge_read(&NO_FRAME, packet, tables, observer)
+pub fn judge_packet(packet: &Packet, stages: &mut impl Stages) -> Judgement {
+    judge_read(&NO_FRAME, packet, stages)
 }
 
 const NO_FRAME: &[u8] = &[];
 
 #[inline(always)]
-fn judge_read(
-    frame: &impl Frame,
-    packet: &Packet,
-    tables: &impl Tables,
-    observer: &mut impl Observer,
-) -> Judgement {
-    let outcome = allow::judge(packet, tables, observer);
-    observer.left(Stage::Allow, outcome);
-    if let Outcome::Decided(judgement) = outcome {
+fn judge_read(frame: &impl Frame, packet: &Packet, stages: &mut impl Stages) -> Judgement {
+    let listed = stages.judge_source(&packet.source);
+    if let Outcome::Decided(judgement) = listed {
         return judgement;
     }
-    let banned = ban::judge(packet, tables, observer);
-    observer.left(Stage::Ban, banned);
-    if let Outcome::Decided(judgement) = banned {
-        return judgement;
-    }
-    let denied = deny::judge(packet, tables, observer);
-    observer.left(Stage::Deny, denied);
-    if let Outcome::Decided(judgement) = denied {
-        return judgement;
-    }
-    let default = replies::judge(frame, tables);
-    observer.left(Stage::Default, default);
+    let default = stages.judge_default(frame);
+    stages.left(Stage::Default, default);
     if let Outcome::Decided(judgement) = default {
         return judgement;
     }
-    let judgement = pass::judge(packet, banned, denied);
-    observer.left(Stage::Pass, Outcome::Decided(judgement));
+    let judgement = pass::judge(packet, listed);
+    stages.left(Stage::Pass, Outcome::Decided(judgement));
     judgement
 }
 
-/// Expired entries, one inside the other, that a lookup sees through: every length of IPv4. All 129 of IPv6
-/// would double what the verifier walks, and so the time to start; the agent removes expired entries within
-/// seconds, so that 33 of them around one address at one moment is an accident that ends by itself.
-pub const MAX_EXPIRED_NESTED: usize = 32;
-
-/// The entry of a list that holds for an address: the most specific one that has not expired.
-///
-/// An expired entry must not hide a shorter prefix that still holds, so the search goes on with the next
-/// shorter length, over at most [`MAX_EXPIRED_NESTED`] entries.
+/// Judges a source by the lists, in their order. Of two shadow entries the earlier stage's is what an operator
+/// wants to see first.
 #[inline(always)]
-fn find<T: Tables>(list: List, address: &Address, tables: &T) -> Option<T::Found> {
-    let mut max_len = address.max_prefix_len();
-    for _ in 0..=MAX_EXPIRED_NESTED {
-        let found = tables.longest_match(list, address, max_len)?;
-        let entry = found.borrow();
-        if !entry.has_expired(|| tables.now_ns()) {
-            return Some(found);
-        }
-        if entry.prefix_len == 0 || u32::from(entry.prefix_len) > max_len {
-            return None;
-        }
-        max_len = u32::from(entry.prefix_len) - 1;
+pub fn judge_source(source: &Address, tables: &impl Tables, observer: &mut impl Observer) -> Outcome {
+    let near = Near::to(source, tables);
+    // Almost no source has any prefix near it.
+    if !near.any() {
+        observer.left(Stage::Allow, Outcome::Next);
+        observer.left(Stage::Ban, Outcome::Next);
+        observer.left(Stage::Deny, Outcome::Next);
+        return Outcome::Next;
     }
-    None
+    let allowed = allow::judge(&near, observer);
+    observer.left(Stage::Allow, allowed);
+    if matches!(allowed, Outcome::Decided(_)) {
+        return allowed;
+    }
+    let banned = ban::judge(&near, observer);
+    observer.left(Stage::Ban, banned);
+    if matches!(banned, Outcome::Decided(_)) {
+        return banned;
+    }
+    let denied = deny::judge(&near, observer);
+    observer.left(Stage::Deny, denied);
+    match (banned, denied) {
+        (Outcome::Shadow(_), Outcome::Next | Outcome::Shadow(_)) => banned,
+        _ => denied,
+    }
 }
 
-/// What a list that drops says: the stages ban and deny differ only in their list and reasons.
+/// A source, and what the tables have near it.
+struct Near<L> {
+    family: Family,
+    /// IPv4: the address as a number. IPv6: its upper half.
+    high: u64,
+    low: u64,
+    live: Option<L>,
+    live_hints: Hints,
+    lists: Option<L>,
+    list_hints: Hints,
+}
+
+impl<L: Lines + Copy> Near<L> {
+    #[inline(always)]
+    fn to(source: &Address, tables: &impl Tables<Lines = L>) -> Self {
+        let (high, low) = source.halves();
+        let (live, lists) = (tables.live(), tables.lists());
+        let hints = |lines: &Option<L>| match (lines, source.family) {
+            (None, _) => Hints::NONE,
+            (Some(lines), Family::V4) => hints_v4(lines, high as u32),
+            (Some(lines), Family::V6) => hints_v6(lines, high),
+        };
+        let (live_hints, list_hints) = (hints(&live), hints(&lists));
+        Self { family: source.family, high, low, live, live_hints, lists, list_hints }
+    }
+
+    #[inline(always)]
+    fn any(&self) -> bool {
+        self.live_hints.any() || self.list_hints.any()
+    }
+
+    /// The entry that holds for the source: the most specific one, and of two equals the one made singly.
+    #[inline(always)]
+    fn find(&self, list: List, shadow: bool) -> Hit {
+        let set = set_of(list, shadow);
+        let live = self.search(&self.live, set, self.live_hints);
+        // A ban has a time to live, and entries of a list have none.
+        if matches!(list, List::Ban) {
+            return live;
+        }
+        live.or_longer(self.search(&self.lists, set, self.list_hints))
+    }
+
+    #[inline(always)]
+    fn search(&self, lines: &Option<L>, set: u32, hints: Hints) -> Hit {
+        match lines {
+            Some(lines) if hints.any() => match self.family {
+                Family::V4 => lines.search_v4(set, self.high as u32, hints),
+                Family::V6 => lines.search_v6(set, self.high, self.low, hints),
+            },
+            _ => Hit::NONE,
+        }
+    }
+}
+
+/// What a list that drops says: the stages ban and deny differ only in their list and reasons. An entry in
+/// shadow mode never hides one that is enforced.
 #[inline(always)]
-fn drop_if_listed(
+fn drop_if_listed<L: Lines + Copy>(
     list: List,
     reasons: (Reason, Reason),
-    packet: &Packet,
-    tables: &impl Tables,
+    near: &Near<L>,
     observer: &mut impl Observer,
 ) -> Outcome {
-    let Some(found) = find(list, &packet.source, tables) else { return Outcome::Next };
-    let entry = found.borrow();
-    observer.matched(list, entry);
     let (dropped, shadowed) = reasons;
-    if entry.is_shadow() {
-        Outcome::Shadow(Judgement { reason: shadowed, rule: entry.rule })
-    } else {
-        Outcome::Decided(Judgement { reason: dropped, rule: entry.rule })
+    let hit = near.find(list, false);
+    if hit.is_some() {
+        observer.matched(&Match { list, shadow: false, hit });
+        return Outcome::Decided(Judgement { reason: dropped, rule: hit.rule() });
     }
+    let hit = near.find(list, true);
+    if hit.is_some() {
+        observer.matched(&Match { list, shadow: true, hit });
+        return Outcome::Shadow(Judgement { reason: shadowed, rule: hit.rule() });
+    }
+    Outcome::Next
 }

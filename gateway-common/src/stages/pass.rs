@@ -4,11 +4,11 @@ use super::{Judgement, Outcome};
 use crate::packet::Packet;
 use crate::verdict::Reason;
 
-/// A shadow entry is the reason an operator wants to see first, the earlier stage's before the later's.
+/// A shadow entry is the reason an operator wants to see first.
 #[inline(always)]
-pub(super) const fn judge(packet: &Packet, banned: Outcome, denied: Outcome) -> Judgement {
-    match (banned, denied) {
-        (Outcome::Shadow(judgement), _) | (_, Outcome::Shadow(judgement)) => judgement,
+pub(super) const fn judge(packet: &Packet, listed: Outcome) -> Judgement {
+    match listed {
+        Outcome::Shadow(judgement) => judgement,
         _ if packet.fragment.is_later() => Judgement::without_rule(Reason::Fragment),
         _ => Judgement::without_rule(Reason::NoMatch),
     }

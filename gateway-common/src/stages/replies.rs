@@ -2,40 +2,34 @@
 //! without it. A host that passes by default pays one look at its settings here.
 //!
 //! This stage reads the frame a second time, some ten nanoseconds where the default is to drop. What the first
-//! reading found would have to live through the stages before, and the verifier would walk those once for
-//! each place at which the transport header may begin: loading took twice as long, on every host.
+//! reading found would have to be handed to a function of its own, which takes numbers only; and in line the
+//! verifier would walk the stage once for each place at which the transport header may begin.
 
-use super::{Judgement, Outcome, Tables};
-use crate::flows;
+use crate::flows::{self, Flows};
 use crate::packet::{Family, Frame, Headers, ICMP, ICMPV6, UDP, parse};
 use crate::verdict::Reason;
 
-/// Drops by default, if that is the setting. Of a packet without a frame nothing can be said for it.
+/// What the default says of a packet where it is to drop. Of one without a frame nothing can be said for it.
 #[inline(always)]
-pub(super) fn judge(frame: &impl Frame, tables: &impl Tables) -> Outcome {
-    if !tables.default_drop() {
-        return Outcome::Next;
-    }
-    let frame = frame.anew();
+pub fn judge_unlisted(frame: &impl Frame, flows: &impl Flows) -> Reason {
     let mut headers = Headers::BLANK;
-    let reason = match parse(&frame, &mut headers) {
-        Ok(()) => reason(&frame, &headers, tables),
+    match parse(frame, &mut headers) {
+        Ok(()) => reason(frame, &headers, flows),
         Err(_) => Reason::DefaultDrop,
-    };
-    Outcome::Decided(Judgement::without_rule(reason))
+    }
 }
 
 #[inline(always)]
-fn reason(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Reason {
+fn reason(frame: &impl Frame, headers: &Headers, flows: &impl Flows) -> Reason {
     let packet = &headers.packet;
-    if flows::answers(frame, headers, tables, || tables.now_ns()) {
+    if flows::answers(frame, headers, flows) {
         return Reason::Reply;
     }
     if packet.fragment.is_later() {
         return Reason::DefaultDrop;
     }
     match (packet.source.family, packet.protocol) {
-        (Family::V4, ICMP) | (Family::V6, ICMPV6) => icmp(frame, headers, tables),
+        (Family::V4, ICMP) | (Family::V6, ICMPV6) => icmp(frame, headers, flows),
         (family, UDP) if is_dhcp_reply(family, packet.source_port, packet.destination_port) => {
             Reason::DhcpReply
         }
@@ -44,7 +38,7 @@ fn reason(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Reason
 }
 
 #[inline(always)]
-fn icmp(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Reason {
+fn icmp(frame: &impl Frame, headers: &Headers, flows: &impl Flows) -> Reason {
     let offset = headers.transport();
     let Some([word]) = frame.words::<1>(offset) else { return Reason::DefaultDrop };
     let kind = (u32::from_be(word) >> 24) as u8;
@@ -54,7 +48,7 @@ fn icmp(frame: &impl Frame, headers: &Headers, tables: &impl Tables) -> Reason {
     }
     if is_error(family, kind)
         && let Some(key) = flows::quoted(frame, offset + 8, &headers.packet.destination)
-        && flows::knows(&key, tables, || tables.now_ns())
+        && flows::knows(&key, flows)
     {
         return Reason::ReplyError;
     }

@@ -1,36 +1,29 @@
-//! One writer's changes to the lists: planned under the lock, checked as a whole, then written, and undone if
-//! the kernel refuses one. [`crate::Rules`] says what its operations are; how they become writes is here.
+//! One writer's changes to entries made singly: under the lock, in place, all of them or none.
+//!
+//! A handful of entries are written into the table in force, a word each. Many make a new table, which comes
+//! into force as a whole; so does whatever the table has no room for.
 
 use std::collections::{HashMap, HashSet};
 
-use gateway_common::abi;
+use gateway_common::abi::{ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, List};
+use gateway_common::table::{SETS, set_of};
 use ipnet::IpNet;
 
-use crate::entry::{ListKind, NewEntry, Owner};
+use crate::entry::{ListKind, NewEntry, Note, Owner};
 use crate::error::Error;
 use crate::rulebook::Rulebook;
-use crate::rules::{Added, Progress, tables};
-use crate::store::{Lock, Store, Table, exact};
+use crate::rules::{Added, Progress, Removed};
+use crate::store::{Lock, Made, Slot, Store};
+use crate::table::{Generation, Key, Live, LiveEntry, MAX_EVIDENCE, Memory, NoRoom, Put, build_live};
 
-/// Entries written between two reports of progress.
-const PROGRESS_STEP: usize = 4096;
+/// More entries than these at once make a new table.
+const AT_ONCE: usize = 256;
 
-/// One writer's turn, and what it is going to change.
+/// One writer's turn.
 pub(crate) struct Edit<'a> {
     store: &'a dyn Store,
-    book: Rulebook,
-    changes: Vec<Change>,
-    added: [u64; abi::LIST_MAPS],
-    deleted: [u64; abi::LIST_MAPS],
+    live: std::sync::Arc<Memory>,
     _turn: Lock<'a>,
-}
-
-/// A prefix's entry as it was and as it is to be. An edit changes a prefix of a list once.
-struct Change {
-    table: Table,
-    prefix: IpNet,
-    former: Option<abi::Entry>,
-    new: Option<abi::Entry>,
 }
 
 impl<'a> Edit<'a> {
@@ -39,211 +32,305 @@ impl<'a> Edit<'a> {
     }
 
     pub(crate) fn within(store: &'a dyn Store, turn: Lock<'a>) -> Result<Self, Error> {
-        if store.sizes()?.torn != 0 {
-            recount(store)?;
-        }
-        let book = Rulebook::read(store)?;
-        let (added, deleted) = ([0; abi::LIST_MAPS], [0; abi::LIST_MAPS]);
-        Ok(Self { store, book, changes: Vec::new(), added, deleted, _turn: turn })
+        let live = match store.table(Slot::Live)? {
+            // A writer died half-way: what it left is put together anew.
+            Some(table) if Live(&table).is_torn() => {
+                let (entries, evicted) = (Live(&table).salvage(), Live(&table).evicted());
+                remake(store, &entries, evicted)?.memory
+            }
+            Some(table) => table,
+            None => remake(store, &[], 0)?.memory,
+        };
+        Ok(Self { store, live, _turn: turn })
     }
 
-    /// Plans an owner's entries; of two for one prefix the later.
-    pub(crate) fn add(&mut self, list: ListKind, owner: Owner, entries: &[NewEntry]) -> Result<Added, Error> {
+    pub(crate) fn add(
+        self,
+        note: &Note,
+        batches: &[(ListKind, Vec<NewEntry>)],
+        progress: Progress,
+    ) -> Result<Vec<Added>, Error> {
         let now_ns = self.store.now_ns();
-        let last: HashMap<IpNet, usize> =
-            entries.iter().enumerate().map(|(index, entry)| (entry.prefix, index)).collect();
-        let mut done = Added::default();
-        for (index, entry) in entries.iter().enumerate() {
-            if last.get(&entry.prefix) != Some(&index) {
-                continue;
-            }
-            let table = Table::of(list.into(), &entry.prefix);
-            let present = exact(self.store, table, &entry.prefix)?;
-            let rule = self.book.number(table.list, &entry.rule)?;
-            let new = merged(owner, entry, rule, present.as_ref(), now_ns);
-            // A reload of the same configuration writes nothing.
-            if present == Some(new) {
-                continue;
-            }
-            if present.is_some() {
-                done.updated += 1
-            } else {
-                done.added += 1
-            }
-            self.put(table, entry.prefix, new, present);
+        let mut wanted = Vec::with_capacity(batches.len());
+        let mut book = Rulebook::read(self.store)?;
+        for (list, entries) in batches {
+            // Of two for one prefix the later.
+            let last: HashMap<IpNet, usize> =
+                entries.iter().enumerate().map(|(index, entry)| (entry.prefix, index)).collect();
+            let kept =
+                entries.iter().enumerate().filter(|(index, entry)| last.get(&entry.prefix) == Some(index));
+            let kept = kept.map(|(_, entry)| self.entry(*list, note, entry, &mut book, now_ns));
+            wanted.push(kept.collect::<Result<Vec<_>, _>>()?);
         }
+        match self.check_room(&wanted) {
+            // Entries whose time is over take room until somebody removes them, which the agent may not
+            // have been there to do.
+            Err(Error::Full { .. }) if self.drop_expired(now_ns) > 0 => self.check_room(&wanted)?,
+            other => other?,
+        }
+        let total = wanted.iter().map(Vec::len).sum::<usize>();
+        let done = if total <= AT_ONCE { self.put_in_place(&wanted) } else { Err(NoRoom) };
+        let done = match done {
+            Ok(done) => done,
+            Err(NoRoom) => self.put_in_new_table(&wanted)?,
+        };
+        progress(total);
         Ok(done)
     }
 
-    /// Plans that an owner lets all of its entries of a list go, but for some; returns how many leave it.
-    pub(crate) fn give_up_all(
-        &mut self,
+    fn entry(
+        &self,
         list: ListKind,
-        owner: Owner,
-        keep: &HashSet<IpNet>,
-    ) -> Result<usize, Error> {
-        let mut gone = 0;
-        for table in tables(list) {
-            let mut owned = Vec::new();
-            self.store.for_each(table, &mut |prefix, entry| {
-                if entry.flags & owner.bit() != 0 && !keep.contains(&prefix) {
-                    owned.push((prefix, entry));
-                }
-            })?;
-            for (prefix, entry) in owned {
-                gone += usize::from(self.give_up(table, prefix, entry, owner));
+        note: &Note,
+        new: &NewEntry,
+        book: &mut Rulebook,
+        now_ns: u64,
+    ) -> Result<LiveEntry, Error> {
+        let used = || rules_in_use(self.store);
+        let ttl_ns = new.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
+        let mut evidence = note.evidence.clone().unwrap_or_default();
+        while evidence.len() > MAX_EVIDENCE {
+            evidence.pop();
+        }
+        Ok(LiveEntry {
+            list: list.into(),
+            key: new.prefix.into(),
+            shadow: new.shadow,
+            rule: book.number(self.store, (list.into(), list.name(), &new.rule), &used)?,
+            expires_ns: ttl_ns.map_or(0, |ttl_ns| now_ns.saturating_add(ttl_ns)),
+            set_ns: now_ns,
+            by: note.by,
+            evidence,
+        })
+    }
+
+    /// Bans make room for themselves, up to as many as there may be at all.
+    fn check_room(&self, wanted: &[Vec<LiveEntry>]) -> Result<(), Error> {
+        let live = Live(&self.live);
+        for (list, capacity) in
+            [(List::Allow, ALLOW_CAPACITY), (List::Ban, BAN_CAPACITY), (List::Deny, DENY_CAPACITY)]
+        {
+            let new = wanted.iter().flatten().filter(|entry| {
+                entry.list == list && (list == List::Ban || live.get(list, entry.key).is_none())
+            });
+            let new = new.count() as u64;
+            let used = if list == List::Ban { 0 } else { live.count(list) };
+            if new > 0 && used + new > capacity {
+                let map = ListKind::from(list).name().to_owned();
+                return Err(Error::Full { map, capacity, used, wanted: new });
             }
+        }
+        Ok(())
+    }
+
+    fn put_in_place(&self, wanted: &[Vec<LiveEntry>]) -> Result<Vec<Added>, NoRoom> {
+        let live = Live(&self.live);
+        let mut done = Vec::with_capacity(wanted.len());
+        let mut former = Vec::new();
+        live.begin();
+        for entries in wanted {
+            let mut added = Added::default();
+            for entry in entries {
+                let before = live.get(entry.list, entry.key);
+                if entry.list == List::Ban && before.is_none() && live.count(List::Ban) >= BAN_CAPACITY {
+                    live.evict_oldest();
+                }
+                match live.put(entry) {
+                    Ok(put) => {
+                        added.note(put);
+                        former.push((entry, before));
+                    }
+                    Err(NoRoom) => {
+                        // As it was, for the new table is made of it.
+                        former
+                            .iter()
+                            .rev()
+                            .for_each(|(entry, before)| put_back(live, entry, before.as_ref()));
+                        live.done();
+                        return Err(NoRoom);
+                    }
+                }
+            }
+            done.push(added);
+        }
+        live.done();
+        Ok(done)
+    }
+
+    fn put_in_new_table(&self, wanted: &[Vec<LiveEntry>]) -> Result<Vec<Added>, Error> {
+        let now_ns = self.store.now_ns();
+        let live = Live(&self.live);
+        let mut all: HashMap<(List, Key), LiveEntry> = HashMap::new();
+        live.for_each(&mut |entry| {
+            if !entry.is_over(now_ns) {
+                all.insert((entry.list, entry.key), entry);
+            }
+        });
+        let mut done = Vec::with_capacity(wanted.len());
+        for entries in wanted {
+            let mut added = Added::default();
+            for entry in entries {
+                added.note(match all.insert((entry.list, entry.key), entry.clone()) {
+                    None => Put::Added,
+                    Some(former) if (LiveEntry { set_ns: entry.set_ns, ..former.clone() }) == *entry => {
+                        Put::Unchanged
+                    }
+                    Some(_) => Put::Updated,
+                });
+            }
+            done.push(added);
+        }
+        let (mut bans, mut all): (Vec<_>, Vec<_>) =
+            all.into_values().partition(|entry| entry.list == List::Ban);
+        bans.sort_by_key(|entry| entry.set_ns);
+        let beyond = bans.len().saturating_sub(BAN_CAPACITY as usize);
+        all.extend(bans.into_iter().skip(beyond));
+        remake(self.store, &all, live.evicted() + beyond as u64)?;
+        Ok(done)
+    }
+
+    pub(crate) fn remove(self, list: ListKind, prefixes: &[IpNet]) -> Result<Removed, Error> {
+        let lists = self.store.table(Slot::Lists)?;
+        let lists = lists.as_deref().map(Generation);
+        let directory = lists.map(|lists| lists.directory()).unwrap_or_default();
+        let book = Rulebook::read(self.store)?;
+        let goes = |rule| {
+            let name = book.name(rule);
+            let info = name.and_then(|name| directory.find(list, &name.list));
+            info.is_none_or(|info| info.owner == Owner::Operator)
+        };
+        let live = Live(&self.live);
+        let mut removed = Removed::default();
+        let mut seen = HashSet::new();
+        live.begin();
+        for prefix in prefixes.iter().filter(|prefix| seen.insert(**prefix)) {
+            let key = Key::from(*prefix);
+            let mut gone = usize::from(live.remove(list.into(), key));
+            let listed = lists.map(|lists| lists.find(list.into(), key)).unwrap_or_default();
+            if let Some(lists) = lists.filter(|_| !listed.is_empty()) {
+                gone += lists.remove(list.into(), key, &goes);
+            }
+            if listed.iter().any(|entry| !goes(entry.item.rule)) {
+                removed.kept_by_config.push(*prefix);
+            } else if gone == 0 {
+                removed.missing.push(*prefix);
+            }
+            removed.removed += usize::from(gone > 0);
+        }
+        live.done();
+        Ok(removed)
+    }
+
+    /// Takes every entry of a list out.
+    pub(crate) fn flush(self, list: ListKind) -> Result<usize, Error> {
+        let live = Live(&self.live);
+        let mut kept = Vec::new();
+        let mut gone = 0;
+        live.for_each(&mut |entry| {
+            if entry.list == list.into() {
+                gone += 1;
+            } else {
+                kept.push(entry);
+            }
+        });
+        if gone > 0 {
+            remake(self.store, &kept, live.evicted())?;
         }
         Ok(gone)
     }
 
-    /// Plans that one owner lets an entry go. It leaves the list (true) unless the other owner keeps it.
-    /// What the configuration keeps goes back to what the configuration says, all but the label, which the
-    /// next reload puts right.
-    pub(crate) fn give_up(&mut self, table: Table, prefix: IpNet, former: abi::Entry, owner: Owner) -> bool {
-        let config = former.flags & (abi::Entry::CONFIG | abi::Entry::CONFIG_SHADOW);
-        let flags = match owner {
-            Owner::Operator if former.flags & abi::Entry::CONFIG == 0 => 0,
-            Owner::Operator if former.flags & abi::Entry::CONFIG_SHADOW != 0 => config | abi::Entry::SHADOW,
-            Owner::Operator => config,
-            Owner::Config if former.flags & abi::Entry::OPERATOR == 0 => 0,
-            Owner::Config => former.flags & !(abi::Entry::CONFIG | abi::Entry::CONFIG_SHADOW),
-        };
-        if flags == 0 {
-            self.delete(table, prefix, former);
-            return true;
+    /// Takes entries out whose time is over; makes the table anew if too much of it is gone.
+    pub(crate) fn expire(self) -> Result<usize, Error> {
+        let expired = self.drop_expired(self.store.now_ns());
+        let live = Live(&self.live);
+        if live.is_stale() {
+            let mut entries = Vec::new();
+            live.for_each(&mut |entry| entries.push(entry));
+            remake(self.store, &entries, live.evicted())?;
         }
-        let expires_ns = if owner == Owner::Operator { 0 } else { former.expires_ns };
-        let kept = abi::Entry { flags, expires_ns, ..former };
-        if kept != former {
-            self.put(table, prefix, kept, Some(former));
-        }
-        false
+        Ok(expired)
     }
 
-    fn put(&mut self, table: Table, prefix: IpNet, new: abi::Entry, former: Option<abi::Entry>) {
-        match former {
-            Some(former) => self.book.lost(former.rule),
-            None => self.added[table.index()] += 1,
+    fn drop_expired(&self, now_ns: u64) -> usize {
+        let live = Live(&self.live);
+        if live.count(List::Ban) + live.count(List::Allow) == 0 {
+            return 0;
         }
-        self.book.gained(new.rule);
-        self.changes.push(Change { table, prefix, former, new: Some(new) });
-    }
-
-    fn delete(&mut self, table: Table, prefix: IpNet, former: abi::Entry) {
-        self.book.lost(former.rule);
-        self.deleted[table.index()] += 1;
-        self.changes.push(Change { table, prefix, former: Some(former), new: None });
-    }
-
-    pub(crate) fn commit(mut self, progress: Progress) -> Result<(), Error> {
-        if self.changes.is_empty() {
-            return Ok(());
+        let mut over = Vec::new();
+        live.for_each(&mut |entry| {
+            if entry.is_over(now_ns) {
+                over.push((entry.list, entry.key));
+            }
+        });
+        if over.is_empty() {
+            return 0;
         }
-        if self.fits()? {
-            // What is new comes before what goes, so that a source which moves from one entry to another is
-            // never unlisted in between.
-            self.changes.sort_by_key(|change| change.new.is_none());
+        live.begin();
+        over.iter().for_each(|(list, key)| {
+            live.remove(*list, *key);
+        });
+        live.done();
+        over.len()
+    }
+}
+
+impl Added {
+    fn note(&mut self, put: Put) {
+        match put {
+            Put::Added => self.added += 1,
+            Put::Updated => self.updated += 1,
+            Put::Unchanged => {}
+        }
+    }
+}
+
+fn put_back(live: Live<'_>, entry: &LiveEntry, before: Option<&LiveEntry>) {
+    live.remove(entry.list, entry.key);
+    if let Some(before) = before {
+        // There was room for it a moment ago.
+        let _ = live.put(before);
+    }
+}
+
+/// Brings a new live table with these entries into force.
+fn remake(store: &dyn Store, entries: &[LiveEntry], evicted: u64) -> Result<Made, Error> {
+    let mut room = [[0; SETS as usize]; 2];
+    for entry in entries {
+        room[usize::from(entry.key.v6)][set_of(entry.list, entry.shadow) as usize] += AT_ONCE as u64;
+    }
+    // Room for as many more as came; twice what is there at most.
+    for sets in &mut room {
+        sets.iter_mut().for_each(|set| *set = (*set).min(AT_ONCE as u64));
+    }
+    let made = build_live(entries, room, evicted, &mut |lines| store.make(lines))?;
+    store.publish_live(&made)?;
+    store.sweep()?;
+    Ok(made)
+}
+
+/// Rules that entries in force go under.
+pub(crate) fn rules_in_force(store: &dyn Store) -> Result<HashSet<u32>, Error> {
+    rules_of(store, &[Slot::Live, Slot::Lists])
+}
+
+/// The same, and those of the generation that a rollback would bring back.
+pub(crate) fn rules_in_use(store: &dyn Store) -> Result<HashSet<u32>, Error> {
+    rules_of(store, &[Slot::Live, Slot::Lists, Slot::Former])
+}
+
+fn rules_of(store: &dyn Store, slots: &[Slot]) -> Result<HashSet<u32>, Error> {
+    let mut rules = HashSet::new();
+    for slot in slots {
+        let Some(table) = store.table(*slot)? else { continue };
+        if *slot == Slot::Live {
+            Live(&table).for_each(&mut |entry| {
+                rules.insert(entry.rule);
+            });
         } else {
-            self.changes.sort_by_key(|change| change.new.is_some());
-        }
-        self.store.set_sizes(&self.sizes_while_writing()?)?;
-        self.book.write(self.store)?;
-        for (done, change) in self.changes.iter().enumerate() {
-            if let Err(error) = self.write(change, change.new) {
-                for change in self.changes[..done].iter().rev() {
-                    // The kernel took it once, so there is room to put it back.
-                    let _ = self.write(change, change.former);
-                }
-                recount(self.store)?;
-                return Err(error);
-            }
-            if (done + 1) % PROGRESS_STEP == 0 {
-                progress(done + 1);
-            }
-        }
-        progress(self.changes.len());
-        let mut sizes = self.store.sizes()?;
-        for (size, shrunk) in sizes.entries.iter_mut().zip(self.deleted) {
-            *size = size.saturating_sub(shrunk);
-        }
-        sizes.torn = 0;
-        self.store.set_sizes(&sizes)
-    }
-
-    /// Whether old and new fit side by side; refused if not even the new alone does.
-    fn fits(&self) -> Result<bool, Error> {
-        let sizes = self.store.sizes()?;
-        let mut side_by_side = true;
-        for table in Table::ALL {
-            let (used, wanted) = (sizes.entries[table.index()], self.added[table.index()]);
-            if wanted == 0 {
-                continue;
-            }
-            side_by_side &= used + wanted <= table.capacity();
-            let used = used.saturating_sub(self.deleted[table.index()]);
-            if used + wanted > table.capacity() {
-                let map = table.name().to_owned();
-                return Err(Error::Full { map, capacity: table.capacity(), used, wanted });
-            }
-        }
-        Ok(side_by_side)
-    }
-
-    /// Torn until the end, and never smaller than what the programs may find.
-    fn sizes_while_writing(&self) -> Result<abi::ListSizes, Error> {
-        let mut sizes = self.store.sizes()?;
-        for (size, added) in sizes.entries.iter_mut().zip(self.added) {
-            *size += added;
-        }
-        sizes.torn = 1;
-        Ok(sizes)
-    }
-
-    fn write(&self, change: &Change, entry: Option<abi::Entry>) -> Result<(), Error> {
-        match entry {
-            Some(entry) => self.store.put(change.table, &change.prefix, entry),
-            None => self.store.delete(change.table, &change.prefix),
+            rules.extend(
+                Generation(&table).directory().lists.iter().flat_map(|list| list.rules.iter().copied()),
+            );
         }
     }
-}
-
-/// The map entry that an owner's new entry and the one that is there make. An operator's word about a
-/// prefix stands over the configuration's, as long as the operator's entry lasts.
-fn merged(owner: Owner, new: &NewEntry, rule: u32, present: Option<&abi::Entry>, now_ns: u64) -> abi::Entry {
-    const CONFIG: u16 = abi::Entry::CONFIG | abi::Entry::CONFIG_SHADOW;
-    let flag = |wanted: bool, flag: u16| if wanted { flag } else { 0 };
-    let shadow = flag(new.shadow, abi::Entry::SHADOW);
-    let of_config = abi::Entry::CONFIG | flag(new.shadow, abi::Entry::CONFIG_SHADOW);
-    let operators = present.filter(|entry| entry.flags & abi::Entry::OPERATOR != 0 && !entry.is_over(now_ns));
-    if let (Owner::Config, Some(present)) = (owner, operators) {
-        return abi::Entry { flags: present.flags & !CONFIG | of_config, ..*present };
-    }
-    let ttl_ns = new.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
-    abi::Entry {
-        expires_ns: ttl_ns.map_or(0, |ttl_ns| now_ns.saturating_add(ttl_ns)),
-        rule,
-        flags: match owner {
-            Owner::Config => of_config | shadow,
-            Owner::Operator => {
-                abi::Entry::OPERATOR | shadow | present.map_or(0, |entry| entry.flags & CONFIG)
-            }
-        },
-        prefix_len: u16::from(new.prefix.prefix_len()),
-    }
-}
-
-/// Counts entries anew, a list and a rule, after a writer died half-way.
-fn recount(store: &dyn Store) -> Result<(), Error> {
-    let mut book = Rulebook::read(store)?;
-    book.forget_entries();
-    let mut sizes = abi::ListSizes::default();
-    for table in Table::ALL {
-        store.for_each(table, &mut |_, entry| {
-            sizes.entries[table.index()] += 1;
-            book.gained(entry.rule);
-        })?;
-    }
-    book.write(store)?;
-    store.set_sizes(&sizes)
+    Ok(rules)
 }

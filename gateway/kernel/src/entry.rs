@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway_common::abi::{Entry, List};
+use gateway_common::abi::List;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,18 @@ pub enum ListKind {
     Deny,
 }
 
-/// Who keeps an entry alive. An entry leaves the list when its last owner gives it up.
+impl ListKind {
+    /// As commands, metrics and JSON spell it. Entries made singly stand under it as their list's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Ban => "ban",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// Who keeps an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owner {
@@ -48,14 +59,42 @@ impl From<List> for ListKind {
     }
 }
 
-impl Owner {
-    /// Its bit in an entry's flags.
-    pub(crate) const fn bit(self) -> u16 {
-        match self {
-            Self::Config => Entry::CONFIG,
-            Self::Operator => Entry::OPERATOR,
+/// Who made an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum SetBy {
+    /// Somebody at the command line.
+    Cli = 1,
+    /// A program that speaks to the admin API.
+    Api = 2,
+    /// A policy of the proxy.
+    Policy = 3,
+}
+
+impl SetBy {
+    pub(crate) const fn from_number(number: u8) -> Self {
+        match number {
+            2 => Self::Api,
+            3 => Self::Policy,
+            _ => Self::Cli,
         }
     }
+}
+
+/// What is remembered of a decision to list a source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// Who decided.
+    pub by: SetBy,
+    /// Where the evidence is: the id of a request, a ticket; at most 64 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
+}
+
+impl Note {
+    /// Decided at the command line, without evidence.
+    pub const CLI: Self = Self { by: SetBy::Cli, evidence: None };
 }
 
 /// An entry to be written.
@@ -105,4 +144,32 @@ impl DefaultVerdict {
             Self::Drop => "drop",
         }
     }
+}
+
+/// A named list, as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewList {
+    /// Allow or deny.
+    pub kind: ListKind,
+    /// Its name; one of its kind.
+    pub name: String,
+    /// Where it comes from, for people.
+    pub source: String,
+    /// Count what it would drop, and let it pass.
+    pub shadow: bool,
+    /// Rules: what hits are counted under.
+    pub labels: Vec<String>,
+    /// What it holds.
+    pub entries: Vec<ListEntry>,
+}
+
+/// A prefix of a named list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListEntry {
+    /// Host bits are zero.
+    pub prefix: IpNet,
+    /// Its rule: an index into [`NewList::labels`].
+    pub label: u32,
+    /// Count what it would drop, and let it pass.
+    pub shadow: bool,
 }

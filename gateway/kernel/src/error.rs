@@ -31,6 +31,9 @@ pub enum Error {
         /// Entries that would have been added.
         wanted: u64,
     },
+    /// A change that is not made, for what it says.
+    #[error("{0}")]
+    Refused(String),
     /// Too many distinct rules.
     #[error(
         "{capacity} different rules have entries already, and a new one does not fit; use reasons in common for more entries"

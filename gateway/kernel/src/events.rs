@@ -18,7 +18,26 @@ use crate::rulebook;
 use crate::store::{Pinned, Store, boot_ns, kernel, open_map, open_per_cpu, processors};
 
 /// Events a reason may send from one processor between two calls of [`Events::grant`].
-const CREDIT: abi::EventCredit = 100;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Somebody watches: 100.
+    Watched,
+    /// Only the memory of recent events reads: 10, enough to say why a source is dropped, and in a flood no
+    /// more than a hundred events a second.
+    Background,
+}
+
+impl Share {
+    const fn credit(self) -> abi::EventCredit {
+        match self {
+            Self::Watched => 100,
+            Self::Background => 10,
+        }
+    }
+}
+
+/// Events that the programs did not send since the counters began, by the number of their reason.
+pub type Lost = [u64; Reason::ALL.len()];
 
 /// A sampled verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,9 +66,10 @@ pub struct Event {
     pub length: u32,
 }
 
-/// The reading end of the programs' ring buffer: call `read` every few milliseconds while somebody wants
-/// events (people read no faster, and polling its descriptor would need unsafe code at the caller's). There
-/// may be one reader at a time; the agent's lock sees to that.
+/// The reading end of the programs' ring buffer: call `read` every few milliseconds while somebody watches
+/// (people read no faster, and polling its descriptor would need unsafe code at the caller's), and ten times
+/// a second while nobody does. There may be one reader at a time; the agent's lock sees to that. When it is
+/// dropped the programs sample nothing.
 pub struct Events {
     ring: RingBuf<MapData>,
     credit: PerCpuArray<MapData, abi::EventCredit>,
@@ -97,20 +117,31 @@ impl Events {
         }
     }
 
-    /// Grants each reason another share of events; call it every 100 ms while somebody reads.
+    /// Grants each reason another share of events; call it every 100 ms.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn grant(&mut self) -> Result<(), Error> {
+    pub fn grant(&mut self, share: Share) -> Result<(), Error> {
         self.names = Names::default();
-        self.set_credit(CREDIT)
+        self.set_credit(share.credit())
+    }
+
+    /// What the programs did not send, because a reason's credit was spent or the ring was full.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn lost(&self) -> Result<Lost, Error> {
+        let mut lost = [0; Reason::ALL.len()];
+        for interface in self.store.counters()? {
+            for (reason, counted) in interface.reasons {
+                lost[reason as usize] += counted.events_lost;
+            }
+        }
+        Ok(lost)
     }
 
     /// Nobody reads any more: nothing is sampled, and nothing counted as lost.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn pause(&mut self) -> Result<(), Error> {
+    fn pause(&mut self) -> Result<(), Error> {
         self.set_credit(abi::NOBODY_READS)
     }
 
@@ -121,6 +152,14 @@ impl Events {
             self.credit.set(reason, values, 0).map_err(|error| kernel("grant events", error))?;
         }
         Ok(())
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Err(error) = self.pause() {
+            tracing::warn!("sampling goes on although nobody reads: {error}");
+        }
     }
 }
 
@@ -158,7 +197,11 @@ impl Names {
 
     fn rule(&mut self, store: &Pinned, number: u32) -> String {
         let label = self.rules.entry(number).or_insert_with(|| {
-            store.rule(number).map_or_else(|_| "unknown".to_owned(), |record| rulebook::label(&record))
+            store
+                .rules()
+                .ok()
+                .and_then(|rules| rulebook::label(&rules, number))
+                .unwrap_or_else(|| "unknown".to_owned())
         });
         label.clone()
     }

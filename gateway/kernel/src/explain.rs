@@ -1,14 +1,13 @@
 //! Remembers what each stage said of a packet, for `explain`.
 
-use gateway_common::abi::{Entry as MapEntry, List};
-use gateway_common::stages::{Observer, Outcome, Stage};
+use gateway_common::stages::{Match, Observer, Outcome, Stage};
 
 use crate::rules::{Entry, StageTrace};
 
 /// The stages a packet went through, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
-    matched: Option<(List, MapEntry)>,
+    matched: Option<Match>,
     stages: Vec<Step>,
 }
 
@@ -16,12 +15,12 @@ pub(crate) struct Trace {
 struct Step {
     stage: Stage,
     outcome: Outcome,
-    matched: Option<(List, MapEntry)>,
+    matched: Option<Match>,
 }
 
 impl Observer for Trace {
-    fn matched(&mut self, list: List, entry: &MapEntry) {
-        self.matched = Some((list, *entry));
+    fn matched(&mut self, found: &Match) {
+        self.matched = Some(*found);
     }
 
     fn left(&mut self, stage: Stage, outcome: Outcome) {
@@ -30,8 +29,8 @@ impl Observer for Trace {
 }
 
 impl Trace {
-    /// The stages in words; `read_back` makes a map's entry readable.
-    pub(crate) fn into_stages(self, read_back: impl Fn(List, &MapEntry) -> Option<Entry>) -> Vec<StageTrace> {
+    /// The stages in words; `read_back` makes what was found readable.
+    pub(crate) fn into_stages(self, read_back: impl Fn(&Match) -> Option<Entry>) -> Vec<StageTrace> {
         let stages = self.stages.into_iter().map(|step| StageTrace {
             stage: step.stage.name().to_owned(),
             outcome: match step.outcome {
@@ -40,7 +39,7 @@ impl Trace {
                 Outcome::Decided(judgement) => judgement.verdict().name(),
             }
             .to_owned(),
-            entry: step.matched.and_then(|(list, entry)| read_back(list, &entry)),
+            entry: step.matched.as_ref().and_then(&read_back),
         });
         stages.collect()
     }

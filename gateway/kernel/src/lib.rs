@@ -13,6 +13,7 @@ mod events;
 mod explain;
 pub mod feed;
 mod flows;
+mod generations;
 mod interfaces;
 mod object;
 mod pin;
@@ -20,18 +21,27 @@ mod privilege;
 #[cfg(feature = "ebpf-log")]
 mod program_log;
 mod protection;
+mod read_back;
+mod recipe;
 mod rulebook;
 mod rules;
 pub mod sandbox;
+mod sources;
 mod store;
+mod sys;
+mod table;
 
-pub use entry::{Attach, DefaultVerdict, ListKind, NewEntry, Owner};
+pub use entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 pub use error::Error;
-pub use events::{Event, Events};
+pub use events::{Event, Events, Lost, Share};
+pub use generations::{Preview, Replaced};
 pub use protection::{
     DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, default_verdict, detach,
 };
+pub use recipe::{Form, Prepared, Recipe};
 pub use rules::{
-    Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Reconciled, Removed,
-    RuleCount, Rules, StageTrace,
+    Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Removed, RuleCount, Rules,
+    StageTrace,
 };
+pub use sources::SourceSampling;
+pub use table::ListInfo;

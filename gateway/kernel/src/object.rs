@@ -28,7 +28,11 @@ pub(crate) fn load(slot: u32, maps: &Path) -> Result<Ebpf, Error> {
 
 fn load_with(slot: u32, maps: &Path, default: DefaultVerdict) -> Result<Ebpf, Error> {
     let mut loader = EbpfLoader::new();
-    loader.default_map_pin_directory(maps).override_global(SLOT_GLOBAL, &slot, true);
+    loader
+        .default_map_pin_directory(maps)
+        // A definition in BTF cannot say itself that it is to be pinned.
+        .map_pin_path("tables", maps.join("tables"))
+        .override_global(SLOT_GLOBAL, &slot, true);
     // Only for maps that are made now: one that is pinned is taken as it is.
     for table in [FlowTable::New, FlowTable::Established] {
         loader.map_max_entries(table.name(), capacity(table, default));

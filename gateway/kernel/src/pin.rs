@@ -36,6 +36,11 @@ impl PinDir {
         Self { base: base.to_owned() }
     }
 
+    /// The directory as the user names it.
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
     fn version(&self) -> PathBuf {
         self.base.join(format!("v{SCHEMA_VERSION}"))
     }

@@ -1,5 +1,6 @@
 //! The agent's half: attach the programs (or say why not), keep them attached, read their events.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attach;
 use crate::attach_egress;
-use crate::entry::{Attach, DefaultVerdict, ListKind, NewEntry, Owner};
+use crate::entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner};
 use crate::error::Error;
 use crate::events::Events;
 use crate::flows;
@@ -28,10 +29,8 @@ pub struct Plan {
     pub attach: Attach,
     /// What happens to packets that no entry names.
     pub default: DefaultVerdict,
-    /// The configuration's allow entries.
-    pub allow: Vec<NewEntry>,
-    /// The configuration's deny entries.
-    pub deny: Vec<NewEntry>,
+    /// The configuration's lists.
+    pub lists: Arc<Vec<NewList>>,
 }
 
 /// Where the rules are enforced.
@@ -145,7 +144,7 @@ impl Protection {
     }
 
     fn start_in_userspace(plan: &Plan, pin_dir: &Path, why: String) -> Result<Self, Error> {
-        let rules = Rules::in_userspace();
+        let rules = Rules::in_userspace()?;
         reconcile(&rules, plan)?;
         let leftover = match Rules::open(pin_dir) {
             Err(Error::NotPinned(_)) => None,
@@ -394,36 +393,66 @@ fn give_back_flows(dir: &PinDir, store: &Arc<Pinned>, plan: &Plan) {
     }
 }
 
-/// Both lists, or neither; and then the default, so that nobody is dropped whom the lists allow.
+/// All lists, or none; and then the default, so that nobody is dropped whom the lists allow.
 fn reconcile(rules: &Rules, plan: &Plan) -> Result<(), Error> {
-    rules.reconcile_all(&[(ListKind::Allow, &plan.allow), (ListKind::Deny, &plan.deny)])?;
+    rules.reconcile(&plan.lists)?;
     rules.set_default(plan.default)
 }
 
 /// The plan that the pinned state amounts to.
 fn in_force(dir: &PinDir, store: &Pinned, rules: &Rules) -> Result<Plan, Error> {
-    let configured = |list| -> Result<Vec<NewEntry>, Error> {
-        let entries = rules.entries(list)?.into_iter();
-        Ok(entries.filter(|entry| entry.owners.contains(&Owner::Config)).map(as_new).collect())
-    };
     let attached = attach::attached(dir, &store.interfaces()?);
     Ok(Plan {
         interfaces: attached.into_iter().map(|state| state.name).collect(),
         // Whatever mode each is in, it keeps.
         attach: Attach::Auto,
         default: rules.default_verdict()?,
-        allow: configured(ListKind::Allow)?,
-        deny: configured(ListKind::Deny)?,
+        lists: Arc::new(lists_of(rules, Owner::Config)?),
     })
 }
 
+/// An owner's lists as they are, to be made again.
+fn lists_of(rules: &Rules, owner: Owner) -> Result<Vec<NewList>, Error> {
+    let infos: Vec<_> = rules.lists()?.into_iter().filter(|info| info.owner == owner).collect();
+    let mut entries: HashMap<(ListKind, String), Vec<Entry>> = HashMap::new();
+    for kind in [ListKind::Allow, ListKind::Deny] {
+        for entry in rules.entries(kind)?.into_iter().filter(|entry| entry.generation.is_some()) {
+            entries.entry((kind, entry.from.clone())).or_default().push(entry);
+        }
+    }
+    let again = infos.into_iter().map(|info| {
+        let mut labels: Vec<String> = Vec::new();
+        let found = entries.remove(&(info.kind, info.name.clone())).unwrap_or_default();
+        let entries = found.into_iter().map(|entry| {
+            let label = labels.iter().position(|label| *label == entry.rule).unwrap_or_else(|| {
+                labels.push(entry.rule.clone());
+                labels.len() - 1
+            });
+            ListEntry { prefix: entry.prefix, label: label as u32, shadow: entry.shadow && !info.shadow }
+        });
+        let entries = entries.collect();
+        NewList {
+            kind: info.kind,
+            name: info.name,
+            source: info.source,
+            shadow: info.shadow,
+            labels,
+            entries,
+        }
+    });
+    Ok(again.collect())
+}
+
 fn copy_operators_entries(from: &Rules, to: &Rules) -> Result<(), Error> {
+    for list in lists_of(from, Owner::Operator)? {
+        to.replace(Owner::Operator, &list, &mut |_| {})?;
+    }
     let batch = |list| -> Result<_, Error> {
         let entries = from.entries(list)?.into_iter();
-        Ok((list, entries.filter(|entry| entry.owners.contains(&Owner::Operator)).map(as_new).collect()))
+        Ok((list, entries.filter(|entry| entry.generation.is_none()).map(as_new).collect()))
     };
     let batches = [batch(ListKind::Allow)?, batch(ListKind::Ban)?, batch(ListKind::Deny)?];
-    to.add_batches(Owner::Operator, &batches, &mut |_| {}).map(|_| ())
+    to.add_batches(&Note::CLI, &batches, &mut |_| {}).map(|_| ())
 }
 
 fn as_new(entry: Entry) -> NewEntry {

@@ -1,24 +1,26 @@
 //! The rules in force: one handle over the pinned maps or over the same tables in userspace.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gateway_common::abi;
+use gateway_common::abi::{self, List};
 use gateway_common::packet::{Fragment, Headers, Packet};
-use gateway_common::stages::{Judgement, Observer, judge, judge_packet};
+use gateway_common::stages::{Inline, Judgement, Match, Observer, judge, judge_packet};
 use gateway_common::verdict::Verdict;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::edit::Edit;
-use crate::entry::{DefaultVerdict, ListKind, NewEntry, Owner};
+use crate::edit::{Edit, rules_in_force};
+use crate::entry::{DefaultVerdict, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 use crate::error::Error;
+use crate::generations::{self, Preview, Replaced, Turn};
 use crate::pin::PinDir;
+use crate::read_back::Reader;
 use crate::rulebook::Rulebook;
-use crate::store::{InterfaceCounters, Lock, Pinned, StageTables, Store, Table, Userspace, exact};
+use crate::store::{InForce, InterfaceCounters, Pinned, Slot, Store, StoreFlows, Userspace};
+use crate::table::{Generation, ListInfo, Live};
 
 /// The rules in force. Cheap to clone; every clone speaks of the same tables. Writers are serialised by
 /// a lock on the pin directory (or inside the process), so commands and the agent never lose an update.
@@ -31,8 +33,10 @@ pub struct Rules {
 /// An entry as read back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// The list it stands in.
+    /// The stage that looks at it.
     pub list: ListKind,
+    /// The named list it stands in; `allow`, `ban` or `deny` if it was made singly.
+    pub from: String,
     /// What it covers.
     pub prefix: IpNet,
     /// The label its hits are counted under.
@@ -41,8 +45,20 @@ pub struct Entry {
     pub ttl_seconds: Option<u64>,
     /// Counted, not dropped.
     pub shadow: bool,
-    /// Who keeps it: one or both.
-    pub owners: Vec<Owner>,
+    /// Who keeps it.
+    pub owner: Owner,
+    /// The generation in which its list became what it is; `None` of an entry made singly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u64>,
+    /// Who made it, if it was made singly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_by: Option<SetBy>,
+    /// How long ago, in whole seconds, if it was made singly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+    /// Where the evidence for it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<String>,
 }
 
 /// What an `add` did.
@@ -50,7 +66,7 @@ pub struct Entry {
 pub struct Added {
     /// Entries that were not there before.
     pub added: usize,
-    /// Entries whose rule, time to live, shadow flag or owner changed.
+    /// Entries whose rule, time to live, shadow flag or note changed.
     pub updated: usize,
 }
 
@@ -63,17 +79,6 @@ pub struct Removed {
     pub missing: Vec<IpNet>,
     /// Prefixes that stay because the configuration names them.
     pub kept_by_config: Vec<IpNet>,
-}
-
-/// What a `reconcile` did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reconciled {
-    /// Entries the configuration brought in.
-    pub added: usize,
-    /// Entries that left because the configuration no longer names them.
-    pub removed: usize,
-    /// Entries that were there already.
-    pub unchanged: usize,
 }
 
 /// How full a map is.
@@ -115,8 +120,10 @@ pub struct ReasonCount {
 pub struct RuleCount {
     /// The rule's label.
     pub rule: String,
-    /// The list it belongs to.
+    /// The stage that looks at it.
     pub list: ListKind,
+    /// The named list it belongs to; `allow`, `ban` or `deny` of entries made singly.
+    pub from: String,
     /// How many.
     #[serde(flatten)]
     pub count: Count,
@@ -155,9 +162,16 @@ pub struct Explanation {
     pub reason: String,
     /// The reason as a sentence.
     pub sentence: String,
+    /// The generation of the lists that it was judged by; 0 is none.
+    pub generation: u64,
     /// The stages the packet went through, in order.
     pub stages: Vec<StageTrace>,
+    /// Entries in shadow mode that cover the source, whatever came of the packet.
+    pub shadow: Vec<Entry>,
 }
+
+/// How far back a preview looks for sources.
+const PREVIEWED: Duration = Duration::from_secs(60);
 
 /// Reports progress of long work: entries done so far.
 pub type Progress<'a> = &'a mut dyn FnMut(usize);
@@ -179,87 +193,122 @@ impl Rules {
     }
 
     /// Rules in userspace, empty.
-    pub fn in_userspace() -> Self {
-        Self::over(Arc::new(Userspace::new()))
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn in_userspace() -> Result<Self, Error> {
+        Ok(Self::over(Arc::new(Userspace::new()?)))
+    }
+
+    /// Where the rules stand, for the other modules that read it.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
     }
 
     pub(crate) fn over(store: Arc<dyn Store>) -> Self {
         Self { store, sweep: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Adds or updates entries of one list; see [`Rules::add_batches`].
+    /// Adds or updates entries of one list, made singly; see [`Rules::add_batches`].
     ///
     /// # Errors
     /// As there.
-    pub fn add(
-        &self,
-        list: ListKind,
-        owner: Owner,
-        entries: &[NewEntry],
-        progress: Progress,
-    ) -> Result<Added, Error> {
-        self.add_borrowed(owner, &[(list, entries)], progress).map(|added| added[0])
+    pub fn add(&self, list: ListKind, entries: &[NewEntry], progress: Progress) -> Result<Added, Error> {
+        let batch = [(list, entries.to_vec())];
+        self.add_batches(&Note::CLI, &batch, progress).map(|added| added[0])
     }
 
-    /// Adds or updates entries of several lists. All or none: capacity is checked before anything is
-    /// written, and a write that the kernel refuses takes the ones before it back. Of two entries for one
-    /// prefix of one list the later holds.
+    /// Adds or updates entries of several lists, made singly. All or none. Of two entries for one prefix of
+    /// one list the later holds. When there are too many bans, the oldest leave.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::RulesFull`], or what the kernel refused.
+    /// [`Error::Full`], [`Error::RulesFull`], [`Error::Refused`] for a ban beyond its bounds, or what the kernel refused.
     pub fn add_batches(
         &self,
-        owner: Owner,
+        note: &Note,
         batches: &[(ListKind, Vec<NewEntry>)],
         progress: Progress,
     ) -> Result<Vec<Added>, Error> {
-        let borrowed: Vec<_> = batches.iter().map(|(list, entries)| (*list, entries.as_slice())).collect();
-        self.add_borrowed(owner, &borrowed, progress)
+        Edit::begin(&*self.store)?.add(note, batches, progress)
     }
 
-    fn add_borrowed(
-        &self,
-        owner: Owner,
-        batches: &[(ListKind, &[NewEntry])],
-        progress: Progress,
-    ) -> Result<Vec<Added>, Error> {
-        let attempt = |progress: Progress| {
-            let mut edit = Edit::begin(&*self.store)?;
-            let added = batches.iter().map(|(list, entries)| edit.add(*list, owner, entries));
-            let added = added.collect::<Result<Vec<_>, _>>()?;
-            edit.commit(progress).map(|()| added)
-        };
-        match attempt(&mut *progress) {
-            // Entries whose time is over take room until somebody removes them, which the agent may not
-            // have been there to do.
-            Err(Error::Full { .. }) if self.expire_now()? > 0 => attempt(progress),
-            other => other,
-        }
-    }
-
-    /// Takes the operator's entries for these very prefixes out of a list.
+    /// Takes entries for these very prefixes out of a list, whether they were made singly or came with a list
+    /// of an operator's. What the configuration names stays.
     ///
     /// # Errors
     /// What the kernel refused; then nothing is removed.
     pub fn remove(&self, list: ListKind, prefixes: &[IpNet]) -> Result<Removed, Error> {
-        let mut edit = Edit::begin(&*self.store)?;
-        let mut removed = Removed::default();
-        let mut seen = HashSet::new();
-        for prefix in prefixes.iter().filter(|prefix| seen.insert(**prefix)) {
-            let table = Table::of(list.into(), prefix);
-            match exact(&*self.store, table, prefix)? {
-                None => removed.missing.push(*prefix),
-                Some(entry) => {
-                    if edit.give_up(table, *prefix, entry, Owner::Operator) {
-                        removed.removed += 1;
-                    } else {
-                        removed.kept_by_config.push(*prefix);
-                    }
-                }
-            }
-        }
-        edit.commit(&mut |_| {})?;
-        Ok(removed)
+        Edit::begin(&*self.store)?.remove(list, prefixes)
+    }
+
+    /// Takes all of the operators' entries out of a list; returns how many.
+    ///
+    /// # Errors
+    /// What the kernel refused; then nothing is removed.
+    pub fn flush(&self, list: ListKind) -> Result<usize, Error> {
+        let lists = match list {
+            ListKind::Ban => 0,
+            _ => Turn::begin(&*self.store)?.forget(list, None)?,
+        };
+        Ok(lists + Edit::begin(&*self.store)?.flush(list)?)
+    }
+
+    /// Makes the configuration's lists what it says, as one generation; lists of operators stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::RulesFull`] or what the kernel refused; then all is as before.
+    pub fn reconcile(&self, lists: &[NewList]) -> Result<Replaced, Error> {
+        Turn::begin(&*self.store)?.reconcile(lists)
+    }
+
+    /// Makes one list what it is to be, as one generation.
+    ///
+    /// # Errors
+    /// As [`Rules::reconcile`], or [`Error::Refused`] if the other owner has a list of that name.
+    pub fn replace(&self, owner: Owner, list: &NewList, progress: Progress) -> Result<Replaced, Error> {
+        Turn::begin(&*self.store)?.replace(owner, list, progress)
+    }
+
+    /// What [`Rules::replace`] would change, and whom of the last minute's sources it would have hit.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn preview(&self, list: &NewList) -> Result<Preview, Error> {
+        generations::preview(&*self.store, list, &self.recent_sources(PREVIEWED)?)
+    }
+
+    /// Takes a list of an operator's out, as one generation; returns how many entries it had.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is none of that name.
+    pub fn forget(&self, list: ListKind, name: &str) -> Result<usize, Error> {
+        Turn::begin(&*self.store)?.forget(list, Some(name))
+    }
+
+    /// Returns to the generation of lists before the one in force, in one write; returns its number. Entries made
+    /// singly stay. Once more returns to the later one.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if there is no former generation.
+    pub fn roll_back(&self) -> Result<u64, Error> {
+        Turn::begin(&*self.store)?.roll_back()
+    }
+
+    /// The named lists in force.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn lists(&self) -> Result<Vec<ListInfo>, Error> {
+        let table = self.store.table(Slot::Lists)?;
+        Ok(table.map_or_else(Vec::new, |table| Generation(&table).directory().lists))
+    }
+
+    /// The generation of lists in force; 0 is none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn generation(&self) -> Result<u64, Error> {
+        Ok(self.store.table(Slot::Lists)?.map_or(0, |table| Generation(&table).number()))
     }
 
     /// Every entry of a list that still holds, v4 before v6, in address order.
@@ -267,57 +316,13 @@ impl Rules {
     /// # Errors
     /// What the kernel refused.
     pub fn entries(&self, list: ListKind) -> Result<Vec<Entry>, Error> {
-        // Under the writers' lock, because the kernel's walk ends early when its place is deleted.
+        // Under the writers' lock, so that no entry moves behind the walk.
         let _turn = self.store.lock()?;
-        let book = Rulebook::read(&*self.store)?;
-        let now_ns = self.store.now_ns();
+        let reader = Reader::new(&*self.store)?;
         let mut found = Vec::new();
-        for table in tables(list) {
-            self.store.for_each(table, &mut |prefix, entry| {
-                if !entry.has_expired(|| now_ns) {
-                    found.push(read_back(list, prefix, &entry, &book, now_ns));
-                }
-            })?;
-        }
-        found.sort_unstable_by_key(|entry| entry.prefix);
+        reader.for_each(list, &mut |entry| found.push(entry));
+        found.sort_by(|a, b| (a.prefix, &a.from).cmp(&(b.prefix, &b.from)));
         Ok(found)
-    }
-
-    /// Takes all of the operator's entries out of a list; returns how many entries left it.
-    ///
-    /// # Errors
-    /// What the kernel refused; then nothing is removed.
-    pub fn flush(&self, list: ListKind) -> Result<usize, Error> {
-        let mut edit = Edit::begin(&*self.store)?;
-        let gone = edit.give_up_all(list, Owner::Operator, &HashSet::new())?;
-        edit.commit(&mut |_| {})?;
-        Ok(gone)
-    }
-
-    /// Makes the configuration's share of a list what `desired` says.
-    ///
-    /// # Errors
-    /// As [`Rules::add_batches`]; then the list is as before.
-    pub fn reconcile(&self, list: ListKind, desired: &[NewEntry]) -> Result<Reconciled, Error> {
-        self.reconcile_all(&[(list, desired)]).map(|done| done[0])
-    }
-
-    /// Makes the configuration's share of several lists what it says, all or none.
-    pub(crate) fn reconcile_all(
-        &self,
-        desired: &[(ListKind, &[NewEntry])],
-    ) -> Result<Vec<Reconciled>, Error> {
-        let mut edit = Edit::begin(&*self.store)?;
-        let mut done = Vec::with_capacity(desired.len());
-        for (list, entries) in desired {
-            let added = edit.add(*list, Owner::Config, entries)?;
-            let kept: HashSet<IpNet> = entries.iter().map(|entry| entry.prefix).collect();
-            let removed = edit.give_up_all(*list, Owner::Config, &kept)?;
-            let unchanged = kept.len().saturating_sub(added.added + added.updated);
-            done.push(Reconciled { added: added.added, removed, unchanged });
-        }
-        edit.commit(&mut |_| {})?;
-        Ok(done)
     }
 
     /// What happens to packets that no entry names.
@@ -347,59 +352,42 @@ impl Rules {
             }
         }
         let Some(turn) = self.store.try_lock()? else { return Ok(0) };
-        let expired = self.expire_within(turn)?;
+        let expired = Edit::within(&*self.store, turn)?.expire()?;
         let rest = (started.elapsed() * 50).max(Duration::from_millis(500));
         *self.sweep.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now() + rest;
         Ok(expired)
     }
 
-    fn expire_now(&self) -> Result<usize, Error> {
-        self.expire_within(self.store.lock()?)
-    }
-
-    fn expire_within(&self, turn: Lock<'_>) -> Result<usize, Error> {
-        let sizes = self.store.sizes()?;
-        let mut edit = Edit::within(&*self.store, turn)?;
-        let now_ns = self.store.now_ns();
-        let mut expired = 0;
-        // The deny list's entries have no time to live.
-        for table in [ListKind::Ban, ListKind::Allow].into_iter().flat_map(tables) {
-            if sizes.entries[table.index()] == 0 {
-                continue;
-            }
-            let mut over = Vec::new();
-            self.store.for_each(table, &mut |prefix, entry| {
-                if entry.is_over(now_ns) {
-                    over.push((prefix, entry));
-                }
-            })?;
-            for (prefix, entry) in over {
-                expired += usize::from(edit.give_up(table, prefix, entry, Owner::Operator));
-            }
-        }
-        edit.commit(&mut |_| {})?;
-        Ok(expired)
-    }
-
-    /// How full each list's map is.
+    /// How full the lists are.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn usage(&self) -> Result<Vec<MapUsage>, Error> {
-        let mut sizes = self.store.sizes()?;
-        // Somebody is writing, or died while writing; in the latter case taking a turn mends it.
-        if sizes.torn != 0
-            && let Some(turn) = self.store.try_lock()?
-        {
-            drop(Edit::within(&*self.store, turn)?);
-            sizes = self.store.sizes()?;
-        }
-        let usage = |table: &Table| MapUsage {
-            map: table.name().to_owned(),
-            entries: sizes.entries[table.index()],
-            capacity: table.capacity(),
+        let usage = |map: &str, entries, capacity| MapUsage { map: map.to_owned(), entries, capacity };
+        let kinds = [List::Allow, List::Ban, List::Deny];
+        let lists = self.store.table(Slot::Lists)?;
+        let listed = |v6| {
+            lists
+                .as_ref()
+                .map_or(0, |table| kinds.iter().map(|kind| Generation(table).entries(*kind, v6)).sum())
         };
-        Ok(Table::ALL.iter().map(usage).collect())
+        let live = self.store.table(Slot::Live)?;
+        let made = |kind| live.as_ref().map_or(0, |table| Live(table).count(kind));
+        Ok(vec![
+            usage("lists_v4", listed(false), abi::LISTS_CAPACITY_V4),
+            usage("lists_v6", listed(true), abi::LISTS_CAPACITY_V6),
+            usage("allow", made(List::Allow), abi::ALLOW_CAPACITY),
+            usage("ban", made(List::Ban), abi::BAN_CAPACITY),
+            usage("deny", made(List::Deny), abi::DENY_CAPACITY),
+        ])
+    }
+
+    /// Bans that left because there were too many, since the tables were made.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn evicted_bans(&self) -> Result<u64, Error> {
+        Ok(self.store.table(Slot::Live)?.map_or(0, |table| Live(&table).evicted()))
     }
 
     /// All counters, summed over processors.
@@ -421,11 +409,17 @@ impl Rules {
                 }
             }
         }
-        for (number, list, label, entries) in Rulebook::read(&*self.store)?.rules() {
+        let used = rules_in_force(&*self.store)?;
+        for (number, name) in Rulebook::read(&*self.store)?.rules() {
             let hits = self.store.rule_hits(number)?;
-            if entries > 0 || hits.packets > 0 {
+            if used.contains(&number) || hits.packets > 0 {
                 let count = Count { packets: hits.packets, bytes: hits.bytes };
-                counters.rules.push(RuleCount { rule: label.to_owned(), list: list.into(), count });
+                counters.rules.push(RuleCount {
+                    rule: name.label.clone(),
+                    list: name.kind.into(),
+                    from: name.list.clone(),
+                    count,
+                });
             }
         }
         Ok(counters)
@@ -439,24 +433,22 @@ impl Rules {
         // On the wire a mapped address is an IPv4 packet.
         let source = source.to_canonical();
         let packet = syn(source, destination);
-        let tables = StageTables::new(&*self.store);
+        let reader = Reader::new(&*self.store)?;
         let mut trace = crate::explain::Trace::default();
-        let judgement = judge_packet(&packet, &tables, &mut trace);
-        if let Some(error) = tables.into_failure() {
+        let flows = StoreFlows::new(&*self.store);
+        let mut stages = Inline { tables: &&reader.tables, flows: flows.by_default()?, observer: &mut trace };
+        let judgement = judge_packet(&packet, &mut stages);
+        if let Some(error) = flows.into_failure() {
             return Err(error);
         }
-        let book = Rulebook::read(&*self.store)?;
-        let now_ns = self.store.now_ns();
-        let read_back = |list: abi::List, entry: &abi::Entry| {
-            let prefix = IpNet::new(source, entry.prefix_len as u8).ok()?.trunc();
-            Some(read_back(list.into(), prefix, entry, &book, now_ns))
-        };
         Ok(Explanation {
             source,
             verdict: judgement.verdict().name().to_owned(),
             reason: judgement.reason.name().to_owned(),
             sentence: judgement.reason.sentence().to_owned(),
-            stages: trace.into_stages(read_back),
+            generation: reader.generation(),
+            stages: trace.into_stages(|found| reader.matched(source, found)),
+            shadow: reader.in_shadow(source),
         })
     }
 
@@ -465,10 +457,12 @@ impl Rules {
     /// # Errors
     /// What the kernel refused.
     pub fn judge(&self, frame: &[u8]) -> Result<Judgement, Error> {
-        let tables = StageTables::new(&*self.store);
+        let tables = InForce::of(&*self.store)?;
         let mut headers = Headers::BLANK;
-        let judgement = judge(&frame, &mut headers, &tables, &mut ());
-        tables.into_failure().map_or(Ok(judgement), Err)
+        let flows = StoreFlows::new(&*self.store);
+        let mut stages = Inline { tables: &&tables, flows: flows.by_default()?, observer: &mut () };
+        let judgement = judge(&frame, &mut headers, &mut stages);
+        flows.into_failure().map_or(Ok(judgement), Err)
     }
 
     /// Judges and counts a connection at accept. `true`: serve it. Always `true` where the kernel
@@ -479,10 +473,17 @@ impl Rules {
         }
         let mut packet = syn(peer.ip().to_canonical(), Some(local));
         packet.source_port = peer.port();
-        let tables = StageTables::new(&*self.store);
-        let judgement = judge_packet(&packet, &tables, &mut Hits(&*self.store));
+        // Tables of this process are always there.
+        let flows = StoreFlows::new(&*self.store);
+        let (Ok(tables), Ok(flows)) = (InForce::of(&*self.store), flows.by_default()) else { return true };
+        let mut hits = Hits(&*self.store);
+        let judgement = judge_packet(&packet, &mut Inline { tables: &&tables, flows, observer: &mut hits });
         self.store.count(judgement.reason);
-        judgement.verdict() == Verdict::Pass
+        let passes = judgement.verdict() == Verdict::Pass;
+        if passes {
+            self.store.note_source(&packet.source);
+        }
+        passes
     }
 }
 
@@ -490,8 +491,8 @@ impl Rules {
 struct Hits<'a>(&'a dyn Store);
 
 impl Observer for Hits<'_> {
-    fn matched(&mut self, _list: abi::List, entry: &abi::Entry) {
-        self.0.count_rule(entry.rule);
+    fn matched(&mut self, found: &Match) {
+        self.0.count_rule(found.hit.rule());
     }
 }
 
@@ -508,26 +509,5 @@ fn syn(source: IpAddr, destination: Option<SocketAddr>) -> Packet {
         fragment: Fragment::NONE,
         source_port: 0,
         destination_port: destination.map_or(0, |to| to.port()),
-    }
-}
-
-pub(crate) fn tables(list: ListKind) -> impl Iterator<Item = Table> {
-    Table::ALL.into_iter().filter(move |table| table.list == list.into())
-}
-
-fn read_back(list: ListKind, prefix: IpNet, entry: &abi::Entry, book: &Rulebook, now_ns: u64) -> Entry {
-    let owners = [(abi::Entry::CONFIG, Owner::Config), (abi::Entry::OPERATOR, Owner::Operator)];
-    Entry {
-        list,
-        prefix,
-        rule: book.label(entry.rule).to_owned(),
-        ttl_seconds: (entry.expires_ns != 0)
-            .then(|| entry.expires_ns.saturating_sub(now_ns).div_ceil(1_000_000_000)),
-        shadow: entry.is_shadow(),
-        owners: owners
-            .into_iter()
-            .filter(|(bit, _)| entry.flags & bit != 0)
-            .map(|(_, owner)| owner)
-            .collect(),
     }
 }

@@ -71,7 +71,7 @@ pub struct Sandbox {
     ebpf: Ebpf,
     rules: Rules,
     program: &'static str,
-    pinned: TemporaryPins,
+    pins: TemporaryPins,
 }
 
 impl Sandbox {
@@ -93,25 +93,30 @@ impl Sandbox {
         sweep();
         let base = Path::new(BPFFS).join(format!("{PREFIX}{}-{number}", std::process::id()));
         // The object wants its maps pinned, and the writers' lock is on their directory.
-        let pinned = TemporaryPins(PinDir::new(&base));
-        pinned.0.create()?;
-        object::make_maps(&pinned.0.maps(), default)?;
-        let mut ebpf = object::load(0, &pinned.0.maps())?;
+        let pins = TemporaryPins(PinDir::new(&base));
+        pins.0.create()?;
+        object::make_maps(&pins.0.maps(), default)?;
+        let mut ebpf = object::load(0, &pins.0.maps())?;
         object::xdp(&mut ebpf, program.name())?;
         if default == DefaultVerdict::Drop {
             object::egress(&mut ebpf)?;
         }
-        let store = Pinned::open(&pinned.0)?;
+        let store = Pinned::open(&pins.0)?;
         let row = Interface { index: 1, mode: Mode::Generic as u32, name: name_bytes("sandbox") };
         store.set_interface(0, &row)?;
         let rules = Rules::over(Arc::new(store));
         rules.set_default(default)?;
-        Ok(Self { ebpf, rules, program: program.name(), pinned })
+        Ok(Self { ebpf, rules, program: program.name(), pins })
     }
 
     /// The rules that the program looks at.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// Where its maps are pinned, as `--pin-dir` takes it: for a command that is to work on them.
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.0.base()
     }
 
     /// Runs the program over a frame.
@@ -215,7 +220,7 @@ impl Sandbox {
     }
 
     fn flow_map(&self, table: FlowTable) -> Result<HashMap<aya::maps::MapData, FlowKey, Flow>, Error> {
-        HashMap::try_from(Map::LruHashMap(open_map(&self.pinned.0.maps(), table.name())?))
+        HashMap::try_from(Map::LruHashMap(open_map(&self.pins.0.maps(), table.name())?))
             .map_err(|error| kernel("open the flows", error))
     }
 }

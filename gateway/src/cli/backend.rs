@@ -1,12 +1,14 @@
 //! Where a command finds the rules: in the pinned maps, which are there whether the agent runs or not,
 //! or in an agent that enforces them in userspace.
 
-use gateway_kernel::{Added, Counters, Entry, Error, Explanation, ListKind, MapUsage, Removed, Rules};
+use gateway_kernel::{Added, Counters, Entry, Error, ListKind, MapUsage, Removed, Rules};
 use ipnet::IpNet;
 
 use super::Global;
 use super::failure::{Failure, Outcome, advised};
-use crate::control::{AddBody, Batch, Client, ClientError, ExplainBody, RemoveBody, Reply, Request, apply};
+use crate::control::{
+    AddBody, Batch, Client, ClientError, ExplainBody, Explained, RemoveBody, Reply, Request, apply,
+};
 
 /// Where the rules are.
 #[derive(Debug)]
@@ -76,9 +78,9 @@ impl Backend {
         }
     }
 
-    pub(super) fn explain(&self, packet: ExplainBody) -> Outcome<Explanation> {
+    pub(super) fn explain(&self, packet: ExplainBody) -> Outcome<Explained> {
         match self.call(Request::Explain(packet), &mut |_| {})? {
-            Reply::Explanation(explanation) => Ok(explanation),
+            Reply::Explanation(explained) => Ok(explained),
             other => Err(unexpected(&other)),
         }
     }

@@ -1,15 +1,18 @@
-//! `gateway explain`: what would happen to a packet, replayed over the rules in force.
+//! `gateway explain`: what would happen to a packet, replayed over the rules in force, and what happened to
+//! the last ones from its source.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use gateway_kernel::{Entry, Explanation};
+use gateway_kernel::{Entry, Event};
 
 use super::Global;
 use super::backend::Backend;
 use super::failure::{Failure, Outcome};
-use super::output::{Column, Out, Paint, clean};
-use crate::control::ExplainBody;
+use super::output::{Column, Out, Paint, clean, spell};
+use super::watch::flow;
+use crate::control::{ExplainBody, Explained, Reply, Request};
 use crate::observe::list_name;
 
 /// What to explain.
@@ -21,7 +24,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Replay the stages for a TCP SYN from this address; exits 1 if it would be dropped
+    /// Replay the stages for a TCP SYN from this address, and show what was last seen of it; exits 1 if it
+    /// would be dropped
     Packet {
         /// The source address
         #[arg(value_name = "IP")]
@@ -38,16 +42,33 @@ enum What {
 pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outcome {
     let What::Packet { source, dst, json } = arguments.what;
     let backend = Backend::open(global)?;
-    let explanation = backend.explain(ExplainBody { source, destination: dst })?;
-    if json {
-        out.json(&explanation)?;
-    } else {
-        print(&explanation, out)?;
+    let packet = ExplainBody { source, destination: dst };
+    let mut explained = backend.explain(packet.clone())?;
+    if let Backend::Here(_) = backend {
+        explained.recent = recent(packet, global);
     }
-    if explanation.verdict == "pass" { Ok(()) } else { Err(Failure::No) }
+    if json {
+        out.json(&explained)?;
+    } else {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        print(&explained, now, out)?;
+    }
+    if explained.explanation.verdict == "pass" { Ok(()) } else { Err(Failure::No) }
 }
 
-fn print(explanation: &Explanation, out: &mut Out) -> Outcome {
+/// What the agent remembers of the source; `None` when there is no agent to ask, which is no failure: the
+/// explanation itself comes from the maps.
+fn recent(packet: ExplainBody, global: &Global) -> Option<Vec<Event>> {
+    let (agent, _) = global.agent().ok()?;
+    match agent.call(&Request::Explain(packet)) {
+        Ok(Reply::Explanation(explained)) => explained.recent,
+        _ => None,
+    }
+}
+
+/// `now` is since the Unix epoch.
+fn print(explained: &Explained, now: Duration, out: &mut Out) -> Outcome {
+    let explanation = &explained.explanation;
     let verdict = match explanation.verdict.as_str() {
         "pass" => out.paint(Paint::Green, "pass"),
         other => out.paint(Paint::Red, &clean(other)),
@@ -63,6 +84,37 @@ fn print(explanation: &Explanation, out: &mut Out) -> Outcome {
             vec![clean(&stage.stage), clean(&stage.outcome), entry]
         })
         .collect();
+    out.table(&columns, &rows)?;
+    match explained.recent.as_deref() {
+        None => out.line("last seen: unknown; events need a running agent that enforces in the kernel")?,
+        Some([]) => out.line("last seen: no event lately (plain packets that pass leave none)")?,
+        Some(events) => print_recent(events, now, out)?,
+    }
+    Ok(())
+}
+
+fn print_recent(events: &[Event], now: Duration, out: &mut Out) -> Outcome {
+    let columns = [
+        Column::words("LAST SEEN"),
+        Column::words("ON"),
+        Column::words("VERDICT"),
+        Column::words("REASON"),
+        Column::words("RULE"),
+        Column::words("PACKET"),
+        Column::number("BYTES"),
+    ];
+    let row = |event: &Event| {
+        vec![
+            format!("{} ago", spell(now.saturating_sub(Duration::from_millis(event.time_ms)))),
+            clean(&event.interface),
+            clean(&event.verdict),
+            clean(&event.reason),
+            event.rule.as_deref().map_or_else(|| "-".to_owned(), clean),
+            flow(event),
+            event.length.to_string(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = events.iter().map(row).collect();
     Ok(out.table(&columns, &rows)?)
 }
 
@@ -79,7 +131,7 @@ fn describe(entry: &Entry) -> String {
 
 #[cfg(test)]
 mod tests {
-    use gateway_kernel::{ListKind, Owner, StageTrace};
+    use gateway_kernel::{Explanation, ListKind, Owner, StageTrace};
 
     use super::super::output::testing::printed;
     use super::*;
@@ -106,12 +158,40 @@ mod tests {
             sentence: "The source is banned.".into(),
             stages: vec![stage("parse", "next", None), stage("ban", "drop", Some(entry))],
         };
-        assert_eq!(
-            printed(true, |out| print(&explanation, out)),
-            "192.0.2.1: drop (banned): The source is banned.\n\
-             STAGE  OUTCOME  ENTRY\n\
-             parse  next\n\
-             ban    drop     192.0.2.0/24 in ban, rule scan, for 60s more\n"
-        );
+        let event = Event {
+            time_ms: 5000,
+            interface: "eth0".into(),
+            verdict: "drop".into(),
+            reason: "ban_list".into(),
+            rule: Some("scan".into()),
+            source: Some([192, 0, 2, 1].into()),
+            destination: Some([198, 18, 0, 1].into()),
+            protocol: Some(6),
+            source_port: Some(4000),
+            destination_port: Some(443),
+            length: 60,
+        };
+        let earlier = Event { time_ms: 1000, rule: None, ..event.clone() };
+        let table = [
+            (None, "last seen: unknown; events need a running agent that enforces in the kernel\n"),
+            (Some(vec![]), "last seen: no event lately (plain packets that pass leave none)\n"),
+            (
+                Some(vec![event, earlier]),
+                "LAST SEEN  ON    VERDICT  REASON    RULE  PACKET                                BYTES\n\
+                 2s ago     eth0  drop     ban_list  scan  tcp 192.0.2.1:4000 -> 198.18.0.1:443     60\n\
+                 6s ago     eth0  drop     ban_list  -     tcp 192.0.2.1:4000 -> 198.18.0.1:443     60\n",
+            ),
+        ];
+        for (recent, section) in table {
+            let explained = Explained { explanation: explanation.clone(), recent };
+            let text = printed(true, |out| print(&explained, Duration::from_secs(7), out));
+            let expected = format!(
+                "192.0.2.1: drop (banned): The source is banned.\n\
+                 STAGE  OUTCOME  ENTRY\n\
+                 parse  next\n\
+                 ban    drop     192.0.2.0/24 in ban, rule scan, for 60s more\n{section}"
+            );
+            assert_eq!(text, expected);
+        }
     }
 }

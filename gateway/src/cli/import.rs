@@ -58,13 +58,13 @@ pub(super) fn entries_of(name: &str, bytes: &[u8], arguments: &Arguments) -> Out
     }
     let default_rule = label_of(name);
     let said = &arguments.attributes;
-    let entry = |line: feed::FeedEntry| WireEntry {
+    let entry = |line: &feed::FeedEntry| WireEntry {
         prefix: line.prefix,
-        rule: said.reason.clone().or(line.reason).unwrap_or_else(|| default_rule.clone()),
-        ttl_ms: said.ttl.or(line.ttl).map(millis),
+        rule: said.reason.as_deref().or(feed.reason(line)).unwrap_or(&default_rule).to_owned(),
+        ttl_ms: said.ttl.map(millis).or((line.ttl_ms > 0).then_some(line.ttl_ms)),
         shadow: said.shadow || line.shadow,
     };
-    Ok(feed.entries.into_iter().map(entry).collect())
+    Ok(feed.entries.iter().map(entry).collect())
 }
 
 /// `file:line: text: why`; a reason that begins with the text is not made to repeat it.

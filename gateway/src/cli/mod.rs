@@ -12,6 +12,7 @@ mod import;
 mod lists;
 mod man;
 mod output;
+mod rate;
 mod reload;
 mod run;
 mod schema;
@@ -120,7 +121,7 @@ pub enum Command {
     Status(status::Arguments),
     /// Show packets and bytes by reason and by rule
     Counters(counters::Arguments),
-    /// Show sampled verdicts as they happen
+    /// Show sampled verdicts as they happen, or packets a second
     Watch(watch::Arguments),
     /// Print the JSON Schema of the configuration
     Schema,
@@ -218,6 +219,12 @@ mod tests {
             ("status --json", true),
             ("counters --json", true),
             ("watch --json", true),
+            ("watch --reason deny_list --reason bad_tcp --rule spam --prefix 192.0.2.0/24 --json", true),
+            ("watch --rate --reason deny_list --rule spam --json", true),
+            ("watch --reason denylist", false),
+            ("watch --rule ", false),
+            ("watch --prefix 192.0.2.1/24", false),
+            ("watch --rate --prefix 192.0.2.0/24", false),
             ("schema", true),
             ("reload", true),
             ("detach", true),

@@ -49,6 +49,12 @@ impl Out {
         self.line(text)
     }
 
+    /// A JSON document that is one of many: a line each, whoever reads it.
+    pub(super) fn json_line(&mut self, document: &impl serde::Serialize) -> io::Result<()> {
+        let text = serde_json::to_string(document)?;
+        self.line(text)
+    }
+
     /// A table. On a terminal its columns are aligned under a heading; in a pipe every row is a line of
     /// fields with tabs between them, and there is no heading to be skipped.
     pub(super) fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) -> io::Result<()> {

@@ -1,25 +1,46 @@
-//! `gateway watch`: sampled verdicts as they happen.
+//! `gateway watch`: sampled verdicts as they happen, or how many come in a second.
 
 use clap::Args;
-use gateway_kernel::Event;
+use clap::builder::PossibleValuesParser;
+use gateway_common::verdict::Reason;
+use gateway_kernel::{Event, feed};
+use ipnet::IpNet;
 
 use super::Global;
 use super::failure::{Failure, Outcome};
 use super::output::{Out, Paint, clean};
-use crate::control::ClientError;
+use super::rate;
 use crate::control::events::Line;
+use crate::control::{ClientError, Filter};
 
-/// How to show them.
+/// What to watch, and how to show it. Values of one option are alternatives.
 #[derive(Debug, Default, Args)]
 pub struct Arguments {
+    /// Only verdicts for this reason
+    #[arg(long = "reason", value_name = "NAME", value_parser = reason_names(), hide_possible_values = true)]
+    reasons: Vec<String>,
+    /// Only verdicts by this rule, by its label
+    #[arg(long = "rule", value_name = "LABEL", value_parser = label)]
+    rules: Vec<String>,
+    /// Only packets from this prefix
+    #[arg(long = "prefix", value_name = "CIDR", value_parser = feed::parse_prefix, conflicts_with = "rate")]
+    prefixes: Vec<IpNet>,
+    /// Print packets and bytes a second by verdict, reason and rule instead; needs no agent
+    #[arg(long)]
+    rate: bool,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outcome {
+    let filter = Filter::new(&arguments.reasons, &arguments.rules, &arguments.prefixes)
+        .map_err(|bad| Failure::Usage(bad.to_string()))?;
+    if arguments.rate {
+        return rate::run(&filter, arguments.json, global, out);
+    }
     let (agent, _) = global.agent()?;
-    let streamed = agent.events(|line| {
+    let streamed = agent.events(&filter, |line| {
         let text = String::from_utf8_lossy(line);
         if arguments.json {
             out.text(&text)?;
@@ -36,14 +57,25 @@ pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outc
             Err(Failure::System("the agent has ended".to_owned()))
         }
         // Nothing about the command was wrong; it asks for what this agent or moment cannot give.
-        Err(ClientError::Refused(problem)) => Err(Failure::System(problem.detail)),
+        Err(ClientError::Refused(problem)) if problem.status != 400 => Err(Failure::System(problem.detail)),
         Err(error) => Err(error.into()),
     }
 }
 
+/// clap lists the names in its error, and shells complete them.
+fn reason_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(Reason::ALL.iter().map(|reason| reason.name()))
+}
+
+fn label(text: &str) -> Result<String, String> {
+    feed::check_label(text).map(|()| text.to_owned())
+}
+
 fn describe(line: &Line, out: &Out) -> String {
     match line {
-        Line::LeftOut { left_out } => out.paint(Paint::Yellow, &format!("({left_out} left out)")),
+        Line::LeftOut { left_out, reason } => {
+            out.paint(Paint::Yellow, &format!("({left_out} of {} left out)", clean(reason)))
+        }
         Line::Event(event) => {
             let verdict = match event.verdict.as_str() {
                 "pass" => out.paint(Paint::Green, "pass"),
@@ -64,7 +96,7 @@ fn describe(line: &Line, out: &Out) -> String {
 }
 
 /// `tcp 192.0.2.1:40000 -> 198.51.100.1:443`, as far as the packet was understood.
-fn flow(event: &Event) -> String {
+pub(super) fn flow(event: &Event) -> String {
     let end = |address: Option<std::net::IpAddr>, port: Option<u16>| match (address, port) {
         (Some(address), Some(port)) => std::net::SocketAddr::new(address, port).to_string(),
         (Some(address), None) => address.to_string(),
@@ -84,7 +116,7 @@ fn flow(event: &Event) -> String {
 }
 
 /// The time of day in UTC; the date is today's.
-fn clock(time_ms: u64) -> String {
+pub(super) fn clock(time_ms: u64) -> String {
     let seconds = time_ms / 1000 % 86_400;
     format!("{:02}:{:02}:{:02}.{:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60, time_ms % 1000)
 }
@@ -129,7 +161,7 @@ mod tests {
                 Line::Event(icmp),
                 "01:02:03.004Z eth0 drop deny_list rule spam: icmp 192.0.2.1 -> 2001:db8::1 60 bytes\n",
             ),
-            (Line::LeftOut { left_out: 9 }, "(9 left out)\n"),
+            (Line::LeftOut { left_out: 9, reason: "bad_tcp".into() }, "(9 of bad_tcp left out)\n"),
         ];
         for (line, expected) in table {
             let text = printed(true, |out| {

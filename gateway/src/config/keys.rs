@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gateway_common::abi::INTERFACE_SLOTS;
+use gateway_common::abi::{INTERFACE_SLOTS, RULE_SLOTS};
 use gateway_kernel::{Attach, DefaultVerdict};
 use http::Method;
 use ipnet::IpNet;
@@ -160,6 +160,9 @@ record! {
         address: Located<Option<SocketAddr>> = Or(At(WordOr("off", Address)), "127.0.0.1:9900"),
         /// The Unix socket through which commands reach the agent, relative to the configuration's directory.
         socket: Located<String> = Or(At(FilePath(MAX_SOCKET_PATH)), "/run/gateway/admin.sock"),
+        /// Rules with a series of their own in /metrics. The others, those with fewer hits, are summed under
+        /// rule="other".
+        max_rule_labels: usize = Or(Count(1, RULE_SLOTS as usize), "1000"),
     }
 }
 

@@ -102,8 +102,8 @@ impl List {
         };
         let feed = refuse_ttl(feed::parse(&bytes));
         report(&feed, &bytes, &name, reader);
-        for entry in feed.entries {
-            let rule = entry.reason.unwrap_or_else(|| label.clone());
+        for entry in &feed.entries {
+            let rule = feed.reason(entry).unwrap_or(&label).to_owned();
             self.add(NewEntry { prefix: entry.prefix, rule, ttl: None, shadow: item.shadow || entry.shadow });
         }
     }
@@ -127,13 +127,13 @@ fn label(item: &ListItem, file: &Located<String>, reader: &mut Reader<'_>) -> Op
 /// What the configuration lists holds for as long as it is listed: a time to live would begin anew with
 /// every reload and never end.
 fn refuse_ttl(mut feed: Feed) -> Feed {
-    let Feed { entries, errors, error_count } = &mut feed;
-    for FeedEntry { line, .. } in entries.iter().filter(|entry| entry.ttl.is_some()) {
+    let Feed { entries, errors, error_count, .. } = &mut feed;
+    for FeedEntry { line, .. } in entries.iter().filter(|entry| entry.ttl_ms > 0) {
         *error_count += 1;
         if errors.len() < feed::MAX_ERRORS {
             let why = "a list of the configuration has no ttl, it would begin anew with every reload; import the \
                        file with `gateway deny import` or `gateway allow import`";
-            errors.push(FeedError { line: *line, text: "ttl=".to_owned(), why: why.to_owned() });
+            errors.push(FeedError { line: *line as usize, text: "ttl=".to_owned(), why: why.to_owned() });
         }
     }
     errors.sort_by_key(|error| error.line);
@@ -142,10 +142,11 @@ fn refuse_ttl(mut feed: Feed) -> Feed {
 
 fn report(feed: &Feed, bytes: &[u8], name: &str, reader: &mut Reader<'_>) {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut lines = bytes.split(|&byte| byte == b'\n').enumerate();
+    let mut lines = bytes.split(|&byte| byte == b'\n').enumerate().peekable();
     for error in &feed.errors {
-        let line =
-            lines.by_ref().find(|(index, _)| index + 1 == error.line).map_or(&b""[..], |(_, line)| line);
+        // A line may have several errors, so that it is only looked at.
+        while lines.next_if(|(index, _)| index + 1 < error.line).is_some() {}
+        let line = lines.peek().map_or(&b""[..], |(_, line)| *line);
         let line = String::from_utf8_lossy(&line[..line.len().min(4 * MAX_SHOWN_CHARS)]);
         let source_line: String = line.trim_end().chars().take(MAX_SHOWN_CHARS).collect();
         let marked = error.text.trim_end_matches('…');

@@ -102,7 +102,11 @@ fn admin(
     if let Some(Named { name, value: Some(keys::Listener { address: Some(address), .. }), .. }) = clash {
         reader.error::<()>(address.place, format!("the listener `{name}` has the address of `admin`"));
     }
-    Some(Admin { address: admin.address.value, socket: socket(&admin.socket, reader, base_dir)? })
+    Some(Admin {
+        address: admin.address.value,
+        socket: socket(&admin.socket, reader, base_dir)?,
+        max_rule_labels: admin.max_rule_labels,
+    })
 }
 
 fn socket(socket: &Located<String>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<PathBuf> {

@@ -35,6 +35,7 @@ fn directory() -> tempfile::TempDir {
         ("good.txt", b"# two\n192.0.2.0/24\n2001:db8::/32 reason=its-own shadow\n"),
         ("drop.txt", b"192.0.2.0/24 ; SBL1\n"),
         ("bad.txt", b"192.0.2.1\n10.0.0.1/8 ; comment\n\n  nonsense\n\xff\n"),
+        ("bad.nft", b"table ip t {\n  set s {\n    elements = { 192.0.2.1/24, nonsense }\n  }\n}\n"),
         ("ttl.txt", b"192.0.2.1 ttl=5m\n"),
         ("secret.txt", b"hunter2\n"),
         ("name.txt", b"users\r\n"),
@@ -79,6 +80,24 @@ fn broken_files_are_told_everything_that_is_wrong() {
         let shown = report.render(true) + &report.json().to_string();
         assert!(!shown.contains("hunter2"), "{name}: a secret is shown");
     }
+}
+
+#[test]
+fn each_mistake_in_a_line_of_a_list_is_shown_in_it() {
+    let dir = directory();
+    let text = "kernel: {attach: off, deny: [{file: bad.nft}]}";
+    let report = parse(text, Path::new("gateway.yaml"), &env, dir.path()).expect_err("mistakes");
+    let rendered = report.render(false).replace(&dir.path().display().to_string(), "DIR");
+    let expected = "\
+DIR/bad.nft:3:18: error: 192.0.2.1/24 has host bits set; did you mean 192.0.2.0/24?
+ 3 |     elements = { 192.0.2.1/24, nonsense }
+   |                  ^^^^^^^^^^^^
+
+DIR/bad.nft:3:32: error: nonsense is not an address or a prefix
+ 3 |     elements = { 192.0.2.1/24, nonsense }
+   |                                ^^^^^^^^
+";
+    assert!(rendered.contains(expected), "{rendered}");
 }
 
 #[test]
@@ -332,6 +351,7 @@ routes:
 admin:
   address: 127.0.0.1:9900
   socket: /run/gateway/admin.sock
+  max_rule_labels: 1000
 ";
 
 #[test]
@@ -375,7 +395,7 @@ routes:
   c: {upstream: users}
 workers: 3
 drain_timeout: 1m30s
-admin: {address: off, socket: run/admin.sock}
+admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
 ",
     );
     let entry = |prefix: &str, rule: &str, shadow: bool| NewEntry {
@@ -416,7 +436,7 @@ admin: {address: off, socket: run/admin.sock}
     assert_eq!(routes[1].matches.path, PathPattern::Exact("/".to_owned()));
     assert_eq!(routes[2].matches.path, PathPattern::Prefix(String::new()));
     assert_eq!((model.proxy.workers, model.proxy.drain_timeout), (3, Duration::from_secs(90)));
-    assert_eq!(model.admin.address, None);
+    assert_eq!((model.admin.address, model.admin.max_rule_labels), (None, 4096));
     assert!(model.admin.socket.is_absolute() && model.admin.socket.ends_with("run/admin.sock"));
 }
 

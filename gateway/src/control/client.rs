@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use super::filter::Filter;
 use super::request::{Reply, Request};
 use super::server::MAX_BODY_BYTES;
 use super::status::{Identity, Problem, Reloaded, Status};
@@ -130,13 +131,18 @@ impl Client {
         self.exchange(method, &path, body)
     }
 
-    /// Hands every line of the event stream to `sink` until the agent ends it or `sink` fails.
+    /// Hands every line of the stream of events that a filter lets through to `sink` until the agent ends it or `sink` fails.
     ///
     /// # Errors
     /// See [`ClientError`]; a failure of `sink` comes back as it is, in the inner result.
-    pub fn events(&self, sink: impl FnMut(&[u8]) -> io::Result<()>) -> Result<io::Result<()>, ClientError> {
+    pub fn events(
+        &self,
+        filter: &Filter,
+        sink: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<io::Result<()>, ClientError> {
+        let path = format!("/api/v1/events?{}", filter.to_query());
         self.block_on(async {
-            let response = self.send(Method::GET, "/api/v1/events", Vec::new()).await?;
+            let response = self.send(Method::GET, &path, Vec::new()).await?;
             if !response.status().is_success() {
                 return Err(self.problem(response).await);
             }

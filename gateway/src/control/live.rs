@@ -10,9 +10,10 @@ use gateway_kernel::{Enforcement, Error, Rules, State};
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::Watchers;
+use super::recent::Recent;
 use super::status::{AgentStatus, ConfigStatus, Identity, Phase, ReloadStatus, Reloaded, Status};
 use crate::observe::metrics::Recorder;
-use crate::observe::{AgentSample, Exposition, KernelSample};
+use crate::observe::{AgentSample, Exposition, KernelSample, RuleLabels};
 use crate::proxy;
 
 /// An order to reload, and where the answer goes: what changed, or why the old configuration stays.
@@ -33,6 +34,10 @@ pub struct Live {
     pub recorder: Recorder,
     /// Who watches verdicts.
     pub watchers: Watchers,
+    /// The last events of each source.
+    pub recent: Recent,
+    /// Which rules have series of their own in metrics.
+    pub rule_labels: Mutex<RuleLabels>,
     /// Whether verdicts are sampled at all: not where the rules run at accept.
     pub sampled: bool,
     /// What the proxy says of itself.
@@ -83,12 +88,16 @@ impl Live {
     #[must_use]
     pub fn metrics(&self) -> String {
         let mut page = Exposition::default();
+        // Held while the counters are read, so that two scrapes at a time see them in one order.
+        let mut labels = lock(&self.rule_labels);
         match self.rules.counters().and_then(|counters| Ok((counters, self.rules.usage()?))) {
             Ok((counters, usage)) => {
-                KernelSample { counters, usage, state: lock(&self.kernel).clone() }.render(&mut page);
+                let rules = labels.choose(&counters.rules);
+                KernelSample { counters, rules, usage, state: lock(&self.kernel).clone() }.render(&mut page);
             }
             Err(error) => tracing::warn!("metrics without the kernel's counters: {error}"),
         }
+        drop(labels);
         let config = lock(&self.config).clone();
         AgentSample {
             config_hash: &config.hash,
@@ -114,6 +123,11 @@ impl Live {
             time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             error: outcome.as_ref().err().cloned(),
         });
+    }
+
+    /// Changes how many rules have series of their own.
+    pub fn set_max_rule_labels(&self, max: usize) {
+        lock(&self.rule_labels).set_max(max);
     }
 
     /// Where and how the rules are enforced, as last seen.

@@ -2,15 +2,21 @@
 
 mod client;
 pub mod events;
+mod filter;
 mod live;
+mod recent;
 mod request;
 mod server;
 mod socket;
 mod status;
 
 pub use client::{Client, ClientError};
+pub use filter::{BadFilter, Filter, MAX_TERMS};
 pub use live::{Live, ProxyStatus, ReloadOrder};
-pub use request::{AddBody, Batch, ExplainBody, RemoveBody, Reply, Request, WireEntry, apply};
+pub use recent::{EVENTS_A_SOURCE, MAX_SOURCES, Recent};
+pub use request::{
+    AddBody, Batch, ExplainBody, Explained, RemoveBody, Reply, Request, SourcesBody, WireEntry, apply,
+};
 pub use server::{MAX_BODY_BYTES, serve_tcp, serve_unix};
 pub use socket::{AdminSocket, SocketError};
 pub use status::{AgentStatus, ConfigStatus, Identity, Phase, Problem, ReloadStatus, Reloaded, Status};

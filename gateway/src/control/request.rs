@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gateway_kernel::{
-    Added, Counters, Entry, Error, Explanation, ListKind, MapUsage, NewEntry, Owner, Removed, Rules,
+    Added, Counters, Entry, Error, Event, Explanation, ListKind, MapUsage, NewEntry, Owner, Removed, Rules,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub enum Request {
     Usage,
     /// Replay the stages for a packet.
     Explain(ExplainBody),
+    /// Which sources passed lately.
+    Sources(SourcesBody),
 }
 
 /// Entries to add.
@@ -69,6 +71,25 @@ pub struct ExplainBody {
     pub destination: Option<SocketAddr>,
 }
 
+/// How far back to look for sources.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourcesBody {
+    /// In seconds.
+    pub within_seconds: u64,
+}
+
+/// What becomes of a packet, and what became of the last ones.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// What would become of it.
+    #[serde(flatten)]
+    pub explanation: Explanation,
+    /// The last events of its source, newest first; absent where no agent samples events in the kernel.
+    #[serde(default)]
+    pub recent: Option<Vec<Event>>,
+}
+
 /// An entry as it travels: what is not said is left out, for a list of a million must fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,7 +123,9 @@ pub enum Reply {
     /// To `Usage`.
     Usage(Vec<MapUsage>),
     /// To `Explain`.
-    Explanation(Explanation),
+    Explanation(Explained),
+    /// To `Sources`.
+    Sources(Vec<IpAddr>),
 }
 
 /// Answers a request. `progress` hears how many entries of an `Add` are written.
@@ -121,7 +144,13 @@ pub fn apply(rules: &Rules, request: Request, progress: &mut dyn FnMut(usize)) -
         Request::Entries(list) => rules.entries(list).map(Reply::Entries),
         Request::Counters => rules.counters().map(Reply::Counters),
         Request::Usage => rules.usage().map(Reply::Usage),
-        Request::Explain(body) => rules.explain(body.source, body.destination).map(Reply::Explanation),
+        Request::Explain(body) => {
+            let explanation = rules.explain(body.source, body.destination)?;
+            Ok(Reply::Explanation(Explained { explanation, recent: None }))
+        }
+        Request::Sources(body) => {
+            rules.recent_sources(Duration::from_secs(body.within_seconds)).map(Reply::Sources)
+        }
     }
 }
 
@@ -147,6 +176,7 @@ impl Request {
             Self::Counters => (http::Method::GET, "/api/v1/counters".to_owned()),
             Self::Usage => (http::Method::GET, "/api/v1/usage".to_owned()),
             Self::Explain(_) => (http::Method::POST, "/api/v1/explain".to_owned()),
+            Self::Sources(_) => (http::Method::POST, "/api/v1/sources".to_owned()),
         }
     }
 
@@ -159,6 +189,7 @@ impl Request {
             Self::Add(body) => serde_json::to_vec(body),
             Self::Remove(_, body) => serde_json::to_vec(body),
             Self::Explain(body) => serde_json::to_vec(body),
+            Self::Sources(body) => serde_json::to_vec(body),
             Self::Flush(_) | Self::Entries(_) | Self::Counters | Self::Usage => Ok(Vec::new()),
         }
     }
@@ -186,6 +217,7 @@ impl Request {
             ("GET", ["counters"]) => Ok(Self::Counters),
             ("GET", ["usage"]) => Ok(Self::Usage),
             ("POST", ["explain"]) => json(body).map(Self::Explain),
+            ("POST", ["sources"]) => json(body).map(Self::Sources),
             _ => Err(Malformed::NotFound),
         }
     }
@@ -278,6 +310,7 @@ mod tests {
             Request::Counters,
             Request::Usage,
             Request::Explain(ExplainBody { source: [192, 0, 2, 1].into(), destination: None }),
+            Request::Sources(SourcesBody { within_seconds: 60 }),
         ];
         for request in table {
             let (method, path) = request.route();

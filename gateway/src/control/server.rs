@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::events::Watcher;
+use super::filter::Filter;
 use super::live::Live;
 use super::request::{Malformed, Reply, Request, apply};
 use super::status::{Phase, Problem};
@@ -169,7 +170,7 @@ async fn answer(
         (_, Door::Public) => not_found(),
         ("/api/v1/identity", Door::Private) if get => json(StatusCode::OK, &live.identity()),
         ("/api/v1/status", Door::Private) if get => status(live).await,
-        ("/api/v1/events", Door::Private) if get => watch(&live),
+        ("/api/v1/events", Door::Private) if get => watch(&live, request.uri().query()),
         ("/api/v1/reload", Door::Private) if request.method() == Method::POST => reload(&live).await,
         (_, Door::Private) => rules(request, &path, live, slots).await,
     }
@@ -198,7 +199,11 @@ async fn status(live: Arc<Live>) -> Response<AdminBody> {
     }
 }
 
-fn watch(live: &Live) -> Response<AdminBody> {
+fn watch(live: &Live, query: Option<&str>) -> Response<AdminBody> {
+    let filter = match Filter::from_query(query.unwrap_or_default()) {
+        Ok(filter) => filter,
+        Err(bad) => return problem(StatusCode::BAD_REQUEST, "bad_request", &bad.to_string()),
+    };
     if !live.sampled {
         return problem(
             StatusCode::CONFLICT,
@@ -206,7 +211,7 @@ fn watch(live: &Live) -> Response<AdminBody> {
             "verdicts are sampled in the kernel only, and this agent enforces its rules in userspace; see `gateway counters`",
         );
     }
-    match live.watchers.watch() {
+    match live.watchers.watch(filter) {
         Some(watcher) => {
             let mut response = Response::new(AdminBody::Events(watcher));
             response
@@ -264,7 +269,7 @@ async fn rules(
     let outcome = blocking(move || -> Result<Result<Reply, Error>, Malformed> {
         let request = Request::parse(&method, &path, &body)?;
         drop(body);
-        Ok(apply(&live.rules, request, &mut |_| {}))
+        Ok(apply(&live.rules, request, &mut |_| {}).map(|reply| with_recent(reply, &live)))
     });
     match outcome.await {
         Ok(Ok(Ok(reply))) => json(StatusCode::OK, &reply),
@@ -272,6 +277,17 @@ async fn rules(
         Ok(Err(Malformed::NotFound)) => not_found(),
         Ok(Err(Malformed::Body(why))) => problem(StatusCode::BAD_REQUEST, "bad_request", &why),
         Err(problem) => problem,
+    }
+}
+
+/// An explanation knows the rules; what was seen of the source only the agent knows.
+fn with_recent(reply: Reply, live: &Live) -> Reply {
+    match reply {
+        Reply::Explanation(mut explained) if live.sampled => {
+            explained.recent = Some(live.recent.of(explained.explanation.source));
+            Reply::Explanation(explained)
+        }
+        other => other,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::events::Watchers;
 use super::*;
+use crate::observe::RuleLabels;
 use crate::observe::metrics::Recorder;
 use crate::proxy;
 
@@ -94,6 +95,8 @@ pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
         rules: Rules::in_userspace(),
         recorder: Recorder::default(),
         watchers: Watchers::default(),
+        recent: Recent::default(),
+        rule_labels: Mutex::new(RuleLabels::new(1000)),
         sampled: true,
         proxy: ProxyStatus(Box::new(|| proxy::Status {
             workers: 1,
@@ -199,7 +202,7 @@ fn lists_are_changed_over_the_socket() {
     assert_eq!((entries[0].prefix, entries[0].rule.as_str()), (prefix, "scan"));
     let source = [192, 0, 2, 7].into();
     let explained = client.call(&Request::Explain(ExplainBody { source, destination: None }));
-    assert!(matches!(explained, Ok(Reply::Explanation(found)) if found.verdict == "drop"));
+    assert!(matches!(explained, Ok(Reply::Explanation(found)) if found.explanation.verdict == "drop"));
     let removed = client.call(&Request::Remove(ListKind::Ban, RemoveBody { prefixes: vec![prefix] }));
     assert!(matches!(removed, Ok(Reply::Removed(removed)) if removed.removed == 1));
     assert!(matches!(client.call(&Request::Flush(ListKind::Ban)), Ok(Reply::Flushed(0))));
@@ -314,6 +317,50 @@ fn a_failed_reload_shows_in_status_and_metrics() {
 }
 
 #[test]
+fn an_explanation_carries_what_was_seen_of_the_source() {
+    let server = Server::start(taken);
+    let source = std::net::IpAddr::from([192, 0, 2, 7]);
+    let seen = gateway_kernel::Event { source: Some(source), ..super::events::tests::event(60) };
+    server.live.recent.note(&seen);
+    let recent = |source: &str| {
+        let source = source.parse().expect("an address");
+        match server.client().call(&Request::Explain(ExplainBody { source, destination: None })) {
+            Ok(Reply::Explanation(explained)) => explained.recent,
+            other => panic!("{other:?}"),
+        }
+    };
+    let table = [
+        ("192.0.2.7", Some(vec![seen.clone()])),
+        ("::ffff:192.0.2.7", Some(vec![seen])),
+        ("192.0.2.8", Some(vec![])),
+    ];
+    for (source, expected) in table {
+        assert_eq!(recent(source), expected, "{source}");
+    }
+}
+
+#[test]
+fn recent_sources_are_told() {
+    let server = Server::start(taken);
+    let (peer, local) = ("[::ffff:192.0.2.9]:1".parse(), "198.18.0.1:80".parse());
+    assert!(server.live.rules.admits(peer.expect("a peer"), local.expect("an address")));
+    let sources = server.client().call(&Request::Sources(SourcesBody { within_seconds: 60 }));
+    assert!(
+        matches!(&sources, Ok(Reply::Sources(seen)) if *seen == [std::net::IpAddr::from([192, 0, 2, 9])]),
+        "{sources:?}"
+    );
+}
+
+#[test]
+fn a_filter_that_cannot_be_is_refused() {
+    let server = Server::start(taken);
+    let reply = server.get(true, "/api/v1/events?reason=nothing");
+    for part in ["HTTP/1.1 400", "there is no reason nothing", "deny_list"] {
+        assert!(reply.contains(part), "{part} is not in {reply}");
+    }
+}
+
+#[test]
 fn a_watcher_hears_until_the_end() {
     let server = Server::start(taken);
     let (live, client) = (Arc::clone(&server.live), server.client());
@@ -326,7 +373,7 @@ fn a_watcher_hears_until_the_end() {
         live.watchers.close();
     });
     let mut lines = 0;
-    let ended = client.events(|_| {
+    let ended = client.events(&Filter::default(), |_| {
         lines += 1;
         Ok(())
     });

@@ -134,4 +134,6 @@ pub struct Admin {
     pub address: Option<SocketAddr>,
     /// The Unix socket for commands, mode 0600.
     pub socket: PathBuf,
+    /// Rules with a series of their own in `/metrics`; the others are summed.
+    pub max_rule_labels: usize,
 }

@@ -4,8 +4,10 @@ mod exposition;
 pub mod http;
 pub mod log;
 pub mod metrics;
+mod rule_labels;
 mod snapshot;
 
 pub use exposition::{Exposition, Kind};
+pub use rule_labels::{RuleLabels, ShownRules};
 pub(crate) use snapshot::list_name;
 pub use snapshot::{AgentSample, KernelSample};

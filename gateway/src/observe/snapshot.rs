@@ -6,12 +6,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use gateway_kernel::{Count, Counters, DETACHED, ListKind, MapUsage, State};
 
 use super::exposition::{Exposition, Kind};
+use super::rule_labels::ShownRules;
 
 /// What the kernel (or its stand-in at accept) counted.
 #[derive(Debug)]
 pub struct KernelSample {
-    /// Packets and bytes, by reason and by rule.
+    /// Packets and bytes by reason, and what was lost.
     pub counters: Counters,
+    /// Hits by rule, as far as rules have series of their own.
+    pub rules: ShownRules,
     /// How full the maps are.
     pub usage: Vec<MapUsage>,
     /// Where the rules are enforced.
@@ -70,9 +73,16 @@ impl KernelSample {
     fn render_rules(&self, page: &mut Exposition) {
         let name = "gateway_rule_hits_total";
         page.family(name, Kind::Counter, "Packets that a rule decided, shadowed ones included.");
-        for row in &self.counters.rules {
-            page.sample(name, &[("rule", &row.rule), ("list", list_name(row.list))], row.count.packets);
+        for (rule, list, hits) in &self.rules.series {
+            page.sample(name, &[("rule", rule), ("list", list)], hits);
         }
+        let name = "gateway_rule_labels_left_out";
+        page.family(
+            name,
+            Kind::Gauge,
+            "Rules that are summed under rule=\"other\", because there are more than admin.max_rule_labels.",
+        );
+        page.sample(name, &[], self.rules.left_out);
     }
 
     fn render_maps(&self, page: &mut Exposition) {
@@ -171,7 +181,7 @@ fn resident_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use gateway_kernel::{Enforcement, InterfaceState, ReasonCount, RuleCount};
+    use gateway_kernel::{Enforcement, InterfaceState, ReasonCount};
 
     use super::*;
 
@@ -186,8 +196,12 @@ mod tests {
                     reason: "deny_list".into(),
                     count,
                 }],
-                rules: vec![RuleCount { rule: "bad \"guys\"".into(), list: ListKind::Ban, count }],
+                rules: Vec::new(),
                 events_lost: 7,
+            },
+            rules: ShownRules {
+                series: vec![("bad \"guys\"".into(), "ban", 3), ("other".into(), "ban", 9)],
+                left_out: 2,
             },
             usage: vec![MapUsage { map: "deny_v4".into(), entries: 2, capacity: 10 }],
             state: State {

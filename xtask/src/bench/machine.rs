@@ -38,7 +38,10 @@ pub(crate) fn version_of(program: &Path, flag: &str) -> String {
 
 fn first_version(text: &str) -> Option<String> {
     let looks_right = |word: &&str| word.contains('.') && word.starts_with(|c: char| c.is_ascii_digit());
-    let word = text.split([' ', '/', '\n', '\t']).find(looks_right)?;
+    let word = text
+        .split([' ', '/', '\n', '\t'])
+        .map(|word| word.strip_prefix('v').unwrap_or(word))
+        .find(looks_right)?;
     Some(word.split(['-', '+', '~']).next().unwrap_or(word).to_owned())
 }
 
@@ -52,6 +55,7 @@ mod tests {
             ("nginx", "nginx version: nginx/1.22.1\n", Some("1.22.1")),
             ("haproxy", "HAProxy version 2.6.12-1+deb12u4 2026/06/01 - https://x\n", Some("2.6.12")),
             ("wrk", "wrk debian/4.1.0-3+b2 [epoll] Copyright (C) 2012\n", Some("4.1.0")),
+            ("nft", "nftables v1.0.6 (Lester Gooch #5)\n", Some("1.0.6")),
             ("clap", "gateway 0.1.0\n", Some("0.1.0")),
             ("nothing", "usage: x\n", None),
         ];

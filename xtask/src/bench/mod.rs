@@ -19,7 +19,7 @@ pub(crate) struct Options {
 
 #[derive(Subcommand)]
 enum What {
-    /// Nanoseconds a packet, by the length of the deny list
+    /// What judging a packet costs by the length of the deny list, beside an LPM trie, xdp-filter and nftables
     Packet(packet::Options),
     /// Processor time a request and requests per second on one core, beside nginx, HAProxy and a bare relay
     Request(request::Options),

@@ -1,79 +1,50 @@
-//! Where the rules stand: pinned maps or tables of this process, behind one trait, so that everything
-//! above ([`crate::Rules`]) is written once.
+//! Where the tables stand: pinned maps or memory of this process, behind one trait, so that everything above
+//! ([`crate::Rules`]) is written once, and the stages look the same lines up in both.
 
 mod pinned;
 mod userspace;
 
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::sync::Arc;
 
-use gateway_common::abi::{
-    ALLOW_CAPACITY, BAN_CAPACITY, Counter, DENY_CAPACITY, Entry, Flow, FlowKey, FlowTable, List, ListSizes,
-    RuleCounter, RuleRecord,
-};
+use gateway_common::abi::{Counter, Flow, FlowKey, FlowTable, RuleCounter, Source};
 use gateway_common::flows::Flows;
-use gateway_common::packet::{Address, Family};
+use gateway_common::packet::Address;
 use gateway_common::stages::Tables;
 use gateway_common::verdict::Reason;
-use ipnet::IpNet;
 
 pub(crate) use pinned::{Pinned, boot_ns, kernel, open_map, open_per_cpu, processors};
 pub(crate) use userspace::Userspace;
 
 use crate::entry::DefaultVerdict;
 use crate::error::Error;
+use crate::table::Memory;
 
-/// A list's table for one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Table {
-    pub(crate) list: List,
-    pub(crate) family: Family,
+/// Which table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// Entries made singly.
+    Live,
+    /// The lists in force.
+    Lists,
+    /// The lists before those.
+    Former,
 }
 
-impl Table {
-    pub(crate) const ALL: [Self; 6] = [
-        Self { list: List::Allow, family: Family::V4 },
-        Self { list: List::Allow, family: Family::V6 },
-        Self { list: List::Ban, family: Family::V4 },
-        Self { list: List::Ban, family: Family::V6 },
-        Self { list: List::Deny, family: Family::V4 },
-        Self { list: List::Deny, family: Family::V6 },
-    ];
-
-    pub(crate) fn of(list: List, prefix: &IpNet) -> Self {
-        let family = if prefix.addr().is_ipv4() { Family::V4 } else { Family::V6 };
-        Self { list, family }
-    }
-
-    /// Its place in [`Self::ALL`] and in the map of sizes.
-    pub(crate) const fn index(self) -> usize {
-        self.list as usize * 2 + matches!(self.family, Family::V6) as usize
-    }
-
-    /// The map's name, in the object and in metrics.
-    pub(crate) const fn name(self) -> &'static str {
-        ["allow_v4", "allow_v6", "ban_v4", "ban_v6", "deny_v4", "deny_v6"][self.index()]
-    }
-
-    pub(crate) const fn capacity(self) -> u64 {
-        match self.list {
-            List::Allow => ALLOW_CAPACITY as u64,
-            List::Ban => BAN_CAPACITY as u64,
-            List::Deny => DENY_CAPACITY as u64,
-        }
-    }
-}
-
-/// The tables, one operation at a time. Callers hold [`Store::lock`] while they write.
+/// The tables and what belongs to them. Callers hold [`Store::lock`] while they write.
 pub(crate) trait Store: Debug + Send + Sync {
-    /// The entry with the longest prefix, of at most `max_len` bits, that covers the address.
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Result<Option<Entry>, Error>;
-    fn put(&self, table: Table, prefix: &IpNet, entry: Entry) -> Result<(), Error>;
-    fn delete(&self, table: Table, prefix: &IpNet) -> Result<(), Error>;
-    fn for_each(&self, table: Table, visit: &mut dyn FnMut(IpNet, Entry)) -> Result<(), Error>;
-
-    fn sizes(&self) -> Result<ListSizes, Error>;
-    fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error>;
+    /// The table in a slot.
+    fn table(&self, slot: Slot) -> Result<Option<Arc<Memory>>, Error>;
+    /// Makes a table that is not in force yet.
+    fn make(&self, lines: u32) -> Result<Made, Error>;
+    /// Brings entries made singly into force, in one write.
+    fn publish_live(&self, made: &Made) -> Result<(), Error>;
+    /// Brings lists into force, in one write; those in force become the former ones.
+    fn publish_lists(&self, made: &Made) -> Result<(), Error>;
+    /// Exchanges the lists in force for the former ones, in one write.
+    fn exchange_lists(&self) -> Result<(), Error>;
+    /// Lets go of tables that are in no slot any more.
+    fn sweep(&self) -> Result<(), Error>;
 
     /// What happens to packets that no entry names.
     fn default_verdict(&self) -> Result<DefaultVerdict, Error>;
@@ -81,8 +52,8 @@ pub(crate) trait Store: Debug + Send + Sync {
     /// What is remembered of a flow; in userspace nothing is.
     fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error>;
 
-    fn rule(&self, number: u32) -> Result<RuleRecord, Error>;
-    fn set_rule(&self, number: u32, record: &RuleRecord) -> Result<(), Error>;
+    /// The table of rules: two lines a record.
+    fn rules(&self) -> Result<Arc<Memory>, Error>;
     fn rule_hits(&self, number: u32) -> Result<RuleCounter, Error>;
     fn clear_rule_hits(&self, number: u32) -> Result<(), Error>;
 
@@ -93,6 +64,13 @@ pub(crate) trait Store: Debug + Send + Sync {
     /// Counts a rule's match in userspace.
     fn count_rule(&self, rule: u32);
 
+    /// Every row of the table of recent sources, with its place.
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error>;
+    /// Notes a source that passed in userspace; where the kernel judges, the programs do it.
+    fn note_source(&self, address: &Address);
+    /// How densely the programs note sources: see [`gateway_common::abi::Settings::source_sampling`].
+    fn set_source_sampling(&self, mask: u32) -> Result<(), Error>;
+
     /// Boot clock.
     fn now_ns(&self) -> u64;
     /// Keeps other writers out, in this process and in others, until dropped.
@@ -101,6 +79,20 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn try_lock(&self) -> Result<Option<Lock<'_>>, Error>;
     /// Whether packets are judged before they reach this process.
     fn is_kernel(&self) -> bool;
+}
+
+/// A table that was made here.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) memory: Arc<Memory>,
+    /// Its map, where it is one.
+    pub(crate) map: Option<std::os::fd::OwnedFd>,
+}
+
+impl AsRef<Memory> for Made {
+    fn as_ref(&self) -> &Memory {
+        &self.memory
+    }
 }
 
 /// What one interface counted, by reason.
@@ -120,21 +112,50 @@ pub(crate) enum Lock<'a> {
     Directory(std::os::fd::OwnedFd),
 }
 
-/// A store as the stages ask it. A failed look-up (which the kernel does not know) counts as no match;
-/// it is remembered so that `explain` can say so.
-pub(crate) struct StageTables<'a> {
+/// The tables in force at one moment, as the stages ask them.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    live: Option<Arc<Memory>>,
+    lists: Option<Arc<Memory>>,
+}
+
+impl InForce {
+    pub(crate) fn new(live: Option<Arc<Memory>>, lists: Option<Arc<Memory>>) -> Self {
+        Self { live, lists }
+    }
+
+    pub(crate) fn of(store: &dyn Store) -> Result<Self, Error> {
+        Ok(Self::new(store.table(Slot::Live)?, store.table(Slot::Lists)?))
+    }
+}
+
+impl<'a> Tables for &'a InForce {
+    type Lines = &'a Memory;
+
+    fn live(&self) -> Option<&'a Memory> {
+        self.live.as_deref()
+    }
+
+    fn lists(&self) -> Option<&'a Memory> {
+        self.lists.as_deref()
+    }
+}
+
+/// A store's flows, as the stages ask them. Asking changes nothing: only the programs write flows. A failed
+/// look-up (which the kernel does not know) counts as no flow; it is remembered so that `explain` can say so.
+pub(crate) struct StoreFlows<'a> {
     store: &'a dyn Store,
     failure: std::cell::RefCell<Option<Error>>,
 }
 
-impl<'a> StageTables<'a> {
+impl<'a> StoreFlows<'a> {
     pub(crate) fn new(store: &'a dyn Store) -> Self {
         Self { store, failure: std::cell::RefCell::new(None) }
     }
 
-    fn failed<T>(&self, error: Error) -> Option<T> {
-        self.failure.borrow_mut().get_or_insert(error);
-        None
+    /// For the stages: nothing where the default is to pass.
+    pub(crate) fn by_default(&self) -> Result<Option<&Self>, Error> {
+        Ok((self.store.default_verdict()? == DefaultVerdict::Drop).then_some(self))
     }
 
     /// The first look-up that failed, if one did.
@@ -143,29 +164,14 @@ impl<'a> StageTables<'a> {
     }
 }
 
-impl Tables for StageTables<'_> {
-    type Found = Entry;
-
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Option<Entry> {
-        self.store.longest_match(list, address, max_len).unwrap_or_else(|error| self.failed(error))
-    }
-
-    fn default_drop(&self) -> bool {
-        let default = self.store.default_verdict().map(Some).unwrap_or_else(|error| self.failed(error));
-        default == Some(DefaultVerdict::Drop)
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.store.now_ns()
-    }
-}
-
-/// Asking changes nothing: only the programs write flows.
-impl Flows for StageTables<'_> {
+impl Flows for StoreFlows<'_> {
     type Row = Flow;
 
     fn find(&self, table: FlowTable, key: &FlowKey) -> Option<Flow> {
-        self.store.flow(table, key).unwrap_or_else(|error| self.failed(error))
+        self.store.flow(table, key).unwrap_or_else(|error| {
+            self.failure.borrow_mut().get_or_insert(error);
+            None
+        })
     }
 
     fn read(&self, row: &Flow) -> Flow {
@@ -177,16 +183,8 @@ impl Flows for StageTables<'_> {
     fn insert(&self, _table: FlowTable, _key: &FlowKey, _flow: Flow) {}
 
     fn remove(&self, _table: FlowTable, _key: &FlowKey) {}
-}
 
-/// The entry for this very prefix, if there is one.
-pub(crate) fn exact(store: &dyn Store, table: Table, prefix: &IpNet) -> Result<Option<Entry>, Error> {
-    let length = u32::from(prefix.prefix_len());
-    let found = store.longest_match(table.list, &Address::from(prefix.addr()), length)?;
-    Ok(found.filter(|entry| u32::from(entry.prefix_len) == length))
-}
-
-/// The prefix that a key of a table stands for.
-fn prefix(address: Address, length: u32) -> Option<IpNet> {
-    IpNet::new(IpAddr::from(address), u8::try_from(length).ok()?).ok()
+    fn now_ns(&self) -> u64 {
+        self.store.now_ns()
+    }
 }

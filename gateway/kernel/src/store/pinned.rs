@@ -1,37 +1,50 @@
 //! The pinned maps. They outlive the agent, so every command can open them.
+//!
+//! The map of tables says by number which table is in a slot; each table is pinned under its number, so that
+//! whoever may open the directory finds it (asking the kernel for a map by number would take CAP_SYS_ADMIN).
 
-use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    COUNTER_SLOTS, Counter, Entry, Flow, FlowKey, FlowTable, INTERFACE_SLOTS, Interface, List, ListSizes,
-    RuleCounter, RuleRecord,
+    COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLE,
+    RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
 };
-use gateway_common::packet::{Address, Family};
+use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
-use ipnet::IpNet;
 
-use super::{InterfaceCounters, Lock, Store, Table, prefix};
+use super::{InterfaceCounters, Lock, Made, Slot, Store};
 use crate::entry::DefaultVerdict;
 use crate::error::Error;
 use crate::flows;
 use crate::interfaces::name_of;
 use crate::pin::PinDir;
+use crate::rulebook::RECORD_LINES;
+use crate::sys;
+use crate::table::Memory;
+
+/// What tables are pinned as, before their number.
+const TABLE_PIN: &str = "table_";
+/// Looks for a table that another process puts away at the same moment.
+const LOOKS: usize = 100;
 
 /// Maps of one pin directory.
 pub(crate) struct Pinned {
     dir: PinDir,
-    // One lock a trie: aya asks for exclusive access to write; writers of other processes are kept out
-    // by the directory's lock, and the kernel itself needs none of them.
-    v4: [RwLock<LpmTrie<MapData, u32, Entry>>; 3],
-    v6: [RwLock<LpmTrie<MapData, [u32; 4], Entry>>; 3],
-    sizes: RwLock<Array<MapData, ListSizes>>,
-    rules: RwLock<Array<MapData, RuleRecord>>,
+    tables: MapData,
+    /// Tables that are mapped into this process, by number: mapping one again would cost more than most of what
+    /// is done with it.
+    mapped: Mutex<HashMap<u32, Arc<Memory>>>,
+    lists_slot: RwLock<Array<MapData, u32>>,
+    rules: Arc<Memory>,
     rule_hits: RwLock<PerCpuArray<MapData, RuleCounter>>,
     counters: RwLock<PerCpuArray<MapData, Counter>>,
     interfaces: RwLock<Array<MapData, Interface>>,
+    settings: RwLock<Array<MapData, Settings>>,
+    sources: RwLock<Array<MapData, Source>>,
 }
 
 impl std::fmt::Debug for Pinned {
@@ -44,24 +57,75 @@ impl Pinned {
     /// Opens the maps under a pin directory.
     pub(crate) fn open(dir: &PinDir) -> Result<Self, Error> {
         let maps = dir.maps();
+        let rules = open_map(&maps, "rules")?;
         Ok(Self {
-            v4: [
-                RwLock::new(open_trie(&maps, "allow_v4")?),
-                RwLock::new(open_trie(&maps, "ban_v4")?),
-                RwLock::new(open_trie(&maps, "deny_v4")?),
-            ],
-            v6: [
-                RwLock::new(open_trie(&maps, "allow_v6")?),
-                RwLock::new(open_trie(&maps, "ban_v6")?),
-                RwLock::new(open_trie(&maps, "deny_v6")?),
-            ],
-            sizes: RwLock::new(open_array(&maps, "list_sizes")?),
-            rules: RwLock::new(open_array(&maps, "rules")?),
+            tables: open_map(&maps, "tables")?,
+            mapped: Mutex::default(),
+            lists_slot: RwLock::new(open_array(&maps, "lists_slot")?),
+            rules: Arc::new(Memory::of_map(rules.fd().as_fd(), RULE_SLOTS * RECORD_LINES)?),
             rule_hits: RwLock::new(open_per_cpu(&maps, "rule_hits")?),
             counters: RwLock::new(open_per_cpu(&maps, "counters")?),
             interfaces: RwLock::new(open_array(&maps, "interfaces")?),
+            settings: RwLock::new(open_array(&maps, "settings")?),
+            sources: RwLock::new(open_array(&maps, "sources")?),
             dir: dir.clone(),
         })
+    }
+
+    /// The number of the table in a slot of the map of tables.
+    fn number_at(&self, place: u32) -> Result<Option<u32>, Error> {
+        sys::inner_id(self.tables.fd().as_fd(), place)
+            .map_err(|error| kernel("say which table is in force", error))
+    }
+
+    fn number(&self, slot: Slot) -> Result<Option<u32>, Error> {
+        self.number_at(self.place(slot)?)
+    }
+
+    /// Where a slot is in the map of tables.
+    fn place(&self, slot: Slot) -> Result<u32, Error> {
+        let [first, second] = LISTS_TABLES;
+        if slot == Slot::Live {
+            return Ok(LIVE_TABLE);
+        }
+        let in_force = read(&self.lists_slot)
+            .get(&0, 0)
+            .map_err(|error| kernel("say which lists are in force", error))?;
+        // Before there are any, the first ones are going to be in the second place.
+        Ok(if (in_force == second) == (slot == Slot::Lists) { second } else { first })
+    }
+
+    /// Puts a table into the map of tables. The kernel returns when every program that might have met the one
+    /// before has ended.
+    fn put(&self, place: u32, made: &Made) -> Result<(), Error> {
+        let Some(map) = &made.map else { return Ok(()) };
+        let own: OwnedFd = map.try_clone().map_err(|error| kernel("keep a table", error))?;
+        let data = MapData::from_fd(own).map_err(|error| kernel("describe a table", error))?;
+        let number = data.info().map_err(|error| kernel("describe a table", error))?.id();
+        // The pin before the slot: whoever finds the table in its slot must be able to open it.
+        match data.pin(self.pin_of(number)) {
+            Err(_) if self.pin_of(number).exists() => {}
+            pinned => pinned.map_err(|error| kernel("pin a table", error))?,
+        }
+        sys::set_inner(self.tables.fd().as_fd(), place, map.as_fd())
+            .map_err(|error| kernel("put a table into force", error))?;
+        locked(&self.mapped).insert(number, Arc::clone(&made.memory));
+        Ok(())
+    }
+
+    /// Which lists are in force, in one write.
+    fn choose(&self, place: u32) -> Result<(), Error> {
+        write(&self.lists_slot).set(0, place, 0).map_err(|error| kernel("put lists into force", error))
+    }
+
+    fn pin_of(&self, number: u32) -> PathBuf {
+        self.dir.maps().join(format!("{TABLE_PIN}{number}"))
+    }
+
+    /// Numbers of the tables in the slots.
+    fn numbers(&self) -> Result<Vec<u32>, Error> {
+        let numbers = (0..TABLE_SLOTS as u32).map(|place| self.number_at(place));
+        Ok(numbers.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// The rows of the interface table.
@@ -90,6 +154,23 @@ impl Pinned {
         write(&self.interfaces).set(slot, row, 0).map_err(|error| kernel("write the interface table", error))
     }
 
+    fn settings(&self) -> Result<Settings, Error> {
+        read(&self.settings).get(&0, 0).map_err(|error| kernel("read the settings", error))
+    }
+
+    /// Changes the settings and leaves what `change` does not touch. Only the agent writes them, through one
+    /// handle, so its lock is enough.
+    pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
+        let mut map = write(&self.settings);
+        let mut settings = map.get(&0, 0).map_err(|error| kernel("read the settings", error))?;
+        let before = settings;
+        change(&mut settings);
+        if settings == before {
+            return Ok(());
+        }
+        map.set(0, settings, 0).map_err(|error| kernel("write the settings", error))
+    }
+
     fn summed(&self, index: u32) -> Result<Counter, Error> {
         let values = read(&self.counters).get(&index, 0).map_err(|error| kernel("read counters", error))?;
         Ok(values.iter().fold(Counter::default(), |sum, one| Counter {
@@ -101,92 +182,91 @@ impl Pinned {
 }
 
 impl Store for Pinned {
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Result<Option<Entry>, Error> {
-        let found = match address.family {
-            Family::V4 => read(&self.v4[list as usize]).get(&Key::new(max_len, address.words[0]), 0),
-            Family::V6 => read(&self.v6[list as usize]).get(&Key::new(max_len, address.words), 0),
-        };
-        match found {
-            Ok(entry) => Ok(Some(entry)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(error) => Err(kernel("look an address up", error)),
-        }
-    }
-
-    fn put(&self, table: Table, prefix: &IpNet, entry: Entry) -> Result<(), Error> {
-        let length = u32::from(prefix.prefix_len());
-        let words = Address::from(prefix.network()).words;
-        match table.family {
-            Family::V4 => write(&self.v4[table.list as usize]).insert(&Key::new(length, words[0]), entry, 0),
-            Family::V6 => write(&self.v6[table.list as usize]).insert(&Key::new(length, words), entry, 0),
-        }
-        .map_err(|error| kernel(&format!("add {prefix} to {}", table.name()), error))
-    }
-
-    fn delete(&self, table: Table, prefix: &IpNet) -> Result<(), Error> {
-        let length = u32::from(prefix.prefix_len());
-        let words = Address::from(prefix.network()).words;
-        let deleted = match table.family {
-            Family::V4 => write(&self.v4[table.list as usize]).remove(&Key::new(length, words[0])),
-            Family::V6 => write(&self.v6[table.list as usize]).remove(&Key::new(length, words)),
-        };
-        match deleted {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(kernel(&format!("take {prefix} out of {}", table.name()), error)),
-        }
-    }
-
-    fn for_each(&self, table: Table, visit: &mut dyn FnMut(IpNet, Entry)) -> Result<(), Error> {
-        let mut each = |address: Address, length: u32, entry: Entry| {
-            if let Some(prefix) = prefix(address, length) {
-                visit(prefix, entry);
+    fn table(&self, slot: Slot) -> Result<Option<Arc<Memory>>, Error> {
+        for look in 1.. {
+            let Some(number) = self.number(slot)? else { return Ok(None) };
+            if let Some(memory) = locked(&self.mapped).get(&number) {
+                return Ok(Some(Arc::clone(memory)));
             }
-        };
-        // The kernel ends the walk early if its current key is deleted meanwhile; callers who must see
-        // everything hold the writers' lock.
-        match table.family {
-            Family::V4 => {
-                for item in read(&self.v4[table.list as usize]).iter() {
-                    let (key, entry) = item.map_err(|error| kernel("walk a list", error))?;
-                    each(Address::v4(key.data()), key.prefix_len(), entry);
+            match MapData::from_pin(self.pin_of(number)) {
+                Ok(map) => {
+                    let lines = map.info().map_err(|error| kernel("describe a table", error))?.max_entries();
+                    let memory = Arc::new(Memory::of_map(map.fd().as_fd(), lines)?);
+                    let numbers = self.numbers()?;
+                    let mut mapped = locked(&self.mapped);
+                    mapped.retain(|number, _| numbers.contains(number));
+                    mapped.insert(number, Arc::clone(&memory));
+                    return Ok(Some(memory));
+                }
+                // Between the two questions another process may have put another table in its place.
+                Err(_) if look < LOOKS && self.number(slot)? != Some(number) => {}
+                Err(error) => {
+                    return Err(crate::pin::opening(
+                        &self.dir.maps(),
+                        &format!("{TABLE_PIN}{number}"),
+                        &error,
+                    ));
                 }
             }
-            Family::V6 => {
-                for item in read(&self.v6[table.list as usize]).iter() {
-                    let (key, entry) = item.map_err(|error| kernel("walk a list", error))?;
-                    each(Address::v6(key.data()), key.prefix_len(), entry);
-                }
+        }
+        Ok(None)
+    }
+
+    fn make(&self, lines: u32) -> Result<Made, Error> {
+        let map = sys::create_table(lines).map_err(|error| kernel("make a table", error))?;
+        Ok(Made { memory: Arc::new(Memory::of_map(map.as_fd(), lines)?), map: Some(map) })
+    }
+
+    fn publish_live(&self, made: &Made) -> Result<(), Error> {
+        self.put(LIVE_TABLE, made)
+    }
+
+    fn publish_lists(&self, made: &Made) -> Result<(), Error> {
+        let place = self.place(Slot::Former)?;
+        self.put(place, made)?;
+        self.choose(place)?;
+        // Once more into its place, for the wait alone: when it is over, no program is left that looked for
+        // the lists before, whose place the next writer is going to fill.
+        self.put(place, made)
+    }
+
+    fn exchange_lists(&self) -> Result<(), Error> {
+        self.choose(self.place(Slot::Former)?)
+    }
+
+    fn sweep(&self) -> Result<(), Error> {
+        let numbers = self.numbers()?;
+        locked(&self.mapped).retain(|number, _| numbers.contains(number));
+        let entries =
+            std::fs::read_dir(self.dir.maps()).map_err(|error| kernel("list the pinned maps", error))?;
+        for entry in entries.filter_map(Result::ok) {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(TABLE_PIN)?.parse().ok());
+            if number.is_some_and(|number: u32| !numbers.contains(&number)) {
+                std::fs::remove_file(entry.path()).map_err(|error| kernel("let go of a table", error))?;
             }
         }
         Ok(())
     }
 
-    fn sizes(&self) -> Result<ListSizes, Error> {
-        read(&self.sizes).get(&0, 0).map_err(|error| kernel("read the lists' sizes", error))
-    }
-
-    fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error> {
-        write(&self.sizes).set(0, sizes, 0).map_err(|error| kernel("write the lists' sizes", error))
-    }
-
     fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
-        flows::default_verdict(&self.dir.maps())
+        Ok(match self.settings()?.default_drop {
+            0 => DefaultVerdict::Pass,
+            _ => DefaultVerdict::Drop,
+        })
     }
 
     fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
-        flows::set_default(&self.dir.maps(), default)
+        let drops = default == DefaultVerdict::Drop;
+        self.change_settings(|settings| settings.default_drop = u32::from(drops))
     }
 
     fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error> {
         flows::flow(&self.dir.maps(), table, key)
     }
 
-    fn rule(&self, number: u32) -> Result<RuleRecord, Error> {
-        read(&self.rules).get(&number, 0).map_err(|error| kernel("read a rule", error))
-    }
-
-    fn set_rule(&self, number: u32, record: &RuleRecord) -> Result<(), Error> {
-        write(&self.rules).set(number, record, 0).map_err(|error| kernel("write a rule", error))
+    fn rules(&self) -> Result<Arc<Memory>, Error> {
+        Ok(Arc::clone(&self.rules))
     }
 
     fn rule_hits(&self, number: u32) -> Result<RuleCounter, Error> {
@@ -224,6 +304,20 @@ impl Store for Pinned {
 
     fn count_rule(&self, _rule: u32) {}
 
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error> {
+        let table = read(&self.sources);
+        (0..SOURCE_SLOTS).try_for_each(|slot| {
+            visit(slot, table.get(&slot, 0).map_err(|error| kernel("read the recent sources", error))?);
+            Ok(())
+        })
+    }
+
+    fn note_source(&self, _address: &Address) {}
+
+    fn set_source_sampling(&self, mask: u32) -> Result<(), Error> {
+        self.change_settings(|settings| settings.source_sampling = mask)
+    }
+
     fn now_ns(&self) -> u64 {
         boot_ns()
     }
@@ -256,6 +350,10 @@ pub(crate) fn kernel(what: &str, error: impl std::error::Error) -> Error {
     Error::Kernel { what: what.to_owned(), why: crate::error::chain(&error) }
 }
 
+fn locked<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
@@ -267,10 +365,6 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 /// A pinned map's descriptor.
 pub(crate) fn open_map(maps: &Path, name: &str) -> Result<MapData, Error> {
     MapData::from_pin(maps.join(name)).map_err(|error| crate::pin::opening(maps, name, &error))
-}
-
-fn open_trie<K: aya::Pod>(maps: &Path, name: &str) -> Result<LpmTrie<MapData, K, Entry>, Error> {
-    LpmTrie::try_from(Map::LpmTrie(open_map(maps, name)?)).map_err(|error| foreign(name, &error))
 }
 
 fn open_array<V: aya::Pod>(maps: &Path, name: &str) -> Result<Array<MapData, V>, Error> {

@@ -1,142 +1,92 @@
-//! The tables where the kernel cannot be used: the same entries and stages, looked up at accept.
-//!
-//! Longest match probes one hash table a prefix length in use, longest first: a list seldom has more than
-//! a handful of lengths, and a connection costs microseconds anyway. Readers share a lock that only
-//! list changes take for writing; a request on an open connection never comes here.
+//! The tables where the kernel cannot be used: the same lines, looked up by the same code, at accept.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use gateway_common::abi::{
-    Counter, Entry, Flow, FlowKey, FlowTable, LIST_MAPS, List, ListSizes, RULE_SLOTS, RuleCounter, RuleRecord,
+    Counter, Flow, FlowKey, FlowTable, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Source, source_slot,
 };
 use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
-use ipnet::IpNet;
 
-use super::{InterfaceCounters, Lock, Store, Table, boot_ns, prefix};
+use super::{InterfaceCounters, Lock, Made, Slot, Store, boot_ns};
 use crate::entry::DefaultVerdict;
 use crate::error::Error;
+use crate::rulebook::RECORD_LINES;
+use crate::table::Memory;
 
 /// Tables of this process.
 #[derive(Debug)]
 pub(crate) struct Userspace {
-    tables: RwLock<[Lengths; LIST_MAPS]>,
-    sizes: RwLock<ListSizes>,
-    rules: RwLock<Vec<RuleRecord>>,
+    tables: RwLock<Tables>,
+    rules: Arc<Memory>,
     /// Made once, so that counting at accept needs no lock.
     rule_hits: Box<[AtomicU64]>,
     reasons: [AtomicU64; Reason::ALL.len()],
     default_drop: AtomicBool,
+    /// A lock a row: two connections from one row's sources at one moment are an accident.
+    sources: Box<[Mutex<Source>]>,
     writer: Mutex<()>,
 }
 
-/// One family of one list: the prefixes of each length.
 #[derive(Debug, Default)]
-struct Lengths {
-    by_length: HashMap<u32, HashMap<Address, Entry>>,
-    /// Lengths in use, longest first.
-    in_use: Vec<u32>,
-}
-
-impl Lengths {
-    fn longest_match(&self, address: &Address, max_len: u32) -> Option<Entry> {
-        self.in_use
-            .iter()
-            .filter(|length| **length <= max_len)
-            .find_map(|length| self.by_length.get(length)?.get(&masked(address, *length)).copied())
-    }
-
-    fn put(&mut self, prefix: &IpNet, entry: Entry) {
-        let length = u32::from(prefix.prefix_len());
-        self.by_length.entry(length).or_default().insert(prefix.network().into(), entry);
-        self.note_lengths();
-    }
-
-    fn delete(&mut self, prefix: &IpNet) {
-        let length = u32::from(prefix.prefix_len());
-        if let Some(entries) = self.by_length.get_mut(&length) {
-            entries.remove(&prefix.network().into());
-            if entries.is_empty() {
-                self.by_length.remove(&length);
-            }
-        }
-        self.note_lengths();
-    }
-
-    fn note_lengths(&mut self) {
-        if self.in_use.len() != self.by_length.len() {
-            self.in_use = self.by_length.keys().copied().collect();
-            self.in_use.sort_unstable_by(|a, b| b.cmp(a));
-        }
-    }
-}
-
-/// The address with everything behind `length` bits set to zero.
-fn masked(address: &Address, length: u32) -> Address {
-    match IpNet::new(IpAddr::from(*address), u8::try_from(length).unwrap_or(u8::MAX)) {
-        Ok(net) => net.network().into(),
-        Err(_) => *address,
-    }
+struct Tables {
+    live: Option<Arc<Memory>>,
+    lists: Option<Arc<Memory>>,
+    former: Option<Arc<Memory>>,
 }
 
 impl Userspace {
-    pub(crate) fn new() -> Self {
-        Self {
+    pub(crate) fn new() -> Result<Self, Error> {
+        Ok(Self {
             tables: RwLock::default(),
-            sizes: RwLock::default(),
-            rules: RwLock::default(),
+            rules: Arc::new(Memory::anonymous(RULE_SLOTS * RECORD_LINES)?),
             rule_hits: (0..RULE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             reasons: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             default_drop: AtomicBool::new(false),
+            sources: (0..SOURCE_SLOTS).map(|_| Mutex::default()).collect(),
             writer: Mutex::new(()),
-        }
+        })
     }
 
-    // A writer that panicked leaves whole entries behind, so a poisoned lock is still good to use.
-    fn read(&self) -> RwLockReadGuard<'_, [Lengths; LIST_MAPS]> {
-        self.tables.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, [Lengths; LIST_MAPS]> {
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Store for Userspace {
-    fn longest_match(&self, list: List, address: &Address, max_len: u32) -> Result<Option<Entry>, Error> {
-        Ok(self.read()[Table { list, family: address.family }.index()].longest_match(address, max_len))
+    fn table(&self, slot: Slot) -> Result<Option<Arc<Memory>>, Error> {
+        let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(match slot {
+            Slot::Live => tables.live.clone(),
+            Slot::Lists => tables.lists.clone(),
+            Slot::Former => tables.former.clone(),
+        })
     }
 
-    fn put(&self, table: Table, prefix: &IpNet, entry: Entry) -> Result<(), Error> {
-        self.write()[table.index()].put(prefix, entry);
+    fn make(&self, lines: u32) -> Result<Made, Error> {
+        Ok(Made { memory: Arc::new(Memory::anonymous(lines)?), map: None })
+    }
+
+    fn publish_live(&self, made: &Made) -> Result<(), Error> {
+        self.write().live = Some(Arc::clone(&made.memory));
         Ok(())
     }
 
-    fn delete(&self, table: Table, prefix: &IpNet) -> Result<(), Error> {
-        self.write()[table.index()].delete(prefix);
+    fn publish_lists(&self, made: &Made) -> Result<(), Error> {
+        let mut tables = self.write();
+        tables.former = tables.lists.replace(Arc::clone(&made.memory));
         Ok(())
     }
 
-    fn for_each(&self, table: Table, visit: &mut dyn FnMut(IpNet, Entry)) -> Result<(), Error> {
-        for (length, entries) in &self.read()[table.index()].by_length {
-            for (address, entry) in entries {
-                if let Some(prefix) = prefix(*address, *length) {
-                    visit(prefix, *entry);
-                }
-            }
-        }
+    fn exchange_lists(&self) -> Result<(), Error> {
+        let mut tables = self.write();
+        let Tables { lists, former, .. } = &mut *tables;
+        std::mem::swap(lists, former);
         Ok(())
     }
 
-    fn sizes(&self) -> Result<ListSizes, Error> {
-        Ok(*self.sizes.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set_sizes(&self, sizes: &ListSizes) -> Result<(), Error> {
-        *self.sizes.write().unwrap_or_else(PoisonError::into_inner) = *sizes;
+    fn sweep(&self) -> Result<(), Error> {
         Ok(())
     }
 
@@ -155,19 +105,8 @@ impl Store for Userspace {
         Ok(None)
     }
 
-    fn rule(&self, number: u32) -> Result<RuleRecord, Error> {
-        let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(rules.get(number as usize).copied().unwrap_or(crate::rulebook::EMPTY))
-    }
-
-    fn set_rule(&self, number: u32, record: &RuleRecord) -> Result<(), Error> {
-        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
-        let number = number as usize;
-        if rules.len() <= number {
-            rules.resize(number + 1, crate::rulebook::EMPTY);
-        }
-        rules[number] = *record;
-        Ok(())
+    fn rules(&self) -> Result<Arc<Memory>, Error> {
+        Ok(Arc::clone(&self.rules))
     }
 
     fn rule_hits(&self, number: u32) -> Result<RuleCounter, Error> {
@@ -197,6 +136,23 @@ impl Store for Userspace {
         if let Some(hits) = self.rule_hits.get(rule as usize) {
             hits.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn for_each_source(&self, visit: &mut dyn FnMut(u32, Source)) -> Result<(), Error> {
+        for (slot, row) in (0..).zip(&self.sources) {
+            visit(slot, *row.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Ok(())
+    }
+
+    fn note_source(&self, address: &Address) {
+        if let Some(row) = self.sources.get(source_slot(address) as usize) {
+            *row.lock().unwrap_or_else(PoisonError::into_inner) = Source::new(address, boot_ns());
+        }
+    }
+
+    fn set_source_sampling(&self, _mask: u32) -> Result<(), Error> {
+        Ok(())
     }
 
     fn now_ns(&self) -> u64 {

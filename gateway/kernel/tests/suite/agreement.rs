@@ -5,7 +5,7 @@ use std::time::Duration;
 use gateway_common::abi::FlowTable;
 use gateway_common::verdict::{Reason, Verdict};
 use gateway_kernel::sandbox::{Action, Program, Sandbox};
-use gateway_kernel::{DefaultVerdict, ListKind, NewEntry, Owner};
+use gateway_kernel::{DefaultVerdict, ListKind, NewEntry};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
@@ -166,6 +166,6 @@ fn fill(sandbox: &Sandbox, lists: &[(usize, NewEntry)]) {
         let entries: Vec<_> =
             lists.iter().filter(|(of, _)| *of == number).map(|(_, entry)| entry.clone()).collect();
         sandbox.rules().flush(list).unwrap();
-        sandbox.rules().add(list, Owner::Operator, &entries, &mut |_| {}).unwrap();
+        sandbox.rules().add(list, &entries, &mut |_| {}).unwrap();
     }
 }

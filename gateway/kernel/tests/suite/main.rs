@@ -6,6 +6,7 @@ mod frame;
 mod lists;
 mod packets;
 mod replies;
+mod sources;
 
 use std::io::Write as _;
 

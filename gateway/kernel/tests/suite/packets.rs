@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway_common::verdict::{Reason, Verdict};
 use gateway_kernel::sandbox::{Action, Sandbox};
-use gateway_kernel::{ListKind, NewEntry, Owner, Rules};
+use gateway_kernel::{ListKind, NewEntry, Rules};
 
 use crate::frame::*;
 
@@ -45,7 +45,7 @@ fn fill(rules: &Rules) {
         ),
     ];
     for (list, entries) in lists {
-        rules.add(list, Owner::Operator, &entries, &mut |_| {}).unwrap();
+        rules.add(list, &entries, &mut |_| {}).unwrap();
     }
 }
 
@@ -76,7 +76,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Reason)> {
         ("v4, no list", v4(free), Reason::NoMatch),
         ("v4, denied", v4("192.0.2.1"), Reason::DenyList),
         ("v4, denied network, allowed host", v4("192.0.2.7"), Reason::AllowList),
-        ("v4, more specific entry in shadow", v4("192.0.2.65"), Reason::DenyShadow),
+        ("v4, more specific entry in shadow", v4("192.0.2.65"), Reason::DenyList),
         ("v4, last address of the denied network", v4("192.0.2.255"), Reason::DenyList),
         ("v4, first address behind it", v4("192.0.3.0"), Reason::NoMatch),
         ("v4, banned host", v4("203.0.113.5"), Reason::BanList),
@@ -153,7 +153,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, Reason)> {
 
 #[test]
 fn every_frame_has_the_verdict_and_reason_of_the_table_on_the_host() {
-    let rules = Rules::in_userspace();
+    let rules = Rules::in_userspace().unwrap();
     fill(&rules);
     for (name, frame, expected) in table() {
         let judged = rules.judge(&frame).unwrap();

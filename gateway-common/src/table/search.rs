@@ -1,0 +1,243 @@
+//! Looks an address up in a table.
+//!
+//! The slots of a line are compared without a branch: the verifier then walks one way through them and not
+//! two for each, and neither does the processor guess.
+
+use super::opaque::opaque;
+use super::{
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, Hit, LEVELS_AT, LONG_FROM, Lines, MARKED_FROM, MAX_LEVELS,
+    NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT, V4_LENGTH_AT, V6_HIGH_SHIFT_AT,
+    V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words, home_v4, home_v6, kinds_bits, mark, plane_bit, set_head,
+};
+
+/// Levels of a set of IPv4: each length, and none at all.
+const MAX_LEVELS_V4: u32 = 33;
+
+/// Which levels can have a prefix for an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hints(u32);
+
+impl Hints {
+    /// No prefix comes near.
+    pub const NONE: Self = Self(0);
+    const SHORT: u32 = 1;
+    const MIDDLE: u32 = 2;
+    const LONG: u32 = 4;
+
+    /// As a function of the kernel's program takes it.
+    #[inline(always)]
+    pub const fn to_number(self) -> u32 {
+        self.0
+    }
+
+    /// What such a function was given.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Whether there is anything to look for.
+    #[inline(always)]
+    pub const fn any(self) -> bool {
+        self.0 != 0
+    }
+
+    #[inline(always)]
+    const fn v4(self, level: u32) -> bool {
+        self.0 & if level > 24 { Self::LONG } else { Self::MIDDLE } != 0
+    }
+
+    #[inline(always)]
+    const fn v6(self, level: u32) -> bool {
+        let class = if level >= LONG_FROM {
+            Self::LONG
+        } else if level >= MARKED_FROM {
+            Self::MIDDLE
+        } else {
+            Self::SHORT
+        };
+        self.0 & class != 0
+    }
+}
+
+/// Whether any prefix comes near an address of IPv4 (host order). One line, for almost every packet.
+#[inline(always)]
+pub fn hints_v4<L: Lines>(lines: &L, address: u32) -> Hints {
+    let (line, word, bit) = plane_bit(address);
+    let Some(plane) = lines.line(line) else { return Hints::NONE };
+    if plane.word(word) >> bit & 1 == 0 {
+        return Hints::NONE;
+    }
+    let both = Hints(Hints::MIDDLE | Hints::LONG);
+    let Some(head) = lines.line(HINTS_V4) else { return both };
+    let first = head.word(0) as u32;
+    if first == 0 {
+        return both;
+    }
+    let (line, word, bit) = kinds_bits(address);
+    let Some(kinds) = lines.line(first + line) else { return both };
+    Hints(((kinds.word(word) >> bit) as u32 & 3) << 1)
+}
+
+/// Whether any prefix comes near an address of IPv6 (its halves as numbers).
+#[inline(always)]
+pub fn hints_v6<L: Lines>(lines: &L, high: u64) -> Hints {
+    let Some(head) = lines.line(HINTS_V6) else { return Hints::NONE };
+    let (place, seed) = (head.word(0), head.word(1));
+    let (first, mask) = (place as u32, (place >> 32) as u32);
+    let mut hints = head.word(2) as u32 & Hints::SHORT;
+    if first != 0 {
+        hints |= marked(lines, first, mark(high, 32, seed, mask)) << 1;
+        hints |= marked(lines, first, mark(high, 48, seed, mask)) << 2;
+    }
+    Hints(hints)
+}
+
+#[inline(always)]
+fn marked<L: Lines>(lines: &L, first: u32, mark: u32) -> u32 {
+    match lines.line(first + (mark >> 9)) {
+        Some(line) => (line.word((mark >> 6) as usize & 7) >> (mark & 63)) as u32 & 1,
+        None => 0,
+    }
+}
+
+/// The longest prefix of a set that covers an address of IPv4 (host order) and holds.
+#[inline(always)]
+pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> Hit {
+    let Some(head) = lines.line(set_head(false, set)) else { return Hit::NONE };
+    let place = head.word(0);
+    if place >> 32 == 0 {
+        return Hit::NONE;
+    }
+    let (seed, records) = (head.word(1), head.word(2) as u32);
+    for index in 0..MAX_LEVELS_V4 {
+        let level = level(&head, index);
+        if level > 32 {
+            break;
+        }
+        if !hints.v4(level) {
+            continue;
+        }
+        let home = home_v4(place, seed, address, level);
+        let mut best = 0;
+        for step in 0..CHAIN_V4 {
+            let Some(line) = lines.line(home + step) else { break };
+            for slot in 0..SLOTS_V4 {
+                best = greater(best, if_covers_v4(line.word(1 + slot), address));
+            }
+            if line.word(0) == 0 {
+                break;
+            }
+        }
+        if best != 0 {
+            let length = (best >> V4_LENGTH_AT) as u32 - 1;
+            let hit = held(lines, records, (best & PAYLOAD) as u32, length);
+            if hit.is_some() {
+                return hit;
+            }
+        }
+    }
+    Hit::NONE
+}
+
+/// The same for an address of IPv6 (its halves as numbers).
+#[inline(always)]
+pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hints) -> Hit {
+    let Some(head) = lines.line(set_head(true, set)) else { return Hit::NONE };
+    let place = head.word(0);
+    if place >> 32 == 0 {
+        return Hit::NONE;
+    }
+    let (seed, records) = (head.word(1), head.word(2) as u32);
+    for index in 0..MAX_LEVELS as u32 {
+        let level = level(&head, index);
+        if level > 128 {
+            break;
+        }
+        if !hints.v6(level) {
+            continue;
+        }
+        let home = home_v6(place, seed, high, low, level);
+        let mut best = 0;
+        for step in 0..CHAIN_V6 {
+            let Some(line) = lines.line(home + step) else { break };
+            for slot in 0..SLOTS_V6 {
+                best = greater(best, if_covers_v6(&line, 1 + 3 * slot, high, low));
+            }
+            if line.word(0) == 0 {
+                break;
+            }
+        }
+        if best != 0 {
+            let length = (best >> V6_LENGTH_AT) as u32 - 1;
+            let hit = held(lines, records, (best & PAYLOAD) as u32, length);
+            if hit.is_some() {
+                return hit;
+            }
+        }
+    }
+    Hit::NONE
+}
+
+/// A level of a set's head.
+#[inline(always)]
+fn level(head: &impl Words, index: u32) -> u32 {
+    (head.word(LEVELS_AT + (index >> 3) as usize) >> ((index & 7) * 8)) as u32 & NO_LEVEL as u32
+}
+
+/// A slot if its prefix covers the address, else 0.
+#[inline(always)]
+fn if_covers_v4(slot: u64, address: u32) -> u64 {
+    let differs = ((slot >> V4_ADDRESS_AT) as u32 ^ address) as u64;
+    // 33 less the length and one: an empty slot gives 33 and covers everything, but is 0 all the same.
+    let beyond = differs >> (33_u64.wrapping_sub(slot >> V4_LENGTH_AT) & 63);
+    slot & if_zero(beyond)
+}
+
+/// The slot's first word, without its version, if its prefix covers the address, else 0.
+#[inline(always)]
+fn if_covers_v6(line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
+    let word = line.word(at);
+    let high = above(line.word(at + 1) ^ high, word >> V6_HIGH_SHIFT_AT & 0x7f);
+    let low = above(line.word(at + 2) ^ low, word >> V6_LOW_SHIFT_AT & 0x7f);
+    // A writer that gave the slot to another prefix meanwhile has changed its version.
+    let changed = line.word(at) ^ word;
+    word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed)
+}
+
+/// The bits above the lowest `shift` (0 to 64). In two steps, for a shift by 64 is undefined.
+#[inline(always)]
+const fn above(bits: u64, shift: u64) -> u64 {
+    let half = shift >> 1;
+    (bits >> (half & 63)) >> (shift.wrapping_sub(half) & 63)
+}
+
+/// All ones for 0, else 0.
+#[inline(always)]
+fn if_zero(value: u64) -> u64 {
+    // Either the value or its negation has the top bit, unless it is 0.
+    opaque(opaque(value | value.wrapping_neg()) >> 63).wrapping_sub(1)
+}
+
+/// The greater of two numbers below 2^63, without a branch.
+#[inline(always)]
+fn greater(a: u64, b: u64) -> u64 {
+    let difference = a.wrapping_sub(b);
+    let is_negative = opaque((opaque(difference) as i64 >> 63) as u64);
+    b.wrapping_add(difference & !is_negative)
+}
+
+/// What a slot stands for. In a list its payload is the rule; a table that is edited has records, which know
+/// until when an entry holds.
+#[inline(always)]
+fn held<L: Lines>(lines: &L, records: u32, payload: u32, length: u32) -> Hit {
+    if records == 0 {
+        return Hit::new(length, payload);
+    }
+    let Some(record) = lines.line(records + payload * super::RECORD_LINES) else { return Hit::NONE };
+    let (expires_ns, rule) = (record.word(0), record.word(1) as u32);
+    if expires_ns != 0 && expires_ns <= lines.now_ns() {
+        return Hit::NONE;
+    }
+    Hit::live(length, rule)
+}

@@ -1,0 +1,16 @@
+//! Tables of prefixes, as userspace makes, changes and reads them. What a line means is said in
+//! `gateway_common::table`; how the kernel looks addresses up is written there, once, too.
+
+mod directory;
+mod layout;
+mod lists;
+mod live;
+mod memory;
+mod slots;
+
+pub(crate) use directory::Directory;
+pub use directory::ListInfo;
+pub(crate) use lists::{Content, Generation, Item, build as build_lists, digest};
+pub(crate) use live::{Live, LiveEntry, MAX_EVIDENCE, Put, build as build_live};
+pub(crate) use memory::Memory;
+pub(crate) use slots::{Key, NoRoom};
