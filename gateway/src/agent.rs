@@ -17,6 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config;
 use crate::control::events::{Watchers, pump};
+use crate::control::feeds::Feeds;
 use crate::control::{
     AdminSocket, ConfigStatus, Live, Phase, ProxyStatus, Recent, ReloadOrder, Reloaded, SocketError,
     serve_tcp, serve_unix,
@@ -91,6 +92,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     let recorder = Recorder::default();
     recorder.install();
     crate::observe::http::describe();
+    crate::sources::describe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -137,6 +139,7 @@ struct Agent {
     /// The plan in force, to go back to when a reload fails half-way.
     plan: Plan,
     admin: model::Admin,
+    list_cache: PathBuf,
     drain_timeout: Duration,
     orders: mpsc::Receiver<ReloadOrder>,
     // Removes the socket's file when the agent goes.
@@ -167,6 +170,7 @@ impl Agent {
                     drain_timeout: model.proxy.drain_timeout,
                     plan: model.kernel,
                     admin: model.admin,
+                    list_cache: model.lists.cache,
                     orders,
                     _socket: socket,
                 })
@@ -199,11 +203,13 @@ impl Agent {
         let unix = UnixListener::from_std(unix).map_err(system("poll the admin socket"))?;
         let (reload, orders) = mpsc::channel(RELOAD_QUEUE);
         let events = protection.take_events();
+        let feeds = Feeds::start(rules.clone(), &model.lists);
         let live = Arc::new(Live {
             pin_dir: options.pin_dir.clone(),
             admin: model.admin.address,
             socket: socket_path,
             rules,
+            feeds,
             recorder,
             watchers: Watchers::default(),
             recent: Recent::default(),
@@ -293,6 +299,10 @@ impl Agent {
             needs_restart.push("the number of workers".to_owned());
         }
         self.live.set_max_rule_labels(model.admin.max_rule_labels);
+        if model.lists.cache != self.list_cache {
+            needs_restart.push("kernel.list_cache".to_owned());
+        }
+        self.live.feeds.replace(&model.lists);
         self.plan = model.kernel;
         self.drain_timeout = model.proxy.drain_timeout;
         Ok(Reloaded { hash: model.config_hash, needs_restart })

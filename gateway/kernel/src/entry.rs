@@ -147,11 +147,12 @@ impl DefaultVerdict {
 }
 
 /// A named list, as it is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NewList {
     /// Allow or deny.
     pub kind: ListKind,
-    /// Its name; one of its kind.
+    /// Its name; no two lists have one.
     pub name: String,
     /// Where it comes from, for people.
     pub source: String,
@@ -164,12 +165,15 @@ pub struct NewList {
 }
 
 /// A prefix of a named list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListEntry {
     /// Host bits are zero.
     pub prefix: IpNet,
     /// Its rule: an index into [`NewList::labels`].
+    #[serde(default)]
     pub label: u32,
     /// Count what it would drop, and let it pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shadow: bool,
 }

@@ -20,7 +20,7 @@ use crate::store::{Lock, Slot, Store};
 use crate::table::{Content, Directory, Generation, Item, Key, ListInfo, build_lists, digest};
 
 /// Named lists of one gateway.
-const MAX_LISTS: usize = 256;
+pub const MAX_LISTS: usize = 256;
 
 /// What became of the lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,22 +118,15 @@ impl<'a> Turn<'a> {
     }
 
     fn check_owner(&self, owner: Owner, kind: ListKind, name: &str) -> Result<(), Error> {
-        if name.is_empty() || name.len() > MAX_NAME_BYTES {
-            return Err(Error::Refused(format!("a list's name has 1 to {MAX_NAME_BYTES} bytes")));
-        }
-        if [ListKind::Allow, ListKind::Ban, ListKind::Deny].iter().any(|kind| kind.name() == name) {
-            return Err(Error::Refused(format!(
-                "{name} is the name of the entries that are made singly; give the list another"
-            )));
-        }
+        check_list_name(name).map_err(Error::Refused)?;
         let whose = |owner| match owner {
             Owner::Config => "of the configuration",
             Owner::Operator => "of an operator's",
         };
-        match self.directory.find(kind, name) {
-            Some(info) if info.owner != owner => Err(Error::Refused(format!(
+        match self.directory.lists.iter().find(|info| info.name == name) {
+            Some(info) if (info.owner, info.kind) != (owner, kind) => Err(Error::Refused(format!(
                 "there is a {} list {name} {} already; give this one another name",
-                kind.name(),
+                info.kind.name(),
                 whose(info.owner)
             ))),
             _ => Ok(()),
@@ -269,6 +262,23 @@ impl<'a> Turn<'a> {
         self.store.exchange_lists()?;
         Ok(former)
     }
+}
+
+/// Whether a text can be a list's name.
+///
+/// # Errors
+/// One sentence.
+pub fn check_list_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        return Err(format!("a list's name has 1 to {MAX_NAME_BYTES} bytes, this one has {}", name.len()));
+    }
+    if !name.chars().all(crate::feed::is_printable) {
+        return Err("a list's name has no control characters".to_owned());
+    }
+    if [ListKind::Allow, ListKind::Ban, ListKind::Deny].iter().any(|kind| kind.name() == name) {
+        return Err(format!("{name} is the name of the entries that are made singly; give the list another"));
+    }
+    Ok(())
 }
 
 fn same(info: &ListInfo, other: &ListInfo) -> bool {

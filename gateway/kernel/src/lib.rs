@@ -34,11 +34,12 @@ mod table;
 pub use entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 pub use error::Error;
 pub use events::{Event, Events, Lost, Share};
-pub use generations::{Preview, Replaced};
+pub use generations::{MAX_LISTS, Preview, Replaced, check_list_name};
 pub use protection::{
     DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, default_verdict, detach,
 };
 pub use recipe::{Form, Prepared, Recipe};
+pub use rulebook::MAX_NAME_BYTES;
 pub use rules::{
     Added, Count, Counters, Entry, Explanation, MapUsage, Progress, ReasonCount, Removed, RuleCount, Rules,
     StageTrace,

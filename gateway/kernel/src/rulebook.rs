@@ -18,7 +18,7 @@ use crate::table::Memory;
 /// Lines of a record in the mapped table of rules.
 pub(crate) const RECORD_LINES: u32 = (size_of::<RuleRecord>() / (LINE_WORDS * 8)) as u32;
 /// Bytes of a list's name.
-pub(crate) const MAX_NAME_BYTES: usize = 56;
+pub const MAX_NAME_BYTES: usize = 56;
 
 /// What a rule is told apart by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

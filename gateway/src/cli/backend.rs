@@ -1,13 +1,17 @@
 //! Where a command finds the rules: in the pinned maps, which are there whether the agent runs or not,
 //! or in an agent that enforces them in userspace.
 
-use gateway_kernel::{Added, Counters, Entry, Error, ListKind, MapUsage, Removed, Rules};
+use gateway_kernel::{
+    Added, Counters, Entry, Error, ListInfo, ListKind, MapUsage, Note, Preview, Removed, Replaced, Rules,
+    SetBy,
+};
 use ipnet::IpNet;
 
 use super::Global;
 use super::failure::{Failure, Outcome, advised};
 use crate::control::{
-    AddBody, Batch, Client, ClientError, ExplainBody, Explained, RemoveBody, Reply, Request, apply,
+    AddBody, Batch, Client, ClientError, ExplainBody, Explained, ImportBody, NameBody, RemoveBody, Reply,
+    Request, apply,
 };
 
 /// Where the rules are.
@@ -43,9 +47,54 @@ impl Backend {
     }
 
     /// Adds entries to several lists, all or none; says what became of each batch.
-    pub(super) fn add(&self, batches: Vec<Batch>, progress: &mut dyn FnMut(usize)) -> Outcome<Vec<Added>> {
-        match self.call(Request::Add(AddBody { batches }), progress)? {
+    pub(super) fn add(
+        &self,
+        batches: Vec<Batch>,
+        evidence: Option<String>,
+        force: bool,
+        progress: &mut dyn FnMut(usize),
+    ) -> Outcome<Vec<Added>> {
+        let note = Some(Note { by: SetBy::Cli, evidence });
+        match self.call(Request::Add(AddBody { batches, note, force }), progress)? {
             Reply::Added(added) => Ok(added),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Brings a named list into force.
+    pub(super) fn import(&self, body: ImportBody, progress: &mut dyn FnMut(usize)) -> Outcome<Replaced> {
+        match self.call(Request::Import(body), progress)? {
+            Reply::Replaced(replaced) => Ok(replaced),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) fn preview(&self, body: ImportBody) -> Outcome<Preview> {
+        match self.call(Request::Preview(body), &mut |_| {})? {
+            Reply::Previewed(preview) => Ok(preview),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) fn forget(&self, list: ListKind, name: &str) -> Outcome<usize> {
+        let body = NameBody { name: name.to_owned() };
+        match self.call(Request::Forget(list, body), &mut |_| {})? {
+            Reply::Flushed(count) => Ok(count),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Returns to the generation before; gives its number.
+    pub(super) fn roll_back(&self) -> Outcome<u64> {
+        match self.call(Request::RollBack, &mut |_| {})? {
+            Reply::RolledBack(generation) => Ok(generation),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) fn lists(&self) -> Outcome<Vec<ListInfo>> {
+        match self.call(Request::Lists, &mut |_| {})? {
+            Reply::Lists(lists) => Ok(lists),
             other => Err(unexpected(&other)),
         }
     }

@@ -1,6 +1,7 @@
 //! `gateway check`: every mistake of a configuration at once.
 
 use clap::{Args, ValueEnum};
+use gateway_kernel::ListKind;
 
 use super::ConfigFile;
 use super::failure::{Failure, Outcome};
@@ -30,15 +31,19 @@ pub(super) fn run(arguments: &Arguments, out: &mut Out) -> Outcome {
         (Ok(_), Format::Json) => Ok(out.json(&serde_json::json!({ "diagnostics": [], "total": 0 }))?),
         (Ok(model), Format::Text) => {
             let (proxy, kernel) = (&model.proxy, &model.kernel);
+            let entries = |kind| -> usize {
+                kernel.lists.iter().filter(|list| list.kind == kind).map(|list| list.entries.len()).sum()
+            };
             Ok(out.line(format!(
-                "{} is sound: {} interfaces, {} listeners, {} routes, {} upstreams, {} deny and {} allow entries",
+                "{} is sound: {} interfaces, {} listeners, {} routes, {} upstreams, {} deny and {} allow entries in {} lists",
                 path.display(),
                 kernel.interfaces.len(),
                 proxy.listeners.len(),
                 proxy.routes.len(),
                 proxy.upstreams.len(),
-                kernel.deny.len(),
-                kernel.allow.len(),
+                entries(ListKind::Deny),
+                entries(ListKind::Allow),
+                kernel.lists.len(),
             ))?)
         }
         (Err(report), Format::Json) => {

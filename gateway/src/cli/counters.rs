@@ -7,7 +7,6 @@ use super::Global;
 use super::backend::Backend;
 use super::failure::Outcome;
 use super::output::{Column, Out, clean};
-use crate::observe::list_name;
 
 /// How to show them.
 #[derive(Debug, Args)]
@@ -41,8 +40,7 @@ fn print(counters: &Counters, out: &mut Out) -> Outcome {
         .reasons
         .iter()
         .map(|row_| row(["reason", &row_.interface, &row_.verdict, &row_.reason], row_.count));
-    let rules =
-        counters.rules.iter().map(|row_| row(["rule", list_name(row_.list), "-", &row_.rule], row_.count));
+    let rules = counters.rules.iter().map(|row_| row(["rule", &row_.from, "-", &row_.rule], row_.count));
     let rows: Vec<Vec<String>> = reasons.chain(rules).collect();
     if rows.is_empty() && out.terminal {
         out.line("nothing was counted yet")?;
@@ -72,7 +70,7 @@ mod tests {
                 reason: "deny_list".into(),
                 count,
             }],
-            rules: vec![RuleCount { rule: "spam".into(), list: ListKind::Deny, count }],
+            rules: vec![RuleCount { rule: "spam".into(), list: ListKind::Deny, from: "deny".into(), count }],
             events_lost: 3,
         };
         assert_eq!(

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
-use gateway_kernel::{Entry, Event};
+use gateway_kernel::{Entry, Event, SetBy};
 
 use super::Global;
 use super::backend::Backend;
@@ -13,7 +13,6 @@ use super::failure::{Failure, Outcome};
 use super::output::{Column, Out, Paint, clean, spell};
 use super::watch::flow;
 use crate::control::{ExplainBody, Explained, Reply, Request};
-use crate::observe::list_name;
 
 /// What to explain.
 #[derive(Debug, Args)]
@@ -85,6 +84,9 @@ fn print(explained: &Explained, now: Duration, out: &mut Out) -> Outcome {
         })
         .collect();
     out.table(&columns, &rows)?;
+    for entry in &explanation.shadow {
+        out.line(format!("in shadow: {}", describe(entry)))?;
+    }
     match explained.recent.as_deref() {
         None => out.line("last seen: unknown; events need a running agent that enforces in the kernel")?,
         Some([]) => out.line("last seen: no event lately (plain packets that pass leave none)")?,
@@ -119,9 +121,23 @@ fn print_recent(events: &[Event], now: Duration, out: &mut Out) -> Outcome {
 }
 
 fn describe(entry: &Entry) -> String {
-    let mut text = format!("{} in {}, rule {}", entry.prefix, list_name(entry.list), clean(&entry.rule));
+    let mut text = format!("{} in {}, rule {}", entry.prefix, clean(&entry.from), clean(&entry.rule));
+    if let Some(generation) = entry.generation {
+        text.push_str(&format!(", generation {generation}"));
+    }
     if let Some(seconds) = entry.ttl_seconds {
         text.push_str(&format!(", for {seconds}s more"));
+    }
+    if let (Some(by), Some(seconds)) = (entry.set_by, entry.age_seconds) {
+        let by = match by {
+            SetBy::Cli => "the command line",
+            SetBy::Api => "the API",
+            SetBy::Policy => "a policy",
+        };
+        text.push_str(&format!(", set {} ago by {by}", spell(Duration::from_secs(seconds))));
+    }
+    if let Some(evidence) = &entry.evidence {
+        text.push_str(&format!(", evidence {}", clean(evidence)));
     }
     if entry.shadow {
         text.push_str(", shadow");
@@ -144,7 +160,24 @@ mod tests {
             rule: "scan".into(),
             ttl_seconds: Some(60),
             shadow: false,
-            owners: vec![Owner::Operator],
+            from: "ban".into(),
+            owner: Owner::Operator,
+            generation: None,
+            set_by: Some(SetBy::Policy),
+            age_seconds: Some(3),
+            evidence: Some("request 7".into()),
+        };
+        let on_trial = Entry {
+            list: ListKind::Deny,
+            from: "feed".into(),
+            ttl_seconds: None,
+            shadow: true,
+            owner: Owner::Config,
+            generation: Some(4),
+            set_by: None,
+            age_seconds: None,
+            evidence: None,
+            ..entry.clone()
         };
         let stage = |stage: &str, outcome: &str, entry| StageTrace {
             stage: stage.into(),
@@ -156,7 +189,9 @@ mod tests {
             verdict: "drop".into(),
             reason: "banned".into(),
             sentence: "The source is banned.".into(),
+            generation: 4,
             stages: vec![stage("parse", "next", None), stage("ban", "drop", Some(entry))],
+            shadow: vec![on_trial],
         };
         let event = Event {
             time_ms: 5000,
@@ -189,7 +224,8 @@ mod tests {
                 "192.0.2.1: drop (banned): The source is banned.\n\
                  STAGE  OUTCOME  ENTRY\n\
                  parse  next\n\
-                 ban    drop     192.0.2.0/24 in ban, rule scan, for 60s more\n{section}"
+                 ban    drop     192.0.2.0/24 in ban, rule scan, for 60s more, set 3s ago by a policy, evidence request 7\n\
+                 in shadow: 192.0.2.0/24 in feed, rule scan, generation 4, shadow\n{section}"
             );
             assert_eq!(text, expected);
         }

@@ -49,9 +49,10 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             // A list that is too long and an interface that does not exist are mistakes of the input.
-            Error::Full { .. } | Error::RulesFull { .. } | Error::UnknownInterface { .. } => {
-                Self::Wrong(error.to_string())
-            }
+            Error::Full { .. }
+            | Error::RulesFull { .. }
+            | Error::UnknownInterface { .. }
+            | Error::Refused(_) => Self::Wrong(error.to_string()),
             _ => Self::System(error.to_string()),
         }
     }

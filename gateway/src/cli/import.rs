@@ -1,15 +1,20 @@
-//! `deny import` and `allow import`: a list file, all of it or, if a line is bad, none of it.
+//! `deny import` and `allow import`: a file becomes a named list, all of it or, if a line is bad, none of it.
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use gateway_kernel::feed::{self, FeedError};
+use clap::{Args, ValueEnum};
+use gateway_kernel::feed::{self, Feed, FeedError, Format, Options};
+use gateway_kernel::{Form, NewList, Preview, Recipe, check_list_name};
 
+use super::backend::Backend;
 use super::failure::{Failure, Outcome};
-use super::lists::{Attributes, millis};
-use crate::control::WireEntry;
+use super::lists::{Attributes, Progress, Side, millis, refuse_own_address};
+use super::output::{Out, entries};
+use crate::config::column_of;
+use crate::control::{Batch, ImportBody, WireEntry};
 
 /// A list file: about ten million lines.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -17,54 +22,197 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Which file, and what is said of its entries.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Arguments {
-    /// A list file, one prefix a line; - reads the standard input
+    /// A list file or, with --country or --asn, a MaxMind database; - reads the standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
+    /// The list that the file becomes; without it, the file's name. What the list held before goes
+    #[arg(long, value_name = "NAME", value_parser = list_name)]
+    list: Option<String>,
     /// What is given here holds for every entry, whatever its line says
     #[command(flatten)]
     attributes: Attributes,
     /// Leave bad lines out instead of refusing the file
     #[arg(long)]
     skip_invalid: bool,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How the file is written; without it, its content tells
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<FormatName>,
+    /// The column of a CSV file that holds the prefixes, by its name or its number from 1
+    #[arg(long, value_name = "COLUMN")]
+    column: Option<String>,
+    /// Countries of a database, by their ISO 3166 codes
+    #[arg(long, value_name = "CODE", value_delimiter = ',')]
+    country: Vec<String>,
+    /// Autonomous systems of a database, by their numbers
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',')]
+    asn: Vec<u32>,
 }
 
-/// Reads the entries of a file.
-pub(super) fn read(arguments: &Arguments) -> Outcome<Vec<WireEntry>> {
+/// The formats that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatName {
+    Plain,
+    Ipset,
+    Nft,
+    SpamhausJson,
+    Csv,
+}
+
+/// A file, read.
+#[derive(Debug)]
+pub(super) struct Imported {
+    pub(super) list: NewList,
+    /// Lines with a time to live, which no list has.
+    pub(super) timed: Vec<WireEntry>,
+    pub(super) dry_run: bool,
+    pub(super) force: bool,
+}
+
+/// Reads a file. Its mistakes are told before the rules are opened, to whoever asks.
+pub(super) fn read(side: Side, arguments: &Arguments) -> Outcome<Imported> {
     let path = &arguments.file;
     let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
     let bytes = contents(path).map_err(|error| Failure::Wrong(format!("cannot read {name}: {error}")))?;
-    entries_of(&name, &bytes, arguments)
+    list_of(side, &name, bytes, arguments)
 }
 
-/// The entries that a file's bytes hold; bad lines are told on stderr.
-pub(super) fn entries_of(name: &str, bytes: &[u8], arguments: &Arguments) -> Outcome<Vec<WireEntry>> {
-    let feed = feed::parse(bytes);
-    for error in &feed.errors {
+/// The list that a file's bytes make; bad lines are told on stderr.
+pub(super) fn list_of(side: Side, name: &str, bytes: Vec<u8>, arguments: &Arguments) -> Outcome<Imported> {
+    let said = &arguments.attributes;
+    let label = label_of(name);
+    let recipe = Recipe {
+        kind: side.list_kind(),
+        name: arguments.list.clone().unwrap_or_else(|| label.clone()),
+        source: feed::shown(name),
+        reason: said.reason.clone(),
+        label,
+        shadow: said.shadow,
+        form: arguments.form()?,
+    };
+    let prepared =
+        recipe.prepare(bytes).map_err(|error| Failure::Wrong(format!("cannot use {name}: {error}")))?;
+    tell(name, &prepared.mistakes, arguments.skip_invalid)?;
+    let mut list = prepared.list;
+    let mut timed: Vec<WireEntry> = prepared.timed.into_iter().map(WireEntry::from).collect();
+    if let Some(ttl) = said.ttl {
+        let entries = std::mem::take(&mut list.entries);
+        timed.extend(entries.into_iter().map(|entry| WireEntry {
+            prefix: entry.prefix,
+            rule: list.labels.get(entry.label as usize).cloned().unwrap_or_default(),
+            ttl_ms: None,
+            shadow: list.shadow || entry.shadow,
+        }));
+        timed.iter_mut().for_each(|entry| entry.ttl_ms = Some(millis(ttl)));
+    }
+    Ok(Imported { list, timed, dry_run: arguments.dry_run, force: said.force })
+}
+
+/// Brings a file's list into force, or says what that would change.
+pub(super) fn apply(side: Side, read: Imported, backend: &Backend, out: &mut Out) -> Outcome {
+    let Imported { list, timed, dry_run, force } = read;
+    let dropped = list.entries.iter().filter(|entry| !list.shadow && !entry.shadow).map(|entry| entry.prefix);
+    let banned = timed.iter().filter(|entry| !entry.shadow).map(|entry| entry.prefix);
+    refuse_own_address(side, dropped.chain(banned), backend)?;
+    if dry_run {
+        let name = list.name.clone();
+        let preview = backend.preview(ImportBody { list, force })?;
+        return tell_preview(&name, &preview, timed.len(), out);
+    }
+    if list.entries.is_empty() && timed.is_empty() {
+        return Ok(out.line("there was nothing to add")?);
+    }
+    if !timed.is_empty() {
+        let batch = Batch { list: side.timed(), entries: timed };
+        let kind = batch.list;
+        for added in backend.add(vec![batch], None, force, &mut |_| {})? {
+            out.line(format!("{}: {} added, {} updated", kind.name(), added.added, added.updated))?;
+        }
+    }
+    if !list.entries.is_empty() {
+        let name = list.name.clone();
+        let mut progress = Progress::of(list.entries.len());
+        let outcome = backend.import(ImportBody { list, force }, &mut |done| progress.at(done));
+        progress.end();
+        let replaced = outcome?;
+        let unchanged = if replaced.changed { "" } else { ", as it was before" };
+        out.line(format!(
+            "{name}: {} in force, generation {}{unchanged}",
+            entries(replaced.entries),
+            replaced.generation
+        ))?;
+    }
+    Ok(())
+}
+
+fn tell_preview(name: &str, preview: &Preview, timed: usize, out: &mut Out) -> Outcome {
+    out.line(format!(
+        "{name}: {} added, {} removed, {} changed; {} now, {} then",
+        preview.added,
+        preview.removed,
+        preview.changed,
+        entries(preview.before),
+        entries(preview.after)
+    ))?;
+    if timed > 0 {
+        out.line(format!("and {} with a time to live", entries(timed)))?;
+    }
+    out.line(format!(
+        "it would have hit {} of {} sources that passed in the last minute",
+        preview.hits, preview.sources
+    ))?;
+    Ok(())
+}
+
+impl Arguments {
+    fn form(&self) -> Outcome<Form> {
+        if !self.country.is_empty() || !self.asn.is_empty() {
+            if self.format.is_some() || self.column.is_some() {
+                return Err(Failure::Usage(
+                    "--country and --asn choose from a database, which has no format".into(),
+                ));
+            }
+            let countries = self.country.iter().map(|code| code.to_ascii_uppercase()).collect();
+            return Ok(Form::Mmdb { countries, asns: self.asn.clone() });
+        }
+        let column = self.column.as_deref().map(column_of);
+        let format = match (self.format, column) {
+            (None, None) => Format::Auto,
+            (None | Some(FormatName::Csv), Some(column)) => Format::Csv { column },
+            (Some(FormatName::Csv), None) => Format::Csv { column: feed::Column::Number(1) },
+            (Some(_), Some(_)) => return Err(Failure::Usage("only a CSV file has columns".into())),
+            (Some(FormatName::Plain), None) => Format::Plain,
+            (Some(FormatName::Ipset), None) => Format::Ipset,
+            (Some(FormatName::Nft), None) => Format::Nft,
+            (Some(FormatName::SpamhausJson), None) => Format::SpamhausJson,
+        };
+        Ok(Form::Feed { format, options: Options { allow_everything: self.attributes.force } })
+    }
+}
+
+/// Tells the bad lines of a file; an error, unless they are to be left out.
+fn tell(name: &str, mistakes: &Feed, skip_invalid: bool) -> Outcome {
+    for error in &mistakes.errors {
         eprintln!("{}", describe(name, error));
     }
-    let untold = feed.error_count - feed.errors.len();
+    let untold = mistakes.error_count - mistakes.errors.len();
     if untold > 0 {
         eprintln!("{name}: and {untold} more bad lines");
     }
-    if feed.error_count > 0 {
-        let bad =
-            if feed.error_count == 1 { "1 bad line" } else { &format!("{} bad lines", feed.error_count) };
-        if !arguments.skip_invalid {
-            return Err(Failure::Wrong(format!(
-                "{name} has {bad}, so nothing of it was applied; mend it, or leave them out with --skip-invalid"
-            )));
-        }
-        eprintln!("{name}: {bad} skipped");
-    }
-    let default_rule = label_of(name);
-    let said = &arguments.attributes;
-    let entry = |line: &feed::FeedEntry| WireEntry {
-        prefix: line.prefix,
-        rule: said.reason.as_deref().or(feed.reason(line)).unwrap_or(&default_rule).to_owned(),
-        ttl_ms: said.ttl.map(millis).or((line.ttl_ms > 0).then_some(line.ttl_ms)),
-        shadow: said.shadow || line.shadow,
+    let bad = match mistakes.error_count {
+        0 => return Ok(()),
+        1 => "1 bad line".to_owned(),
+        count => format!("{count} bad lines"),
     };
-    Ok(feed.entries.iter().map(entry).collect())
+    if !skip_invalid {
+        return Err(Failure::Wrong(format!(
+            "{name} has {bad}, so nothing of it was applied; mend it, or leave them out with --skip-invalid"
+        )));
+    }
+    eprintln!("{name}: {bad} skipped");
+    Ok(())
 }
 
 /// `file:line: text: why`; a reason that begins with the text is not made to repeat it.
@@ -101,6 +249,16 @@ fn contents(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it is longer than {} MiB", MAX_FILE_BYTES >> 20)));
     }
     Ok(bytes)
+}
+
+fn list_name(text: &str) -> Result<String, String> {
+    check_list_name(text).map(|()| text.to_owned())
+}
+
+/// Whether an address is covered by any of some prefixes.
+pub(super) fn covers(prefixes: impl Iterator<Item = ipnet::IpNet>, address: IpAddr) -> Option<ipnet::IpNet> {
+    let mut covering = prefixes.filter(|prefix| prefix.contains(&address));
+    covering.next()
 }
 
 #[cfg(test)]

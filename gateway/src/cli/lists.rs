@@ -1,7 +1,7 @@
 //! `gateway deny` and `gateway allow`: the operator's entries, changed while everything runs.
 //!
 //! What people call the deny list is two: bans with a time to live, and entries that stay. `deny add`
-//! picks by `--ttl`, and the other verbs speak of both.
+//! picks by `--ttl`, and the other verbs speak of both. Lists that come as a whole: `named_lists.rs`.
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
@@ -15,11 +15,14 @@ use ipnet::IpNet;
 use super::Global;
 use super::backend::Backend;
 use super::failure::{Failure, Outcome};
-use super::import;
 use super::output::{Column, Out, clean, entries, spell};
-use crate::control::{Batch, WireEntry};
-use crate::observe::list_name;
+use super::{import, named_lists, own_address};
+use crate::control::{Batch, ExplainBody, WireEntry};
 
+/// Bytes of a ban's evidence.
+const MAX_EVIDENCE_BYTES: usize = 64;
+/// Characters of a progress bar.
+const BAR_CHARS: usize = 40;
 /// A list longer than this shows its progress.
 const PROGRESS_FROM: usize = 10_000;
 /// Lines about single prefixes on stderr, before the rest is only counted.
@@ -41,6 +44,9 @@ enum Verb {
         prefixes: Vec<String>,
         #[command(flatten)]
         attributes: Attributes,
+        /// Where the evidence is: a ticket, the id of a request; at most 64 bytes
+        #[arg(long, value_name = "TEXT", value_parser = evidence)]
+        evidence: Option<String>,
     },
     /// Take prefixes out, exactly as they stand in the list
     Del {
@@ -54,8 +60,28 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Add all entries of a file: all of them or, if one line is bad, none
+    /// Make a file a named list: all of it or, if one line is bad, none
     Import(import::Arguments),
+    /// Show the named lists
+    Lists {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Return to the lists before the last change of lists; once more returns to the later ones
+    Rollback,
+    /// Take a named list out that was imported
+    Forget {
+        /// The list's name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Apply what a list of the configuration would have become by itself, had it not changed so much
+    Confirm {
+        /// The list's name
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
     /// Print the operators' entries in the form that `import` reads; those of the configuration are left out
     Export,
     /// Take all entries out; those of the configuration stay
@@ -74,6 +100,9 @@ pub(super) struct Attributes {
     /// Count what they would decide, without deciding it
     #[arg(long)]
     pub(super) shadow: bool,
+    /// Take 0.0.0.0/0 and ::/0, too
+    #[arg(long)]
+    pub(super) force: bool,
 }
 
 /// The two commands that share these verbs.
@@ -92,6 +121,22 @@ impl Side {
         }
     }
 
+    /// What its named lists are.
+    pub(super) fn list_kind(self) -> ListKind {
+        match self {
+            Self::Deny => ListKind::Deny,
+            Self::Allow => ListKind::Allow,
+        }
+    }
+
+    /// Where entries with a time to live go.
+    pub(super) fn timed(self) -> ListKind {
+        match self {
+            Self::Deny => ListKind::Ban,
+            Self::Allow => ListKind::Allow,
+        }
+    }
+
     /// The list for an entry.
     fn list_for(self, entry: &WireEntry) -> ListKind {
         match (self, entry.ttl_ms) {
@@ -104,17 +149,26 @@ impl Side {
 
 pub(super) fn run(side: Side, arguments: Arguments, global: &Global, out: &mut Out) -> Outcome {
     match arguments.verb {
-        Verb::Add { prefixes, attributes } => {
+        Verb::Add { prefixes, attributes, evidence } => {
             let wanted = typed(&prefixes, &attributes)?;
-            write(side, wanted, &Backend::open(global)?, out)
+            let backend = Backend::open(global)?;
+            let dropped = wanted.iter().filter(|entry| !entry.shadow).map(|entry| entry.prefix);
+            refuse_own_address(side, dropped, &backend)?;
+            write(side, wanted, evidence, attributes.force, &backend, out)
         }
-        Verb::Del { prefixes } => remove(side, &read_prefixes(&prefixes)?, &Backend::open(global)?, out),
+        Verb::Del { prefixes } => {
+            remove(side, &read_prefixes(&prefixes, true)?, &Backend::open(global)?, out)
+        }
         Verb::List { json } => list(side, json, &Backend::open(global)?, out),
         Verb::Import(arguments) => {
             // The file is read before the rules are opened: its mistakes are told to whoever asks.
-            let wanted = import::read(&arguments)?;
-            write(side, wanted, &Backend::open(global)?, out)
+            let imported = import::read(side, &arguments)?;
+            import::apply(side, imported, &Backend::open(global)?, out)
         }
+        Verb::Lists { json } => named_lists::show(side, json, &Backend::open(global)?, out),
+        Verb::Rollback => named_lists::roll_back(&Backend::open(global)?, out),
+        Verb::Forget { name } => named_lists::forget(side, &name, &Backend::open(global)?, out),
+        Verb::Confirm { name } => named_lists::confirm(&name, global, out),
         Verb::Export => export(side, &Backend::open(global)?, out),
         Verb::Flush => flush(side, &Backend::open(global)?, out),
     }
@@ -129,23 +183,33 @@ fn typed(prefixes: &[String], attributes: &Attributes) -> Outcome<Vec<WireEntry>
         ttl_ms: attributes.ttl.map(millis),
         shadow: attributes.shadow,
     };
-    Ok(read_prefixes(prefixes)?.into_iter().map(entry).collect())
+    Ok(read_prefixes(prefixes, attributes.force)?.into_iter().map(entry).collect())
 }
 
 /// Reads all prefixes of a command line, or says of each bad one what is wrong with it.
-fn read_prefixes(texts: &[String]) -> Outcome<Vec<IpNet>> {
+fn read_prefixes(texts: &[String], force: bool) -> Outcome<Vec<IpNet>> {
     let (mut prefixes, mut mistakes) = (Vec::new(), Vec::new());
     for text in texts {
-        match feed::parse_prefix(text) {
-            Ok(prefix) => prefixes.push(prefix),
-            Err(why) => mistakes.push(why),
+        let everything = text.parse::<IpNet>().ok().filter(|prefix| prefix.prefix_len() == 0);
+        match (everything, feed::parse_prefix(text)) {
+            (Some(prefix), _) if force => prefixes.push(prefix.trunc()),
+            (Some(_), Err(why)) => mistakes.push(format!("{why}; `--force` takes it")),
+            (_, Ok(prefix)) => prefixes.push(prefix),
+            (None, Err(why)) => mistakes.push(why),
         }
     }
     if mistakes.is_empty() { Ok(prefixes) } else { Err(Failure::Wrong(mistakes.join("\n"))) }
 }
 
 /// Adds entries to the lists they belong to: all or none, whatever the list.
-fn write(side: Side, wanted: Vec<WireEntry>, backend: &Backend, out: &mut Out) -> Outcome {
+fn write(
+    side: Side,
+    wanted: Vec<WireEntry>,
+    evidence: Option<String>,
+    force: bool,
+    backend: &Backend,
+    out: &mut Out,
+) -> Outcome {
     let (batches, repeated) = batches(side, wanted);
     say_repeated(&repeated);
     if batches.is_empty() {
@@ -153,10 +217,10 @@ fn write(side: Side, wanted: Vec<WireEntry>, backend: &Backend, out: &mut Out) -
     }
     let lists: Vec<ListKind> = batches.iter().map(|batch| batch.list).collect();
     let mut progress = Progress::of(batches.iter().map(|batch| batch.entries.len()).sum());
-    let outcome = backend.add(batches, &mut |done| progress.at(done));
+    let outcome = backend.add(batches, evidence, force, &mut |done| progress.at(done));
     progress.end();
     for (list, added) in lists.into_iter().zip(outcome?) {
-        out.line(format!("{}: {} added, {} updated", list_name(list), added.added, added.updated))?;
+        out.line(format!("{}: {} added, {} updated", list.name(), added.added, added.updated))?;
     }
     Ok(())
 }
@@ -166,7 +230,7 @@ fn remove(side: Side, prefixes: &[IpNet], backend: &Backend, out: &mut Out) -> O
     let mut kept = Vec::new();
     for list in side.lists() {
         let removed = backend.remove(*list, prefixes.to_vec())?;
-        out.line(format!("{}: {} removed", list_name(*list), removed.removed))?;
+        out.line(format!("{}: {} removed", list.name(), removed.removed))?;
         removed.missing.into_iter().for_each(|prefix| *missing.entry(prefix).or_default() += 1);
         kept.extend(removed.kept_by_config);
     }
@@ -188,10 +252,11 @@ fn list(side: Side, json: bool, backend: &Backend, out: &mut Out) -> Outcome {
     let columns = [
         Column::words("PREFIX"),
         Column::words("LIST"),
+        Column::words("FROM"),
         Column::words("RULE"),
         Column::words("LEFT"),
         Column::words("MODE"),
-        Column::words("OWNERS"),
+        Column::words("OWNER"),
     ];
     let rows: Vec<Vec<String>> = found.iter().map(|entry| row(entry, out.terminal)).collect();
     if rows.is_empty() && out.terminal {
@@ -206,22 +271,19 @@ fn row(entry: &Entry, terminal: bool) -> Vec<String> {
         Some(seconds) if terminal => spell(Duration::from_secs(seconds)),
         Some(seconds) => seconds.to_string(),
     };
-    let owners: Vec<&str> = entry
-        .owners
-        .iter()
-        .map(|owner| match owner {
-            Owner::Config => "config",
-            Owner::Operator => "operator",
-        })
-        .collect();
+    let owner = match entry.owner {
+        Owner::Config => "config",
+        Owner::Operator => "operator",
+    };
     let mode = if entry.shadow { "shadow" } else { "enforced" };
     vec![
         entry.prefix.to_string(),
-        list_name(entry.list).to_owned(),
+        entry.list.name().to_owned(),
+        clean(&entry.from),
         clean(&entry.rule),
         left,
         mode.to_owned(),
-        owners.join(","),
+        owner.to_owned(),
     ]
 }
 
@@ -240,7 +302,7 @@ fn export(side: Side, backend: &Backend, out: &mut Out) -> Outcome {
     // What only the configuration names would become the operator's when it is imported, and stay when the
     // configuration lets go of it.
     let (operators, others): (Vec<Entry>, Vec<Entry>) =
-        read(side, backend)?.into_iter().partition(|entry| entry.owners.contains(&Owner::Operator));
+        read(side, backend)?.into_iter().partition(|entry| entry.owner == Owner::Operator);
     for entry in operators {
         line.clear();
         let ttl = entry.ttl_seconds.map(Duration::from_secs);
@@ -256,7 +318,7 @@ fn export(side: Side, backend: &Backend, out: &mut Out) -> Outcome {
 fn flush(side: Side, backend: &Backend, out: &mut Out) -> Outcome {
     for list in side.lists() {
         let count = backend.flush(*list)?;
-        out.line(format!("{}: {} removed", list_name(*list), entries(count)))?;
+        out.line(format!("{}: {} removed", list.name(), entries(count)))?;
     }
     Ok(())
 }
@@ -321,28 +383,56 @@ fn label(text: &str) -> Result<String, String> {
     feed::check_label(text).map(|()| text.to_owned())
 }
 
+fn evidence(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_EVIDENCE_BYTES || !text.chars().all(feed::is_printable) {
+        return Err(format!(
+            "evidence is a text of 1 to {MAX_EVIDENCE_BYTES} bytes without control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// Refuses what would deny the address that the command itself comes from, unless an allow entry lets it in.
+pub(super) fn refuse_own_address(
+    side: Side,
+    prefixes: impl Iterator<Item = IpNet>,
+    backend: &Backend,
+) -> Outcome {
+    let Some(address) = own_address::of_the_session().filter(|_| side == Side::Deny) else { return Ok(()) };
+    let Some(prefix) = import::covers(prefixes, address) else { return Ok(()) };
+    let packet = ExplainBody { source: address, destination: None };
+    if backend.explain(packet)?.explanation.reason == "allow_list" {
+        return Ok(());
+    }
+    Err(Failure::Wrong(format!(
+        "{prefix} covers {address}, from where you are connected, and would lock you out; nothing was changed. \
+         `gateway allow add {address}` first, if that is what you want"
+    )))
+}
+
 /// A line on stderr that counts up, where somebody sees it and the list is long.
-struct Progress {
+pub(super) struct Progress {
     total: usize,
     shown: Option<usize>,
     on: bool,
 }
 
 impl Progress {
-    fn of(total: usize) -> Self {
+    pub(super) fn of(total: usize) -> Self {
         Self { total, shown: None, on: total >= PROGRESS_FROM && std::io::stderr().is_terminal() }
     }
 
-    fn at(&mut self, done: usize) {
+    pub(super) fn at(&mut self, done: usize) {
         let percent = done.saturating_mul(100) / self.total.max(1);
         if self.on && self.shown != Some(percent) {
             self.shown = Some(percent);
-            eprint!("\r{done} of {} entries, {percent} %", self.total);
+            let bar = "#".repeat(percent.min(100) * BAR_CHARS / 100);
+            eprint!("\r[{bar:<BAR_CHARS$}] {percent:>3} % of {} entries", self.total);
             let _ = std::io::stderr().flush();
         }
     }
 
-    fn end(self) {
+    pub(super) fn end(self) {
         if self.shown.is_some() {
             eprint!("\r\x1b[K");
         }

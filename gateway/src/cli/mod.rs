@@ -11,7 +11,9 @@ mod failure;
 mod import;
 mod lists;
 mod man;
+mod named_lists;
 mod output;
+mod own_address;
 mod rate;
 mod reload;
 mod run;
@@ -111,9 +113,9 @@ pub enum Command {
     Run(ConfigFile),
     /// Check a configuration and show every mistake in it at once
     Check(check::Arguments),
-    /// Deny sources: add, del, list, import, export, flush
+    /// Deny sources: one by one, or by lists
     Deny(lists::Arguments),
-    /// Allow sources, whatever the deny lists say: add, del, list, import, export, flush
+    /// Allow sources, whatever the deny lists say
     Allow(lists::Arguments),
     /// Explain what would happen, and which rule decides it
     Explain(explain::Arguments),

@@ -12,7 +12,6 @@ use super::failure::Outcome;
 use super::output::{Column, Out, clean};
 use super::watch::clock;
 use crate::control::Filter;
-use crate::observe::list_name;
 
 /// How often the counters are read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -38,7 +37,7 @@ struct ReasonRate {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct RuleRate {
     rule: String,
-    list: &'static str,
+    list: String,
     #[serde(flatten)]
     rate: Rate,
 }
@@ -95,11 +94,10 @@ impl Rates {
                 Some(ReasonRate { interface, verdict, reason: row.reason.clone(), rate })
             });
         let former: std::collections::HashMap<_, _> =
-            before.rules.iter().map(|row| ((list_name(row.list), &row.rule), row.count)).collect();
+            before.rules.iter().map(|row| ((&row.from, &row.rule), row.count)).collect();
         let rules = after.rules.iter().filter(|row| filter.counts_rule(&row.rule)).filter_map(|row| {
-            let list = list_name(row.list);
-            let rate = rate(was(former.get(&(list, &row.rule)).copied()), row.count, elapsed)?;
-            Some(RuleRate { rule: row.rule.clone(), list, rate })
+            let rate = rate(was(former.get(&(&row.from, &row.rule)).copied()), row.count, elapsed)?;
+            Some(RuleRate { rule: row.rule.clone(), list: row.from.clone(), rate })
         });
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -135,7 +133,7 @@ fn print(rates: &Rates, out: &mut Out) -> Outcome {
     };
     let reasons =
         rates.reasons.iter().map(|of| row(["reason", &of.interface, &of.verdict, &of.reason], of.rate));
-    let rules = rates.rules.iter().map(|of| row(["rule", of.list, "-", &of.rule], of.rate));
+    let rules = rates.rules.iter().map(|of| row(["rule", &of.list, "-", &of.rule], of.rate));
     let rows: Vec<Vec<String>> = reasons.chain(rules).collect();
     if rows.is_empty() && out.terminal {
         return Ok(out.line(format!("{time}  nothing"))?);
@@ -167,6 +165,7 @@ mod tests {
                 .map(|(rule, packets)| RuleCount {
                     rule: (*rule).to_owned(),
                     list: ListKind::Deny,
+                    from: "deny".to_owned(),
                     count: count(*packets),
                 })
                 .collect(),
@@ -222,7 +221,7 @@ mod tests {
                 reason: "deny_list".to_owned(),
                 rate,
             }],
-            rules: vec![RuleRate { rule: "spam".to_owned(), list: "deny", rate }],
+            rules: vec![RuleRate { rule: "spam".to_owned(), list: "deny".to_owned(), rate }],
         };
         assert_eq!(
             printed(true, |out| print(&rates, out)),

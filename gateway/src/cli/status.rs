@@ -3,14 +3,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use gateway_kernel::{DefaultVerdict, Enforcement, Error, InterfaceState, MapUsage, State};
+use gateway_kernel::{DefaultVerdict, Enforcement, Error, InterfaceState, ListInfo, MapUsage, State};
 
 use super::Global;
 use super::backend::Backend;
 use super::failure::{Failure, Outcome};
-use super::output::{Column, Out, Paint, clean, spell};
+use super::output::{Column, Out, Paint, clean, entries, spell};
 use crate::control::{AgentStatus, ClientError, Phase, Status};
 use crate::proxy;
+use crate::sources::{SourceState, SourceStatus};
 
 /// How to show it.
 #[derive(Debug, Default, Args)]
@@ -41,6 +42,7 @@ fn pinned(global: &Global) -> Outcome<Status> {
         }
         Err(error) => return Err(error.into()),
     };
+    let backend = Backend::open(global)?;
     Ok(Status {
         agent: None,
         pin_dir: global.pin_dir.clone(),
@@ -49,7 +51,9 @@ fn pinned(global: &Global) -> Outcome<Status> {
             interfaces,
             default: gateway_kernel::default_verdict(&global.pin_dir)?,
         },
-        maps: Backend::open(global)?.usage()?,
+        maps: backend.usage()?,
+        lists: backend.lists()?,
+        sources: Vec::new(),
         proxy: None,
     })
 }
@@ -68,6 +72,8 @@ fn print(status: &Status, out: &mut Out) -> Outcome {
     }
     rows.extend(kernel_rows(status));
     rows.extend(status.maps.iter().map(map_row));
+    rows.extend(status.lists.iter().map(list_row));
+    rows.extend(status.sources.iter().map(source_row));
     rows.extend(status.proxy.iter().flat_map(proxy_rows));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.map(|cell| clean(&cell)).to_vec()).collect();
     if status.agent.is_none() && out.terminal {
@@ -130,6 +136,29 @@ fn kernel_rows(status: &Status) -> Vec<Row> {
 fn map_row(map: &MapUsage) -> Row {
     let percent = map.entries as f64 * 100.0 / map.capacity.max(1) as f64;
     fact("map", &map.map, &format!("{} of {} ({percent:.1} %)", map.entries, map.capacity))
+}
+
+fn list_row(list: &ListInfo) -> Row {
+    let shadow = if list.shadow { ", shadow" } else { "" };
+    let text = format!(
+        "{} {} from {}, generation {}{shadow}",
+        entries(list.entries() as usize),
+        list.kind.name(),
+        list.source,
+        list.generation
+    );
+    fact("list", &list.name, &text)
+}
+
+fn source_row(source: &SourceStatus) -> Row {
+    let state = match source.state {
+        SourceState::Pending => "not read yet",
+        SourceState::Ok => "followed",
+        SourceState::Failing => "failing",
+        SourceState::Held => "held",
+    };
+    let why = source.last_error.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    fact("source", &source.name, &format!("{}, {state}{why}", source.origin))
 }
 
 fn proxy_rows(proxy: &proxy::Status) -> Vec<Row> {

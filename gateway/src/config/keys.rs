@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    Address, Count, FilePath, Host, Interface, Label, MethodName, NameOf, Pattern, Prefix, Server, Size,
-    Span, WordOr,
+    Address, Count, Country, FilePath, Host, Interface, Label, ListName, MethodName, NameOf, Pattern,
+    Percent, Prefix, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -74,22 +74,70 @@ record! {
         allow: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),
         /// Sources that are dropped. Each entry is an address, a prefix, or a map with the keys below.
         deny: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),
+        /// Where the last good copies of fetched lists are kept, relative to the configuration's directory.
+        list_cache: String = Or(FilePath(4096), "/var/lib/gateway/lists"),
     }
 }
 
 record! {
-    /// An entry of `kernel.allow` or `kernel.deny`.
+    /// An entry of `kernel.allow` or `kernel.deny`: a prefix, or a list from somewhere else.
     ListItem {
-        /// The address or prefix. An entry has this or `file`.
+        /// The address or prefix. An entry has this, `file`, `url` or `mmdb`.
         cidr: Option<Located<IpNet>> = Optional(At(Prefix)),
-        /// A list file, relative to the configuration's directory. An entry has this or `cidr`.
+        /// A list file, relative to the configuration's directory. It is read again when it changes.
         file: Option<Located<String>> = Optional(At(FilePath(4096))),
-        /// The label under which hits are counted. Left out, it is the prefix or the name of the file; a line of a
+        /// A list that is fetched over HTTPS and kept in `kernel.list_cache`, so that the last good copy holds when
+        /// the server does not answer.
+        url: Option<Located<String>> = Optional(At(FilePath(2048))),
+        /// A MaxMind or DB-IP database, relative to the configuration's directory; needs `country` or `asn`.
+        mmdb: Option<Located<String>> = Optional(At(FilePath(4096))),
+        /// The list's name in commands and metrics. Left out, it is the name of the file.
+        name: Option<Located<String>> = Optional(At(ListName)),
+        /// The label under which hits are counted. Left out, it is the prefix or the name of the list; a line of a
         /// file may name its own.
         reason: Option<String> = Optional(Label),
         /// Count what the entry matches, and let it pass.
         shadow: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+        /// How `file` or `url` is written; `auto` tells by the content.
+        format: ListFormat = Or(
+            Choice(&[
+                ("auto", ListFormat::Auto),
+                ("plain", ListFormat::Plain),
+                ("ipset", ListFormat::Ipset),
+                ("nft", ListFormat::Nft),
+                ("spamhaus_json", ListFormat::SpamhausJson),
+                ("csv", ListFormat::Csv),
+            ]),
+            "auto"
+        ),
+        /// The column of a CSV file that holds the prefixes, by its name or its number from 1.
+        column: Option<Located<String>> = Optional(At(Label)),
+        /// Countries of a database, by their ISO 3166 codes.
+        country: Vec<String> = OrEmpty(ListOf(Country, 300)),
+        /// Autonomous systems of a database, by their numbers.
+        asn: Vec<usize> = OrEmpty(ListOf(Count(1, u32::MAX as usize), 10_000)),
+        /// How often `url` is fetched.
+        refresh: Duration = Or(Span("5s", "30d"), "1h"),
+        /// By how much of its length a list may change when it refreshes by itself; more is held until `gateway deny
+        /// confirm NAME`.
+        max_change: Option<u32> = Or(WordOr("any", Percent), "50%"),
+        /// Bytes of what `url` answers.
+        max_size: usize = Or(Size("1KiB", "256MiB"), "64MiB"),
+        /// Certificates that `url` may be signed by beside the system's, a PEM file relative to the configuration's
+        /// directory.
+        ca: Option<String> = Optional(FilePath(4096)),
     }
+}
+
+/// How a list is written, as far as one word says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ListFormat {
+    Auto,
+    Plain,
+    Ipset,
+    Nft,
+    SpamhausJson,
+    Csv,
 }
 
 record! {
@@ -166,6 +214,9 @@ record! {
     }
 }
 
+/// Where an entry's prefixes may come from: an entry has one of these.
+pub(crate) const ORIGINS: [&str; 4] = ["cidr", "file", "url", "mmdb"];
+
 /// An entry of a list: a prefix alone, or a map.
 pub(crate) struct Item;
 
@@ -176,11 +227,13 @@ impl Shape for Item {
         match &node.value {
             Value::Scalar(_) => {
                 let cidr = At(Prefix).read(node, reader)?;
-                Some(ListItem { cidr: Some(cidr), file: None, reason: None, shadow: false })
+                // All the rest is as if it were left out.
+                let rest = Node { value: Value::Map(Vec::new()), ..node.clone() };
+                Some(ListItem { cidr: Some(cidr), ..section::<ListItem>().read(&rest, reader)? })
             }
             Value::Map(entries) => {
-                if !entries.iter().any(|(key, _)| matches!(key.name.as_str(), "cidr" | "file")) {
-                    reader.error::<()>(node.place, "an entry needs `cidr` or `file`");
+                if !entries.iter().any(|(key, _)| ORIGINS.contains(&key.name.as_str())) {
+                    reader.error::<()>(node.place, "an entry needs `cidr`, `file`, `url` or `mmdb`");
                 }
                 section::<ListItem>().read(node, reader)
             }
@@ -195,7 +248,7 @@ impl Shape for Item {
     fn schema(&self) -> Json {
         let mut map = section::<ListItem>().schema();
         map["type"] = json!("object");
-        map["oneOf"] = json!([{ "required": ["cidr"] }, { "required": ["file"] }]);
+        map["oneOf"] = ORIGINS.iter().map(|origin| json!({ "required": [origin] })).collect();
         json!({ "anyOf": [{ "type": "string" }, map] })
     }
 

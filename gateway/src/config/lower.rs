@@ -4,18 +4,20 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use gateway_kernel::{DefaultVerdict, NewEntry, Plan};
+use gateway_kernel::{DefaultVerdict, ListKind, NewList, Plan};
 use sha2::Sha256;
 
 use crate::config::capacity;
 use crate::config::keys::{self, Root};
-use crate::config::lists;
+use crate::config::lists::{self, Lists, Surroundings};
 use crate::config::node::Place;
 use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
-use crate::model::{Admin, Listener, Model, Proxy, Upstream};
+use crate::model::{Admin, ListSource, ListSources, Listener, Model, Proxy, Upstream};
+use crate::sources::Origin;
 
 /// The model, without the hash. The caller drops it when anything was reported.
 pub(crate) fn lower(
@@ -28,10 +30,10 @@ pub(crate) fn lower(
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
     let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader)).collect();
     let routes = routes::lower(&root.routes, &root.upstreams, reader);
-    let kernel = plan(&root.kernel, reader, base_dir, hash);
+    let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
     let proxy = Proxy { workers, drain_timeout: root.drain_timeout, listeners, upstreams, routes };
-    Some(Model { kernel, proxy, admin: admin?, config_hash: String::new() })
+    Some(Model { kernel, lists, proxy, admin: admin?, config_hash: String::new() })
 }
 
 fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>) -> Vec<Listener> {
@@ -122,26 +124,43 @@ fn socket(socket: &Located<String>, reader: &mut Reader<'_>, base_dir: &Path) ->
     Some(path)
 }
 
-fn plan(kernel: &keys::Kernel, reader: &mut Reader<'_>, base_dir: &Path, hash: &mut Sha256) -> Plan {
+fn plan(
+    kernel: &keys::Kernel,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+    hash: &mut Sha256,
+) -> (Plan, ListSources) {
     distinct(&kernel.interfaces, reader, "interface");
-    let allow = lists::lower(&kernel.allow, reader, base_dir, hash);
-    let deny = lists::lower(&kernel.deny, reader, base_dir, hash);
-    capacity::check(kernel, &allow, &deny, reader);
-    somebody_passes(kernel, &allow.entries, reader);
-    Plan {
+    let cache = base_dir.join(&kernel.list_cache);
+    let mut around = Surroundings { base_dir, cache: &cache, hash };
+    let mut allow = lists::lower(ListKind::Allow, &kernel.allow, reader, &mut around);
+    let deny = lists::lower(ListKind::Deny, &kernel.deny, reader, &mut around);
+    somebody_passes(kernel, &allow, reader);
+    allow.lists.extend(deny.lists);
+    allow.sources.extend(deny.sources);
+    lists::check_names(&allow.lists, reader);
+    capacity::check(&allow.lists, reader);
+    let plan = Plan {
         interfaces: kernel.interfaces.iter().map(|interface| interface.value.clone()).collect(),
         attach: kernel.attach,
         default: kernel.default.value,
-        allow: allow.entries,
-        deny: deny.entries,
-    }
+        lists: Arc::new(allow.lists.into_iter().map(|(_, list)| list).collect()),
+    };
+    (plan, ListSources { cache, sources: allow.sources })
 }
 
-/// An entry in shadow mode lets nobody in.
-fn somebody_passes(kernel: &keys::Kernel, allow: &[NewEntry], reader: &mut Reader<'_>) {
-    if kernel.default.value == DefaultVerdict::Drop && allow.iter().all(|entry| entry.shadow) {
-        let message = "with `default: drop` and no entry in `allow`, nobody could reach this host; name the \
-                       sources that may, those you administer it from among them";
+/// An entry in shadow mode lets nobody in; and a list that is fetched is empty until it was, which an outage of
+/// its server must not turn into a host that nobody reaches.
+fn somebody_passes(kernel: &keys::Kernel, allow: &Lists, reader: &mut Reader<'_>) {
+    let is_fetched = |list: &NewList| {
+        let of_list = |source: &&ListSource| source.recipe.name == list.name;
+        allow.sources.iter().filter(of_list).any(|source| matches!(source.origin, Origin::Url(_)))
+    };
+    let lets_in =
+        |list: &NewList| !list.shadow && !is_fetched(list) && list.entries.iter().any(|entry| !entry.shadow);
+    if kernel.default.value == DefaultVerdict::Drop && !allow.lists.iter().any(|(_, list)| lets_in(list)) {
+        let message = "with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this \
+                       host; name the sources that may, those you administer it from among them";
         reader.error::<()>(kernel.default.place, message);
     }
 }

@@ -247,6 +247,71 @@ impl Notation for Label {
     }
 }
 
+/// A list's name: what commands and metrics call it.
+pub(crate) struct ListName;
+
+impl Notation for ListName {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        gateway_kernel::check_list_name(text).map(|()| text.to_owned()).map_err(Wrong::from)
+    }
+
+    fn noun(&self) -> String {
+        format!("a name of 1 to {} bytes", gateway_kernel::MAX_NAME_BYTES)
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": gateway_kernel::MAX_NAME_BYTES })
+    }
+}
+
+/// A country, as databases name it.
+pub(crate) struct Country;
+
+impl Notation for Country {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        let upper = text.to_ascii_uppercase();
+        if text.len() != 2 || !text.bytes().all(|byte| byte.is_ascii_alphabetic()) {
+            return Err(format!("{} is not a country's ISO 3166 code of two letters", shown(text)).into());
+        }
+        Ok(upper)
+    }
+
+    fn noun(&self) -> String {
+        "a country's code of two letters".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[A-Za-z]{2}$" })
+    }
+}
+
+/// A share in percent.
+pub(crate) struct Percent;
+
+impl Notation for Percent {
+    type Out = u32;
+
+    fn parse(&self, text: &str) -> Result<u32, Wrong> {
+        let wrong = format!("{} is not a share; expected {}", shown(text), Notation::noun(self));
+        let Some(number) = text.strip_suffix('%') else { return Err(unit_missing(text, "%", wrong)) };
+        let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        let share = digits.then(|| number.parse().ok()).flatten().filter(|share| (1..=1000).contains(share));
+        share.ok_or_else(|| wrong.into())
+    }
+
+    fn noun(&self) -> String {
+        "a share from 1% to 1000%".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]{1,4}%$" })
+    }
+}
+
 /// A path in the file system, of at most so many bytes.
 pub(crate) struct FilePath(pub(crate) usize);
 

@@ -10,6 +10,7 @@ use gateway_kernel::{Enforcement, Error, Rules, State};
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::Watchers;
+use super::feeds::Feeds;
 use super::recent::Recent;
 use super::status::{AgentStatus, ConfigStatus, Identity, Phase, ReloadStatus, Reloaded, Status};
 use crate::observe::metrics::Recorder;
@@ -30,6 +31,8 @@ pub struct Live {
     pub socket: PathBuf,
     /// The rules in force.
     pub rules: Rules,
+    /// The sources of lists.
+    pub feeds: Feeds,
     /// The metrics of the request path.
     pub recorder: Recorder,
     /// Who watches verdicts.
@@ -73,6 +76,8 @@ impl Live {
             pin_dir: self.pin_dir.clone(),
             kernel: lock(&self.kernel).clone(),
             maps: self.rules.usage()?,
+            lists: self.rules.lists()?,
+            sources: self.feeds.status(),
             proxy: Some((self.proxy.0)()),
         })
     }

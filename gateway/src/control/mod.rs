@@ -2,6 +2,7 @@
 
 mod client;
 pub mod events;
+pub mod feeds;
 mod filter;
 mod live;
 mod recent;
@@ -15,7 +16,8 @@ pub use filter::{BadFilter, Filter, MAX_TERMS};
 pub use live::{Live, ProxyStatus, ReloadOrder};
 pub use recent::{EVENTS_A_SOURCE, MAX_SOURCES, Recent};
 pub use request::{
-    AddBody, Batch, ExplainBody, Explained, RemoveBody, Reply, Request, SourcesBody, WireEntry, apply,
+    AddBody, Batch, ExplainBody, Explained, ImportBody, NameBody, RemoveBody, Reply, Request, SourcesBody,
+    WireEntry, apply,
 };
 pub use server::{MAX_BODY_BYTES, serve_tcp, serve_unix};
 pub use socket::{AdminSocket, SocketError};

@@ -5,12 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use gateway_kernel::{
-    Added, Counters, Entry, Error, Event, Explanation, ListKind, MapUsage, NewEntry, Owner, Removed, Rules,
+    Added, Counters, Entry, Error, Event, Explanation, ListInfo, ListKind, MapUsage, NewEntry, NewList, Note,
+    Owner, Preview, Removed, Replaced, Rules, SetBy,
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-
-use crate::observe::list_name;
 
 /// A question or an order to the rules. On the socket, the method and path say which one it is, and
 /// `Add` and `Remove` have a JSON body.
@@ -18,6 +17,18 @@ use crate::observe::list_name;
 pub enum Request {
     /// Add or update entries of one or several lists, all or none.
     Add(AddBody),
+    /// Make one of the operators' lists what it is to be.
+    Import(ImportBody),
+    /// What that would change.
+    Preview(ImportBody),
+    /// Take one of the operators' lists out.
+    Forget(ListKind, NameBody),
+    /// Apply what a list's source brought and was held.
+    Confirm(NameBody),
+    /// Return to the generation of lists before the one in force.
+    RollBack,
+    /// Which named lists there are.
+    Lists,
     /// Take the operator's entries for these prefixes out.
     Remove(ListKind, RemoveBody),
     /// Take all of the operator's entries out.
@@ -40,6 +51,31 @@ pub enum Request {
 pub struct AddBody {
     /// A list may stand once.
     pub batches: Vec<Batch>,
+    /// Who decided, and why; left out, it is a program that speaks to this API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<Note>,
+    /// Take 0.0.0.0/0 and ::/0, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// A named list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportBody {
+    /// All of it.
+    pub list: NewList,
+    /// Take 0.0.0.0/0 and ::/0, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
+}
+
+/// A list by its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NameBody {
+    /// Its name.
+    pub name: String,
 }
 
 /// Entries to add to one list.
@@ -112,9 +148,17 @@ pub struct WireEntry {
 pub enum Reply {
     /// To `Add`: what became of each batch, in their order.
     Added(Vec<Added>),
+    /// To `Import` and `Confirm`.
+    Replaced(Replaced),
+    /// To `Preview`.
+    Previewed(Preview),
+    /// To `RollBack`: the generation in force now.
+    RolledBack(u64),
+    /// To `Lists`.
+    Lists(Vec<ListInfo>),
     /// To `Remove`.
     Removed(Removed),
-    /// To `Flush`: how many entries left the list.
+    /// To `Flush` and `Forget`: how many entries left.
     Flushed(usize),
     /// To `Entries`.
     Entries(Vec<Entry>),
@@ -137,8 +181,18 @@ pub fn apply(rules: &Rules, request: Request, progress: &mut dyn FnMut(usize)) -
         Request::Add(body) => {
             let new = |batch: Batch| (batch.list, batch.entries.into_iter().map(NewEntry::from).collect());
             let batches: Vec<(ListKind, Vec<NewEntry>)> = body.batches.into_iter().map(new).collect();
-            rules.add_batches(Owner::Operator, &batches, progress).map(Reply::Added)
+            let note = body.note.unwrap_or(Note { by: SetBy::Api, evidence: None });
+            rules.add_batches(&note, &batches, progress).map(Reply::Added)
         }
+        Request::Import(body) => rules.replace(Owner::Operator, &body.list, progress).map(Reply::Replaced),
+        Request::Preview(body) => rules.preview(&body.list).map(Reply::Previewed),
+        Request::Forget(list, body) => rules.forget(list, &body.name).map(Reply::Flushed),
+        Request::Confirm(body) => Err(Error::Refused(format!(
+            "{}: only a running agent knows what was held; there is none",
+            gateway_kernel::feed::shown(&body.name)
+        ))),
+        Request::RollBack => rules.roll_back().map(Reply::RolledBack),
+        Request::Lists => rules.lists().map(Reply::Lists),
         Request::Remove(list, body) => rules.remove(list, &body.prefixes).map(Reply::Removed),
         Request::Flush(list) => rules.flush(list).map(Reply::Flushed),
         Request::Entries(list) => rules.entries(list).map(Reply::Entries),
@@ -167,9 +221,15 @@ impl Request {
     /// The HTTP method and path of this request.
     #[must_use]
     pub fn route(&self) -> (http::Method, String) {
-        let list = |list: ListKind, verb: &str| format!("/api/v1/lists/{}/{verb}", list_name(list));
+        let list = |list: ListKind, verb: &str| format!("/api/v1/lists/{}/{verb}", list.name());
         match self {
             Self::Add(_) => (http::Method::POST, "/api/v1/lists/add".to_owned()),
+            Self::Import(_) => (http::Method::POST, "/api/v1/lists/import".to_owned()),
+            Self::Preview(_) => (http::Method::POST, "/api/v1/lists/preview".to_owned()),
+            Self::Confirm(_) => (http::Method::POST, "/api/v1/lists/confirm".to_owned()),
+            Self::RollBack => (http::Method::POST, "/api/v1/lists/rollback".to_owned()),
+            Self::Lists => (http::Method::GET, "/api/v1/lists".to_owned()),
+            Self::Forget(kind, _) => (http::Method::POST, list(*kind, "forget")),
             Self::Remove(kind, _) => (http::Method::POST, list(*kind, "remove")),
             Self::Flush(kind) => (http::Method::POST, list(*kind, "flush")),
             Self::Entries(kind) => (http::Method::GET, list(*kind, "entries")),
@@ -187,10 +247,17 @@ impl Request {
     pub fn body(&self) -> serde_json::Result<Vec<u8>> {
         match self {
             Self::Add(body) => serde_json::to_vec(body),
+            Self::Import(body) | Self::Preview(body) => serde_json::to_vec(body),
+            Self::Forget(_, body) | Self::Confirm(body) => serde_json::to_vec(body),
             Self::Remove(_, body) => serde_json::to_vec(body),
             Self::Explain(body) => serde_json::to_vec(body),
             Self::Sources(body) => serde_json::to_vec(body),
-            Self::Flush(_) | Self::Entries(_) | Self::Counters | Self::Usage => Ok(Vec::new()),
+            Self::Flush(_)
+            | Self::Entries(_)
+            | Self::Counters
+            | Self::Usage
+            | Self::RollBack
+            | Self::Lists => Ok(Vec::new()),
         }
     }
 
@@ -203,9 +270,18 @@ impl Request {
         match (method.as_str(), parts.as_slice()) {
             ("POST", ["lists", "add"]) => {
                 let body: AddBody = json(body)?;
-                check_batches(&body.batches)?;
+                check_batches(&body.batches, body.force)?;
                 Ok(Self::Add(body))
             }
+            ("POST", ["lists", verb @ ("import" | "preview")]) => {
+                let body: ImportBody = json(body)?;
+                check_list(&body.list, body.force)?;
+                Ok(if *verb == "import" { Self::Import(body) } else { Self::Preview(body) })
+            }
+            ("POST", ["lists", "confirm"]) => json(body).map(Self::Confirm),
+            ("POST", ["lists", "rollback"]) => Ok(Self::RollBack),
+            ("GET", ["lists"]) => Ok(Self::Lists),
+            ("POST", ["lists", list, "forget"]) => Ok(Self::Forget(list_named(list)?, json(body)?)),
             ("POST", ["lists", list, "remove"]) => {
                 let list = list_named(list)?;
                 let mut body: RemoveBody = json(body)?;
@@ -223,6 +299,13 @@ impl Request {
     }
 }
 
+impl From<NewEntry> for WireEntry {
+    fn from(entry: NewEntry) -> Self {
+        let millis = |ttl: Duration| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Self { prefix: entry.prefix, rule: entry.rule, ttl_ms: entry.ttl.map(millis), shadow: entry.shadow }
+    }
+}
+
 impl From<WireEntry> for NewEntry {
     fn from(entry: WireEntry) -> Self {
         Self {
@@ -234,23 +317,21 @@ impl From<WireEntry> for NewEntry {
     }
 }
 
-fn check_batches(batches: &[Batch]) -> Result<(), Malformed> {
+fn check_batches(batches: &[Batch], force: bool) -> Result<(), Malformed> {
     for (index, Batch { list, entries }) in batches.iter().enumerate() {
         if batches[..index].iter().any(|earlier| earlier.list == *list) {
-            return Err(Malformed::Body(format!("the {} list stands in two batches", list_name(*list))));
+            return Err(Malformed::Body(format!("the {} list stands in two batches", list.name())));
         }
-        check_entries(*list, entries)?;
+        check_entries(*list, entries, force)?;
     }
     Ok(())
 }
 
 /// A client of the socket is held to the same rules as a list file.
-fn check_entries(list: ListKind, entries: &[WireEntry]) -> Result<(), Malformed> {
+fn check_entries(list: ListKind, entries: &[WireEntry], force: bool) -> Result<(), Malformed> {
     for entry in entries {
         let refuse = |why: &str| Err(Malformed::Body(format!("{}: {why}", entry.prefix)));
-        if let Err(why) = gateway_kernel::feed::parse_prefix(&entry.prefix.to_string()) {
-            return Err(Malformed::Body(why));
-        }
+        check_prefix(&entry.prefix, force)?;
         if let Err(why) = gateway_kernel::feed::check_label(&entry.rule) {
             return refuse(&format!("its rule cannot be a label: {why}"));
         }
@@ -269,10 +350,35 @@ fn check_entries(list: ListKind, entries: &[WireEntry]) -> Result<(), Malformed>
     Ok(())
 }
 
+/// The same for a whole list.
+fn check_list(list: &NewList, force: bool) -> Result<(), Malformed> {
+    gateway_kernel::check_list_name(&list.name).map_err(Malformed::Body)?;
+    if list.kind == ListKind::Ban {
+        return Err(Malformed::Body("bans have a time to live each, and no lists".to_owned()));
+    }
+    for label in &list.labels {
+        gateway_kernel::feed::check_label(label).map_err(Malformed::Body)?;
+    }
+    for entry in &list.entries {
+        check_prefix(&entry.prefix, force)?;
+        if entry.label as usize >= list.labels.len() {
+            return Err(Malformed::Body(format!("{}: there is no label {}", entry.prefix, entry.label)));
+        }
+    }
+    Ok(())
+}
+
+fn check_prefix(prefix: &IpNet, force: bool) -> Result<(), Malformed> {
+    if force && prefix.prefix_len() == 0 {
+        return Ok(());
+    }
+    gateway_kernel::feed::parse_prefix(&prefix.to_string()).map(|_| ()).map_err(Malformed::Body)
+}
+
 fn list_named(name: &str) -> Result<ListKind, Malformed> {
     [ListKind::Allow, ListKind::Ban, ListKind::Deny]
         .into_iter()
-        .find(|list| list_name(*list) == name)
+        .find(|list| list.name() == name)
         .ok_or(Malformed::NotFound)
 }
 
@@ -297,12 +403,16 @@ mod tests {
         let table = [
             Request::Add(AddBody {
                 batches: vec![Batch { list: ListKind::Deny, entries: vec![entry.clone()] }],
+                note: None,
+                force: false,
             }),
             Request::Add(AddBody {
                 batches: vec![
                     Batch { list: ListKind::Ban, entries: vec![timed.clone()] },
                     Batch { list: ListKind::Allow, entries: vec![entry, timed] },
                 ],
+                note: Some(Note { by: SetBy::Policy, evidence: Some("request 7".into()) }),
+                force: true,
             }),
             Request::Remove(ListKind::Deny, RemoveBody { prefixes: vec![net("2001:db8::/32")] }),
             Request::Flush(ListKind::Ban),

@@ -269,6 +269,10 @@ async fn rules(
     let outcome = blocking(move || -> Result<Result<Reply, Error>, Malformed> {
         let request = Request::parse(&method, &path, &body)?;
         drop(body);
+        // What is held, only the agent knows.
+        if let Request::Confirm(body) = &request {
+            return Ok(live.feeds.confirm(&body.name).map(Reply::Replaced));
+        }
         Ok(apply(&live.rules, request, &mut |_| {}).map(|reply| with_recent(reply, &live)))
     });
     match outcome.await {
@@ -338,6 +342,7 @@ fn refusal(error: &Error) -> Response<AdminBody> {
         Error::Full { .. } | Error::RulesFull { .. } => {
             problem(StatusCode::CONFLICT, "full", &error.to_string())
         }
+        Error::Refused(why) => problem(StatusCode::CONFLICT, "refused", why),
         _ => problem(StatusCode::INTERNAL_SERVER_ERROR, "system", &error.to_string()),
     }
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use gateway_kernel::{MapUsage, State};
+use gateway_kernel::{ListInfo, MapUsage, State};
 use serde::{Deserialize, Serialize};
 
 use crate::proxy;
+use crate::sources::SourceStatus;
 
 /// Everything `status` knows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,8 +18,12 @@ pub struct Status {
     pub pin_dir: PathBuf,
     /// Where and how the rules are enforced.
     pub kernel: State,
-    /// How full the maps are.
+    /// How full the lists are.
     pub maps: Vec<MapUsage>,
+    /// The named lists in force.
+    pub lists: Vec<ListInfo>,
+    /// Where lists come from that refresh by themselves; empty while the agent is down.
+    pub sources: Vec<SourceStatus>,
     /// Listeners and upstreams; absent when the agent is down.
     pub proxy: Option<proxy::Status>,
 }

@@ -5,21 +5,45 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use gateway_kernel::Plan;
+use gateway_kernel::{Plan, Recipe};
 use http::Method;
 use ipnet::IpNet;
+
+use crate::sources::Origin;
 
 /// Everything one configuration says, complete with every default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
     /// What the kernel programs enforce.
     pub kernel: Plan,
+    /// The lists among them that refresh by themselves.
+    pub lists: ListSources,
     /// The path of a request.
     pub proxy: Proxy,
     /// Where operators and scrapers reach the agent.
     pub admin: Admin,
     /// SHA-256 of the configuration text, in hexadecimal: the same in `status`, logs and metrics.
     pub config_hash: String,
+}
+
+/// Lists that refresh by themselves, and where their last good copies are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListSources {
+    /// The directory of the copies.
+    pub cache: PathBuf,
+    /// The lists.
+    pub sources: Vec<ListSource>,
+}
+
+/// A list that refreshes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListSource {
+    /// How its bytes become a list.
+    pub recipe: Recipe,
+    /// Where its bytes come from.
+    pub origin: Origin,
+    /// By how many percent of its length it may change without being asked about; `None` is any.
+    pub max_change: Option<u32>,
 }
 
 /// The proxy: listeners, routes and upstreams, joined by index.

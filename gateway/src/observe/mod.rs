@@ -9,5 +9,4 @@ mod snapshot;
 
 pub use exposition::{Exposition, Kind};
 pub use rule_labels::{RuleLabels, ShownRules};
-pub(crate) use snapshot::list_name;
 pub use snapshot::{AgentSample, KernelSample};

@@ -10,15 +10,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use gateway_kernel::{ListKind, RuleCount};
-
-use super::list_name;
+use gateway_kernel::RuleCount;
 
 /// The label of the sum. A rule of this very name is always part of it, or its series would stand twice.
 const OTHER: &str = "other";
 
-/// A list and a label: what a series is named by.
-type Key = (ListKind, String);
+/// A list's name and a label: what a series is named by.
+type Key = (String, String);
 
 /// Remembers from scrape to scrape which rules are shown.
 #[derive(Debug)]
@@ -28,14 +26,14 @@ pub struct RuleLabels {
     /// Hits of every rule that is not shown, as of the last scrape.
     hidden: HashMap<Key, u64>,
     /// By the list's name.
-    other: BTreeMap<&'static str, u64>,
+    other: BTreeMap<String, u64>,
 }
 
 /// What one scrape shows.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ShownRules {
     /// Label, list and hits of each series.
-    pub series: Vec<(String, &'static str, u64)>,
+    pub series: Vec<(String, String, u64)>,
     /// Rules without a series of their own.
     pub left_out: usize,
 }
@@ -60,7 +58,7 @@ impl RuleLabels {
         for rule in rules {
             let (key, hits) = (key(rule), rule.count.packets);
             if shown.contains(&key) {
-                chosen.series.push((key.1, list_name(rule.list), hits));
+                chosen.series.push((key.1, key.0, hits));
                 continue;
             }
             // What it counted under its own name is not counted again.
@@ -68,11 +66,11 @@ impl RuleLabels {
                 if self.shown.contains(&key) { hits } else { self.hidden.get(&key).copied().unwrap_or(0) };
             // A label that was given up and taken again counts anew.
             let more = hits.checked_sub(before).unwrap_or(hits);
-            *self.other.entry(list_name(rule.list)).or_default() += more;
+            *self.other.entry(rule.from.clone()).or_default() += more;
             chosen.left_out += usize::from(rule.rule != OTHER);
             hidden.insert(key, hits);
         }
-        chosen.series.extend(self.other.iter().map(|(list, hits)| (OTHER.to_owned(), *list, *hits)));
+        chosen.series.extend(self.other.iter().map(|(list, hits)| (OTHER.to_owned(), list.clone(), *hits)));
         (self.shown, self.hidden) = (shown, hidden);
         chosen
     }
@@ -90,15 +88,13 @@ impl RuleLabels {
             .collect();
         // Of equals the first by list and name, so that the choice does not depend on the order they came in.
         let rank = |(stays, hits, shown, _): &(bool, u64, bool, Key)| (*stays, *hits, *shown);
-        ranked.sort_unstable_by(|a, b| {
-            rank(b).cmp(&rank(a)).then_with(|| (list_name(a.3.0), &a.3.1).cmp(&(list_name(b.3.0), &b.3.1)))
-        });
+        ranked.sort_unstable_by(|a, b| rank(b).cmp(&rank(a)).then_with(|| a.3.cmp(&b.3)));
         ranked.into_iter().take(self.max).map(|(.., key)| key).collect()
     }
 }
 
 fn key(rule: &RuleCount) -> Key {
-    (rule.list, rule.rule.clone())
+    (rule.from.clone(), rule.rule.clone())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use gateway_kernel::{Count, Counters, DETACHED, ListKind, MapUsage, State};
+use gateway_kernel::{Count, Counters, DETACHED, MapUsage, State};
 
 use super::exposition::{Exposition, Kind};
 use super::rule_labels::ShownRules;
@@ -161,15 +161,6 @@ impl AgentSample<'_> {
             let help = "Resident memory in bytes.";
             one("process_resident_memory_bytes", Kind::Gauge, help, &[], bytes.to_string());
         }
-    }
-}
-
-/// A list's name in metrics, paths and output.
-pub(crate) fn list_name(list: ListKind) -> &'static str {
-    match list {
-        ListKind::Allow => "allow",
-        ListKind::Ban => "ban",
-        ListKind::Deny => "deny",
     }
 }
 

@@ -363,14 +363,21 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "drop by default, nobody allowed",
         "kernel:\n  default: drop\n  deny: [192.0.2.0/24]\n",
         &[
-            "2:12+4 with `default: drop` and no entry in `allow`, nobody could reach this host; name the sources that may, those you administer it from among them",
+            "2:12+4 with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this host; name the sources that may, those you administer it from among them",
         ],
     ),
     (
         "drop by default, allowed in shadow mode",
         "kernel: {default: drop, allow: [{cidr: 192.0.2.1, shadow: true}]}\n",
         &[
-            "1:19+4 with `default: drop` and no entry in `allow`, nobody could reach this host; name the sources that may, those you administer it from among them",
+            "1:19+4 with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this host; name the sources that may, those you administer it from among them",
+        ],
+    ),
+    (
+        "drop by default, only a fetched list allowed",
+        "kernel: {default: drop, allow: [{url: \"https://192.0.2.1/ours.txt\"}]}\n",
+        &[
+            "1:19+4 with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this host; name the sources that may, those you administer it from among them",
         ],
     ),
     ("default", "kernel: {default: deny}\n", &["1:19+4 expected `pass` or `drop`, found `deny`"]),

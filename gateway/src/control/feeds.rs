@@ -1,0 +1,212 @@
+//! Lists of the configuration that refresh by themselves: what their sources bring becomes a generation, unless it is no
+//! list, or so different from the one in force that somebody should look at it first.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gateway_kernel::{Error, ListKind, Owner, Prepared, Replaced, Rules};
+
+use crate::model::{ListSource, ListSources};
+use crate::sources::{Offered, Sink, Source, SourceStatus, Sources};
+
+/// The sources of lists, running.
+pub struct Feeds {
+    sources: Sources,
+    lists: Arc<Lists>,
+}
+
+/// The lists that sources bring, by name.
+struct Lists {
+    rules: Rules,
+    known: Mutex<HashMap<String, ListSource>>,
+}
+
+impl std::fmt::Debug for Feeds {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Feeds").finish_non_exhaustive()
+    }
+}
+
+impl Feeds {
+    /// Follows the sources; within a runtime.
+    pub fn start(rules: Rules, wanted: &ListSources) -> Self {
+        let lists = Arc::new(Lists { rules, known: Mutex::new(by_name(wanted)) });
+        let sink: Arc<dyn Sink> = Arc::clone(&lists) as Arc<dyn Sink>;
+        let sources = Sources::start(sources_of(wanted), wanted.cache.clone(), sink);
+        Self { sources, lists }
+    }
+
+    /// Follows these from now on.
+    pub fn replace(&self, wanted: &ListSources) {
+        *self.lists.known() = by_name(wanted);
+        self.sources.replace(sources_of(wanted));
+    }
+
+    /// The state of every source.
+    #[must_use]
+    pub fn status(&self) -> Vec<SourceStatus> {
+        self.sources.status()
+    }
+
+    /// Applies what a source brought and was held. It reads and writes files.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if nothing is held under this name, or what the rules refuse.
+    pub fn confirm(&self, name: &str) -> Result<Replaced, Error> {
+        let shown = gateway_kernel::feed::shown(name);
+        let refused = |why: &str| Error::Refused(format!("{shown}: {why}"));
+        let Some(source) = self.lists.known().get(name).cloned() else {
+            return Err(refused("no list of this name refreshes by itself; see `gateway status`"));
+        };
+        let Some(bytes) = self.sources.held(name) else { return Err(refused("nothing of it is held")) };
+        let prepared = prepare(&source, bytes.clone()).map_err(|why| refused(&why))?;
+        let replaced = self.lists.rules.replace(Owner::Config, &prepared.list, &mut |_| {})?;
+        if !self.sources.confirm(name, &bytes) {
+            tracing::warn!("the list {shown} was confirmed while its source brought something else");
+        }
+        Ok(replaced)
+    }
+}
+
+impl Lists {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, ListSource>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many entries a list has now.
+    fn length(&self, kind: ListKind, name: &str) -> Result<u64, Error> {
+        let lists = self.rules.lists()?;
+        let found = lists.iter().find(|list| list.kind == kind && list.name == name);
+        Ok(found.map_or(0, gateway_kernel::ListInfo::entries))
+    }
+
+    fn take(&self, name: &str, bytes: Vec<u8>) -> Result<Offered, String> {
+        let Some(source) = self.known().get(name).cloned() else {
+            return Err("the configuration does not name it any more".to_owned());
+        };
+        let list = prepare(&source, bytes)?.list;
+        let before = self.length(list.kind, name).map_err(|error| error.to_string())?;
+        if let Some(why) = too_different(before, list.entries.len() as u64, source.max_change) {
+            return Ok(Offered::Held {
+                why: format!("{why}; look at it, then `gateway {} confirm {name}`", list.kind.name()),
+            });
+        }
+        let replaced =
+            self.rules.replace(Owner::Config, &list, &mut |_| {}).map_err(|error| error.to_string())?;
+        Ok(if replaced.changed { Offered::Applied } else { Offered::Unchanged })
+    }
+}
+
+impl Sink for Lists {
+    fn offer(&self, name: &str, bytes: Vec<u8>) -> Offered {
+        self.take(name, bytes).unwrap_or_else(|why| Offered::Refused { why })
+    }
+}
+
+/// A source's list, all of it or none.
+fn prepare(source: &ListSource, bytes: Vec<u8>) -> Result<Prepared, String> {
+    let prepared = source.recipe.prepare(bytes).map_err(|error| error.to_string())?;
+    if let Some(first) = prepared.mistakes.errors.first() {
+        let count = prepared.mistakes.error_count;
+        return Err(format!("{count} bad lines, the first is line {}: {}", first.line, first.why));
+    }
+    if let Some(timed) = prepared.timed.first() {
+        return Err(format!(
+            "{} has a ttl, which would begin anew with every refresh; import such a list instead",
+            timed.prefix
+        ));
+    }
+    Ok(prepared)
+}
+
+/// Why a list of another length is held; a list that was empty may become whatever it becomes.
+fn too_different(before: u64, after: u64, max_change: Option<u32>) -> Option<String> {
+    let percent = u64::from(max_change?);
+    let change = before.abs_diff(after);
+    let too_much = before > 0 && u128::from(change) * 100 > u128::from(before) * u128::from(percent);
+    too_much.then(|| {
+        let verb = if after < before { "shrank" } else { "grew" };
+        format!("it {verb} from {before} to {after} entries, which is more than {percent} %")
+    })
+}
+
+fn by_name(wanted: &ListSources) -> HashMap<String, ListSource> {
+    wanted.sources.iter().map(|source| (source.recipe.name.clone(), source.clone())).collect()
+}
+
+fn sources_of(wanted: &ListSources) -> Vec<Source> {
+    let source =
+        |source: &ListSource| Source { name: source.recipe.name.clone(), origin: source.origin.clone() };
+    wanted.sources.iter().map(source).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use gateway_kernel::feed::{Format, Options};
+    use gateway_kernel::{Form, Recipe};
+
+    use super::*;
+    use crate::sources::Origin;
+
+    #[test]
+    fn a_list_may_change_by_its_share() {
+        let table = [
+            ("was empty", 0, 1_000_000, Some(1), false),
+            ("the same", 100, 100, Some(1), false),
+            ("half is gone", 100, 50, Some(50), false),
+            ("more than half is gone", 100, 49, Some(50), true),
+            ("all is gone", 100, 0, Some(50), true),
+            ("half as much again", 100, 150, Some(50), false),
+            ("more than that", 100, 151, Some(50), true),
+            ("whatever", 100, 0, None, false),
+            ("no overflow", u64::MAX, 0, Some(1000), false),
+        ];
+        for (name, before, after, max_change, held) in table {
+            assert_eq!(too_different(before, after, max_change).is_some(), held, "{name}");
+        }
+    }
+
+    fn lists(max_change: Option<u32>) -> Lists {
+        let source = ListSource {
+            recipe: Recipe {
+                kind: ListKind::Deny,
+                name: "feed".into(),
+                source: "feed.txt".into(),
+                reason: None,
+                label: "feed".into(),
+                shadow: false,
+                form: Form::Feed { format: Format::Auto, options: Options::default() },
+            },
+            origin: Origin::File { path: "/nonexistent".into() },
+            max_change,
+        };
+        let wanted = ListSources { cache: PathBuf::from("/nonexistent"), sources: vec![source] };
+        Lists { rules: Rules::in_userspace().expect("rules"), known: Mutex::new(by_name(&wanted)) }
+    }
+
+    #[test]
+    fn what_a_source_brings_is_in_force_held_or_refused() {
+        let lists = lists(Some(50));
+        let four = "192.0.2.1\n192.0.2.2\n192.0.2.3\n192.0.2.4\n";
+        let table: [(&str, &str, &str); 6] = [
+            ("first", four, "Applied"),
+            ("again", four, "Unchanged"),
+            ("rubbish", "\u{0}\u{1}\u{2}", "Refused"),
+            ("a bad line", "192.0.2.1\nx\n", "line 2"),
+            ("a ttl", "192.0.2.1 ttl=1m\n", "has a ttl"),
+            ("shrunk", "192.0.2.1\n", "gateway deny confirm feed"),
+        ];
+        for (name, text, expected) in table {
+            let offered = format!("{:?}", lists.offer("feed", text.as_bytes().to_vec()));
+            assert!(offered.contains(expected), "{name}: {offered}");
+            assert_eq!(
+                lists.length(ListKind::Deny, "feed").expect("read"),
+                4,
+                "{name}: the former list stays"
+            );
+        }
+        assert!(matches!(lists.offer("other", Vec::new()), Offered::Refused { .. }));
+    }
+}
