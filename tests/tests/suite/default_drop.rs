@@ -198,7 +198,7 @@ fn a_reload_passes_by_default_and_drops_again() {
     require_root!();
     let net = Net::new();
     let agent = Setup::new(&net).start(&config::kernel_only(PASS));
-    let remembers = || agent.pins().join("v1/egress_0").exists();
+    let remembers = || agent.pins().join("v2/egress_0").exists();
     let become_ = |kernel: &str, default: &str| {
         agent.configure(&config::kernel_only(kernel));
         agent.cli(&["reload"]).ok();
@@ -235,7 +235,7 @@ fn an_interface_that_comes_back_or_leaves_takes_its_memory_along() {
     require_root!();
     let net = Net::new();
     let mut agent = Setup::new(&net).start(&config::kernel_only(DROP));
-    let egress = |slot: u32| agent.pins().join(format!("v1/egress_{slot}"));
+    let egress = |slot: u32| agent.pins().join(format!("v2/egress_{slot}"));
     net.unplug();
     net.plug_in();
     let (host, client) = (End(&net.gateway, GATEWAY_V6), End(&net.client, CLIENT_V6));
