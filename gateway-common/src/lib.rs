@@ -1,5 +1,6 @@
 //! What the kernel programs and the agent both know: the layout of the maps ([`abi`]), the readers of a
-//! frame ([`packet`]), the stages a packet goes through ([`stages`]) and what may come of it ([`verdict`]).
+//! frame ([`packet`]), the stages a packet goes through ([`stages`]), what the host has sent ([`flows`]) and what
+//! may come of a packet ([`verdict`]).
 //!
 //! Everything here is pure: the frame, the tables and the time are arguments. So the kernel programs, the
 //! agent's `explain`, the fallback at accept and the tests on the host all run this very code.
@@ -8,6 +9,7 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod flows;
 pub mod packet;
 pub mod stages;
 pub mod table;

@@ -77,6 +77,11 @@ reasons! {
     18 BadTcp             Drop "bad_tcp"             "The TCP header's data offset is shorter than a TCP header.";
     19 TinyFragment       Drop "tiny_fragment"       "A first fragment does not hold the whole transport header, or a later one would overwrite it (RFC 1858, RFC 7112).";
     20 Internal           Drop "internal"            "The program could not reach one of its own maps: a bug of this gateway.";
+    21 DefaultDrop        Drop "default_drop"        "Nothing names the source, nothing that this host sent asks for the packet, and kernel.default is drop.";
+    22 Reply              Pass "reply"               "It answers a connection, a query or a ping of this host.";
+    23 ReplyError         Pass "reply_error"         "It is an ICMP error about a packet of this host, which finding the path's MTU needs.";
+    24 NeighbourDiscovery Pass "neighbour_discovery" "It is IPv6 neighbour discovery from the link, without which nobody could reach this host.";
+    25 DhcpReply          Pass "dhcp_reply"          "It is from a DHCP server's port to the client's, and this host's address may depend on it.";
 }
 
 impl Reason {

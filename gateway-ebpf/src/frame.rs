@@ -1,6 +1,10 @@
-//! A frame in the driver's buffer, with the bounds checks that the verifier wants to see.
+//! A frame in the driver's buffer or a packet's linear part on its way out, with the bounds checks that the
+//! verifier wants to see.
 
-use aya_ebpf::{helpers::bpf_xdp_get_buff_len, programs::XdpContext};
+use aya_ebpf::{
+    helpers::bpf_xdp_get_buff_len,
+    programs::{TcContext, XdpContext},
+};
 use gateway_common::packet::Frame;
 
 /// Offsets stay below this, so the verifier can bound every pointer. The longest chain of headers that
@@ -8,19 +12,56 @@ use gateway_common::packet::Frame;
 const OFFSET_MASK: usize = 0x7fff;
 
 /// The linear part of a frame.
-pub struct XdpFrame {
+pub struct LinearFrame {
     start: usize,
     end: usize,
     /// 0, which the verifier cannot know.
     zero: usize,
 }
 
-impl XdpFrame {
+/// Where a hook says what it was given.
+pub trait Linear {
+    /// The first byte, and the one behind the last.
+    fn bounds(&self) -> (usize, usize);
+    /// A number below 2^31, which the verifier does not know.
+    fn number(&self) -> u32;
+}
+
+/// What arrived.
+impl Linear for XdpContext {
     #[inline(always)]
-    pub fn new(ctx: &XdpContext) -> Self {
-        // No driver has 2^31 queues, so this is 0; to the verifier it is 0 or all ones.
-        let zero = 0_usize.wrapping_sub((ctx.rx_queue_index() >> 31) as usize);
-        Self { start: ctx.data(), end: ctx.data_end(), zero }
+    fn bounds(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
+    }
+
+    /// No driver has that many queues.
+    #[inline(always)]
+    fn number(&self) -> u32 {
+        self.rx_queue_index()
+    }
+}
+
+/// What is on its way out.
+impl Linear for TcContext {
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
+    }
+
+    /// No packet is that long.
+    #[inline(always)]
+    fn number(&self) -> u32 {
+        self.len()
+    }
+}
+
+impl LinearFrame {
+    #[inline(always)]
+    pub fn new(ctx: &impl Linear) -> Self {
+        // This is 0; to the verifier it is 0 or all ones.
+        let zero = 0_usize.wrapping_sub((ctx.number() >> 31) as usize);
+        let (start, end) = ctx.bounds();
+        Self { start, end, zero }
     }
 
     /// A pointer to `N` bytes at `offset`, if they are there.
@@ -31,7 +72,7 @@ impl XdpFrame {
     }
 }
 
-impl Frame for XdpFrame {
+impl Frame for LinearFrame {
     #[inline(always)]
     fn words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let pointer = self.start + (offset & OFFSET_MASK);

@@ -1,15 +1,16 @@
 //! The programs that run in the kernel: glue around the pure code of gateway-common.
 //!
-//! A hook makes a [`frame::XdpFrame`] of its context, lets `gateway_common::stages` judge it against
+//! A hook makes a [`frame::LinearFrame`] of its context, lets `gateway_common::stages` judge it against
 //! [`maps`], and has [`observe`] count and sample what came of it. Decisions live in gateway-common.
 #![no_std]
 #![no_main]
 
 mod bench;
+mod egress;
 mod frame;
-mod lists;
 mod maps;
 mod observe;
+mod stages;
 
 use aya_ebpf::{
     bindings::xdp_action::{XDP_ABORTED, XDP_DROP, XDP_PASS},
@@ -22,7 +23,7 @@ use gateway_common::{
     verdict::{Reason, Verdict},
 };
 
-use crate::{frame::XdpFrame, observe::record};
+use crate::{frame::LinearFrame, maps::SETTINGS, observe::record, stages::InTheKernel};
 
 /// Judges every packet of an interface. `frags`: a driver may hand over frames in several buffers
 /// (jumbo frames); headers are in the first.
@@ -33,11 +34,13 @@ pub fn gateway_xdp(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn judge_frame(ctx: &XdpContext) -> u32 {
-    let frame = XdpFrame::new(ctx);
+    let frame = LinearFrame::new(ctx);
     let length = frame::total_len(ctx);
+    // Once a packet: for the default, and for how densely sources are noted.
+    let Some(settings) = SETTINGS.get(0) else { return XDP_ABORTED };
     let mut headers = Headers::BLANK;
-    let judgement = judge(&frame, &mut headers, &mut lists::InTheKernel { length });
-    let recorded = record(&judgement, &headers, length);
+    let judgement = judge(&frame, &mut headers, &mut InTheKernel { ctx, length, settings });
+    let recorded = record(&judgement, &headers, length, settings);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "reason {} rule {}", judgement.reason as u32, judgement.rule);
     match recorded {

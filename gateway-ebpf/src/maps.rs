@@ -4,14 +4,15 @@ use aya_ebpf::{
     btf_maps::{Array as InnerArray, ArrayOfMaps},
     helpers::bpf_ktime_get_boot_ns,
     macros::{btf_map, map},
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
 };
 use gateway_common::{
     abi::{
-        COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, HEAD_LINES, INTERFACE_SLOTS, Interface,
-        MAPPED, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings, Source, TABLE_FLAGS,
-        TABLE_SLOTS, lists_slot, live_slot,
+        COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, Flow, FlowKey, FlowTable, HEAD_LINES,
+        INTERFACE_SLOTS, Interface, MAPPED, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings,
+        Source, TABLE_FLAGS, TABLE_SLOTS, UNUSED_FLOWS_CAPACITY, lists_slot, live_slot,
     },
+    flows::Flows,
     packet::{Address, Family},
     stages::Tables,
     table::{
@@ -58,6 +59,12 @@ pub static SETTINGS: Array<Settings> = Array::pinned(1, 0);
 /// By hash of the address: sources that passed.
 #[map(name = "sources")]
 pub static SOURCES: Array<Source> = Array::pinned(SOURCE_SLOTS, 0);
+
+// The loader makes them as large as the default verdict asks.
+#[map(name = "flows_new")]
+static FLOWS_NEW: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(UNUSED_FLOWS_CAPACITY, 0);
+#[map(name = "flows")]
+static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::pinned(UNUSED_FLOWS_CAPACITY, 0);
 
 // Only userspace reads these two; they stand here so that one loader makes and pins all maps.
 #[map(name = "rules")]
@@ -182,6 +189,57 @@ impl Words for KernelLine {
         // SAFETY: the index is kept inside the line, which lives as long as its map. Volatile, because
         // userspace writes lines while programs read them: a word is read once, and as it is then.
         unsafe { self.0.cast::<u64>().add(index & (LINE_WORDS - 1)).read_volatile() }
+    }
+}
+
+/// The pinned flows.
+pub struct KernelFlows;
+
+impl Flows for KernelFlows {
+    type Row = *mut Flow;
+
+    #[inline(always)]
+    fn find(&self, table: FlowTable, key: &FlowKey) -> Option<*mut Flow> {
+        flow_map(table).get_ptr_mut(key)
+    }
+
+    #[inline(always)]
+    fn read(&self, row: &*mut Flow) -> Flow {
+        // SAFETY: the pointer came from a lookup, and the map's memory stays until the program returns. A row
+        // may be given to another flow meanwhile; both are of this moment, so at worst one of them is taken
+        // for busy once.
+        unsafe { row.read() }
+    }
+
+    #[inline(always)]
+    fn write(&self, row: &*mut Flow, flow: Flow) {
+        // SAFETY: as above; each field is one aligned store.
+        unsafe { row.write(flow) }
+    }
+
+    #[inline(always)]
+    fn insert(&self, table: FlowTable, key: &FlowKey, flow: Flow) {
+        // Refused only while another processor holds the bucket: the flow's next packet tries again.
+        let _ = flow_map(table).insert(key, flow, 0);
+    }
+
+    #[inline(always)]
+    fn remove(&self, table: FlowTable, key: &FlowKey) {
+        // Another processor may have been faster.
+        let _ = flow_map(table).remove(key);
+    }
+
+    #[inline(always)]
+    fn now_ns(&self) -> u64 {
+        now_ns()
+    }
+}
+
+#[inline(always)]
+fn flow_map(table: FlowTable) -> &'static LruHashMap<FlowKey, Flow> {
+    match table {
+        FlowTable::New => &FLOWS_NEW,
+        FlowTable::Established => &FLOWS,
     }
 }
 

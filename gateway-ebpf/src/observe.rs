@@ -4,13 +4,13 @@
 use core::mem::MaybeUninit;
 
 use gateway_common::{
-    abi::{Counter, Event, Source, counter_index, source_slot},
+    abi::{Counter, Event, Settings, Source, counter_index, source_slot},
     packet::Headers,
     stages::{Judgement, Match, Observer},
     verdict::{Reason, Verdict},
 };
 
-use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, SETTINGS, SOURCES, now_ns};
+use crate::maps::{COUNTERS, EVENT_CREDIT, EVENTS, RULE_HITS, SOURCES, now_ns};
 
 /// The row of counters of the interface that this copy of the program is attached to: set by the loader,
 /// which loads the program once an interface, so that the verifier sees a constant.
@@ -46,7 +46,12 @@ impl Observer for RuleHits {
 /// # Errors
 /// [`Reason::Internal`], if there is no counter: then the object and its maps do not fit.
 #[inline(always)]
-pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(), Reason> {
+pub fn record(
+    judgement: &Judgement,
+    headers: &Headers,
+    length: u64,
+    settings: &Settings,
+) -> Result<(), Reason> {
     let index = counter_index(slot(), judgement.reason);
     let Some(counter) = COUNTERS.get_ptr_mut(index) else { return Err(Reason::Internal) };
     // SAFETY: the map's value lives as long as the map, and this processor alone writes it.
@@ -57,7 +62,7 @@ pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(
         sample(judgement, headers, length, counter);
     }
     if matches!(judgement.verdict(), Verdict::Pass) {
-        note_source(headers, counter);
+        note_source(headers, counter, settings);
     }
     Ok(())
 }
@@ -65,8 +70,7 @@ pub fn record(judgement: &Judgement, headers: &Headers, length: u64) -> Result<(
 /// Notes the source of one in so many packets that pass. The counter is at hand, so all others pay for an AND
 /// and a branch; a random number or the clock would cost each of them more than all the rest of counting.
 #[inline(always)]
-fn note_source(headers: &Headers, counter: &Counter) {
-    let Some(settings) = SETTINGS.get(0) else { return };
+fn note_source(headers: &Headers, counter: &Counter, settings: &Settings) {
     if counter.packets & u64::from(settings.source_sampling) != 0 || !headers.has_addresses {
         return;
     }
@@ -81,7 +85,16 @@ fn note_source(headers: &Headers, counter: &Counter) {
 /// Plain traffic is only counted.
 #[inline(always)]
 const fn is_of_interest(reason: Reason) -> bool {
-    !matches!(reason, Reason::NoMatch | Reason::NotIp | Reason::AllowList)
+    !matches!(
+        reason,
+        Reason::NoMatch
+            | Reason::NotIp
+            | Reason::AllowList
+            | Reason::Reply
+            | Reason::ReplyError
+            | Reason::NeighbourDiscovery
+            | Reason::DhcpReply
+    )
 }
 
 #[inline(always)]

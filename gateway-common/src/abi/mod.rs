@@ -5,6 +5,7 @@
 
 mod counters;
 mod events;
+mod flows;
 mod interfaces;
 mod lists;
 #[cfg(feature = "aya")]
@@ -14,6 +15,10 @@ mod sources;
 
 pub use counters::{COUNTER_SLOTS, Counter, RuleCounter, counter_index};
 pub use events::{EVENT_RING_BYTES, Event, EventCredit, NOBODY_READS};
+pub use flows::{
+    ECHO_TIMEOUT_NS, FLOW_REFRESH_NS, FLOWS_CAPACITY, Flow, FlowKey, FlowTable, NEW_FLOWS_CAPACITY,
+    TCP_NEW_TIMEOUT_NS, TCP_TIMEOUT_NS, UDP_NEW_TIMEOUT_NS, UDP_TIMEOUT_NS, UNUSED_FLOWS_CAPACITY,
+};
 pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
 pub use lists::{
     ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, HEAD_LINES, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6,
@@ -28,6 +33,9 @@ pub const SCHEMA_VERSION: u32 = 2;
 
 /// The XDP program's name in the object and in the kernel.
 pub const XDP_PROGRAM: &str = "gateway_xdp";
+
+/// The program that remembers what the host sends.
+pub const EGRESS_PROGRAM: &str = "gateway_egress";
 
 /// The constant in the program that says which row of counters is its own.
 pub const SLOT_GLOBAL: &str = "INTERFACE_SLOT";

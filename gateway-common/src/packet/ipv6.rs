@@ -28,6 +28,7 @@ pub(super) fn read(frame: &impl Frame, headers: &mut Headers) -> Result<(), Reas
     // 0 is a jumbogram (RFC 2675) or the kernel's own merged packet above 64 KiB.
     headers.end = if payload_len == 0 { frame.len() } else { offset + 40 + payload_len };
     headers.packet.protocol = ((length_next >> 8) & 0xff) as u8;
+    headers.hop_limit = (length_next & 0xff) as u8;
     headers.packet.source = Address::v6([words[2], words[3], words[4], words[5]]);
     headers.packet.destination = Address::v6([words[6], words[7], words[8], words[9]]);
     headers.has_addresses = true;

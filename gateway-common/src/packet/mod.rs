@@ -15,6 +15,7 @@ mod transport;
 pub use address::{Address, Family};
 pub use ethernet::MAX_VLAN_TAGS;
 pub use ipv6::MAX_EXTENSION_HEADERS;
+pub(crate) use transport::{ICMP, ICMPV6, TCP, UDP};
 
 use crate::verdict::Reason;
 
@@ -133,7 +134,9 @@ pub struct Headers {
     pub has_addresses: bool,
     /// Behind all VLAN tags.
     ether_type: u16,
-    /// Where the next header begins.
+    /// IPv6: how many routers may still pass it on.
+    hop_limit: u8,
+    /// Where the next header begins; in the end the transport header.
     offset: usize,
     /// Where the packet ends by its own account: what is behind is padding.
     end: usize,
@@ -142,7 +145,19 @@ pub struct Headers {
 impl Headers {
     /// Nothing read yet.
     pub const BLANK: Self =
-        Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, offset: 0, end: 0 };
+        Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, hop_limit: 0, offset: 0, end: 0 };
+
+    /// Where the transport header begins, when reading went well.
+    #[inline(always)]
+    pub(crate) const fn transport(&self) -> usize {
+        self.offset
+    }
+
+    /// IPv6's hop limit; 0 of IPv4.
+    #[inline(always)]
+    pub(crate) const fn hop_limit(&self) -> u8 {
+        self.hop_limit
+    }
 }
 
 /// Reads a frame's headers.

@@ -3,10 +3,10 @@
 use super::{Frame, Headers};
 use crate::verdict::Reason;
 
-const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// Reads the ports. A header must lie in the packet, not in the padding behind it.
 #[inline(always)]

@@ -1,4 +1,4 @@
-//! What a packet goes through, in order: parse → allow → ban → deny → pass.
+//! What a packet goes through, in order: parse → allow → ban → deny → default → pass.
 //!
 //! [`judge`] owns the order and the branches; a stage's file says what one stage does. The tables are behind
 //! [`Tables`], so the kernel answers from its maps, and the fallback and the tests from memory of their own.
@@ -7,14 +7,18 @@ mod allow;
 mod ban;
 mod deny;
 mod pass;
+mod replies;
+
+pub use replies::judge_unlisted;
 
 use crate::abi::{List, NO_RULE};
+use crate::flows::Flows;
 use crate::packet::{Address, Family, Frame, Headers, Packet, parse};
 use crate::table::{Hints, Hit, Lines, hints_v4, hints_v6, set_of};
 use crate::verdict::{Reason, Verdict};
 
-/// Where the stages look things up. Each table is asked for once a packet, so that a packet sees one generation
-/// of the lists from its first stage to its last.
+/// Where the list stages look things up. Each table is asked for once a packet, so that a packet sees one
+/// generation of the lists from its first stage to its last.
 pub trait Tables {
     /// A table's lines.
     type Lines: Lines + Copy;
@@ -54,6 +58,8 @@ pub enum Stage {
     Ban,
     /// Drops named sources.
     Deny,
+    /// Where that is the default, drops what this host did not ask for.
+    Default,
     /// Lets the rest through.
     Pass,
 }
@@ -66,6 +72,7 @@ impl Stage {
             Self::Allow => "allow",
             Self::Ban => "ban",
             Self::Deny => "deny",
+            Self::Default => "default",
             Self::Pass => "pass",
         }
     }
@@ -128,28 +135,39 @@ impl Judgement {
     }
 }
 
-/// Whoever judges a source by the lists and looks on at the other stages. The kernel's program has a function
-/// of its own for the lists, which the verifier walks once; in line it would walk it once for each way through
-/// the headers.
-pub trait ListStages {
+/// Whoever says what the stages behind the headers say, and looks on at the others. The kernel's program has a
+/// function of its own for the lists and one for the default, which the verifier walks once; in line it would
+/// walk them once for each way through the headers.
+pub trait Stages {
     /// What allow, ban and deny say of a source.
-    fn judge(&mut self, source: &Address) -> Outcome;
-    /// A stage before or behind them is done.
+    fn judge_source(&mut self, source: &Address) -> Outcome;
+    /// What the default says of a packet on which they decide nothing.
+    fn judge_default(&mut self, frame: &impl Frame) -> Outcome;
+    /// A stage other than allow, ban and deny is done.
     fn left(&mut self, _stage: Stage, _outcome: Outcome) {}
 }
 
 /// Judges by tables, in line.
 #[derive(Debug)]
-pub struct Inline<'a, T, O> {
-    /// Where to look.
+pub struct Inline<'a, T, F, O> {
+    /// Where to look a source up.
     pub tables: &'a T,
+    /// Where to look up what the host has sent, if the default is to drop.
+    pub flows: Option<&'a F>,
     /// Whom to tell.
     pub observer: &'a mut O,
 }
 
-impl<T: Tables, O: Observer> ListStages for Inline<'_, T, O> {
-    fn judge(&mut self, source: &Address) -> Outcome {
+impl<T: Tables, F: Flows, O: Observer> Stages for Inline<'_, T, F, O> {
+    fn judge_source(&mut self, source: &Address) -> Outcome {
         judge_source(source, self.tables, self.observer)
+    }
+
+    fn judge_default(&mut self, frame: &impl Frame) -> Outcome {
+        match self.flows {
+            None => Outcome::Next,
+            Some(flows) => Outcome::Decided(Judgement::without_rule(judge_unlisted(frame, flows))),
+        }
     }
 
     fn left(&mut self, stage: Stage, outcome: Outcome) {
@@ -159,29 +177,42 @@ impl<T: Tables, O: Observer> ListStages for Inline<'_, T, O> {
 
 /// Judges a frame; what was read of it is left in `headers`.
 #[inline(always)]
-pub fn judge(frame: &impl Frame, headers: &mut Headers, lists: &mut impl ListStages) -> Judgement {
+pub fn judge(frame: &impl Frame, headers: &mut Headers, stages: &mut impl Stages) -> Judgement {
     match parse(frame, headers) {
         Ok(()) => {
-            lists.left(Stage::Parse, Outcome::Next);
-            judge_packet(&headers.packet, lists)
+            stages.left(Stage::Parse, Outcome::Next);
+            judge_read(frame, &headers.packet, stages)
         }
         Err(reason) => {
             let judgement = Judgement::without_rule(reason);
-            lists.left(Stage::Parse, Outcome::Decided(judgement));
+            stages.left(Stage::Parse, Outcome::Decided(judgement));
             judgement
         }
     }
 }
 
-/// Judges a packet whose headers are known: the stages behind parsing.
+/// Judges a packet of which only the headers are known: the stages behind parsing. Without a frame it
+/// answers nothing.
 #[inline(always)]
-pub fn judge_packet(packet: &Packet, lists: &mut impl ListStages) -> Judgement {
-    let listed = lists.judge(&packet.source);
+pub fn judge_packet(packet: &Packet, stages: &mut impl Stages) -> Judgement {
+    judge_read(&NO_FRAME, packet, stages)
+}
+
+const NO_FRAME: &[u8] = &[];
+
+#[inline(always)]
+fn judge_read(frame: &impl Frame, packet: &Packet, stages: &mut impl Stages) -> Judgement {
+    let listed = stages.judge_source(&packet.source);
     if let Outcome::Decided(judgement) = listed {
         return judgement;
     }
+    let default = stages.judge_default(frame);
+    stages.left(Stage::Default, default);
+    if let Outcome::Decided(judgement) = default {
+        return judgement;
+    }
     let judgement = pass::judge(packet, listed);
-    lists.left(Stage::Pass, Outcome::Decided(judgement));
+    stages.left(Stage::Pass, Outcome::Decided(judgement));
     judgement
 }
 

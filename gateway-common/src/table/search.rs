@@ -123,11 +123,12 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
             continue;
         }
         let home = home_v4(place, seed, address, level);
+        let only = Only::at(level, records);
         let mut best = 0;
         for step in 0..CHAIN_V4 {
             let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V4 {
-                best = longer_v4(best, line.word(1 + slot), address);
+                best = longer_v4(best, line.word(1 + slot), address, only);
             }
             if line.word(0) == 0 {
                 break;
@@ -162,11 +163,12 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
             continue;
         }
         let home = home_v6(place, seed, high, low, level);
+        let only = Only::at(level, records);
         let mut best = 0;
         for step in 0..CHAIN_V6 {
             let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V6 {
-                best = longer_v6(best, &line, 1 + 3 * slot, high, low);
+                best = longer_v6(best, &line, 1 + 3 * slot, high, low, only);
             }
             if line.word(0) == 0 {
                 break;
@@ -189,25 +191,49 @@ fn level(head: &impl Words, index: u32) -> u32 {
     (head.word(LEVELS_AT + (index >> 3) as usize) >> ((index & 7) * 8)) as u32 & NO_LEVEL as u32
 }
 
-/// The longer of the prefixes found so far and of a slot that covers the address.
+/// Which lengths count at a level. Where entries have a time to live it is one: another level's prefix that happens
+/// to share the line is not to be taken for this level's, for its time may be over.
+#[derive(Clone, Copy)]
+struct Only {
+    /// The length and one, as slots have it.
+    length: u64,
+    /// 0 where every length counts.
+    mask: u64,
+}
+
+impl Only {
+    #[inline(always)]
+    const fn at(level: u32, records: u32) -> Self {
+        Self { length: level as u64 + 1, mask: if records == 0 { 0 } else { u64::MAX } }
+    }
+
+    /// Not 0 for a length that does not count.
+    #[inline(always)]
+    const fn differs(self, length: u64) -> u64 {
+        (length ^ self.length) & self.mask
+    }
+}
+
+/// The longer of the prefixes found so far and of a slot that covers the address. Without a branch, as the next one:
+/// forty levels of sixteen slots are as many ways for the verifier to walk, and it would take half a second.
 #[inline(always)]
-const fn longer_v4(best: u64, slot: u64, address: u32) -> u64 {
+fn longer_v4(best: u64, slot: u64, address: u32, only: Only) -> u64 {
     let differs = ((slot >> V4_ADDRESS_AT) as u32 ^ address) as u64;
     // 33 less the length and one: an empty slot gives 33 and covers everything, but is 0 all the same.
     let beyond = differs >> (33_u64.wrapping_sub(slot >> V4_LENGTH_AT) & 63);
-    if beyond == 0 && slot > best { slot } else { best }
+    greater(best, slot & if_zero(beyond | only.differs(slot >> V4_LENGTH_AT)))
 }
 
-/// The same for the slot of IPv6 at a word of a line; without its version. Without a branch: forty levels of
-/// sixteen slots are as many ways for the verifier to walk, and it takes a fifth of a second for them.
+/// The same for the slot of IPv6 at a word of a line; without its version.
 #[inline(always)]
-fn longer_v6(best: u64, line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
+fn longer_v6(best: u64, line: &impl Words, at: usize, high: u64, low: u64, only: Only) -> u64 {
     let word = line.word(at);
     let high = above(line.word(at + 1) ^ high, word >> V6_HIGH_SHIFT_AT & 0x7f);
     let low = above(line.word(at + 2) ^ low, word >> V6_LOW_SHIFT_AT & 0x7f);
     // A writer that gave the slot to another prefix meanwhile has changed its version.
     let changed = line.word(at) ^ word;
-    greater(best, word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed))
+    let unwanted = only.differs(word >> V6_LENGTH_AT);
+    greater(best, word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed | unwanted))
 }
 
 /// All ones for 0, else 0.

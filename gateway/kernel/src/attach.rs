@@ -11,6 +11,7 @@ use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use gateway_common::abi::{INTERFACE_SLOTS, Interface, Mode};
 
+use crate::attach_egress;
 use crate::entry::Attach;
 use crate::error::{Error, chain};
 use crate::interfaces::{index_of, name_bytes, name_of, xdp_program};
@@ -22,9 +23,9 @@ use crate::store::{Pinned, kernel};
 /// An interface of the plan, looked up and found free for us.
 #[derive(Debug)]
 pub(crate) struct Target {
-    name: String,
+    pub(crate) name: String,
     index: u32,
-    slot: u32,
+    pub(crate) slot: u32,
     /// The mode in which our own link already holds the hook.
     ours: Option<Mode>,
 }
@@ -139,6 +140,8 @@ fn taken_over_note(mode: Mode, wanted: Attach) -> Option<String> {
 pub(crate) fn release(dir: &PinDir, store: &Pinned, slot: u32) -> Result<(), Error> {
     let index = store.interfaces()?.get(slot as usize).map_or(0, |row| row.index);
     release_link(dir, slot)?;
+    // After the program that asks it.
+    attach_egress::release(dir, slot)?;
     wait_until_free(index);
     store.set_interface(slot, &Interface { index: 0, mode: 0, name: [0; 16] })
 }

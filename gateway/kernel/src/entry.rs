@@ -125,6 +125,27 @@ pub enum Attach {
     Off,
 }
 
+/// What happens to packets that no entry names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DefaultVerdict {
+    /// They pass.
+    #[default]
+    Pass,
+    /// They are dropped, unless they answer what the host sent.
+    Drop,
+}
+
+impl DefaultVerdict {
+    /// As in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
 /// A named list, as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,12 +5,14 @@
 #![allow(unsafe_code)]
 
 mod attach;
+mod attach_egress;
 mod edit;
 mod entry;
 mod error;
 mod events;
 mod explain;
 pub mod feed;
+mod flows;
 mod generations;
 mod interfaces;
 mod object;
@@ -29,11 +31,13 @@ mod store;
 mod sys;
 mod table;
 
-pub use entry::{Attach, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
+pub use entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 pub use error::Error;
 pub use events::{Event, Events, Lost, Share};
 pub use generations::{MAX_LISTS, Preview, Replaced, check_list_name};
-pub use protection::{DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, detach};
+pub use protection::{
+    DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, default_verdict, detach,
+};
 pub use recipe::{Form, Prepared, Recipe};
 pub use rulebook::MAX_NAME_BYTES;
 pub use rules::{

@@ -56,6 +56,11 @@ impl PinDir {
         self.version().join(format!("link_{slot}"))
     }
 
+    /// Where the link is pinned of the program that remembers what an interface sends.
+    pub(crate) fn egress(&self, slot: u32) -> PathBuf {
+        self.version().join(format!("egress_{slot}"))
+    }
+
     /// Whether a gateway has pinned anything here.
     pub(crate) fn exists(&self) -> bool {
         is_directory(&self.version())
@@ -166,11 +171,15 @@ impl PinDir {
     pub(crate) fn remove(&self) -> Result<(), Error> {
         let failed = |error: io::Error| self.unusable(format!("removing it failed: {error}"));
         let version = self.version();
-        for entry in fs::read_dir(&version).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.is_file() {
-                fs::remove_file(&path).map_err(failed)?;
-            }
+        let entries = fs::read_dir(&version).map_err(failed)?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let mut links = paths.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        links.retain(|path| path.is_file());
+        // Backwards by name, `link_0` before `egress_0`: where the default is to drop, what tells replies apart
+        // goes last.
+        links.sort_unstable_by(|a, b| b.cmp(a));
+        for link in links {
+            fs::remove_file(&link).map_err(failed)?;
         }
         fs::remove_dir_all(&version).map_err(failed)?;
         // Others may use the directory above.

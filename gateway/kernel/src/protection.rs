@@ -8,9 +8,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::attach;
-use crate::entry::{Attach, ListEntry, ListKind, NewEntry, NewList, Note, Owner};
+use crate::attach_egress;
+use crate::entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner};
 use crate::error::Error;
 use crate::events::Events;
+use crate::flows;
 use crate::interfaces::{index_of, name_of};
 use crate::object;
 use crate::pin::PinDir;
@@ -25,6 +27,8 @@ pub struct Plan {
     pub interfaces: Vec<String>,
     /// How to attach to them.
     pub attach: Attach,
+    /// What happens to packets that no entry names.
+    pub default: DefaultVerdict,
     /// The configuration's lists.
     pub lists: Arc<Vec<NewList>>,
 }
@@ -60,6 +64,9 @@ pub struct State {
     pub enforcement: Enforcement,
     /// The interfaces the programs are attached to.
     pub interfaces: Vec<InterfaceState>,
+    /// What happens to packets that no entry names.
+    #[serde(default)]
+    pub default: DefaultVerdict,
 }
 
 /// Protection held by a running agent. Dropping it leaves the pinned programs in force.
@@ -126,8 +133,7 @@ impl Protection {
     }
 
     fn take_over(plan: &Plan, dir: &PinDir, fresh: bool, lock: OwnedFd) -> Result<Self, Error> {
-        // Loading the programs once makes and pins whatever maps are missing.
-        drop(object::load(0, &dir.maps())?);
+        object::make_maps(&dir.maps(), plan.default)?;
         let store = Arc::new(Pinned::open(dir)?);
         let rules = Rules::over(store.clone());
         let events = Some(Box::new(Events::open(dir, store.clone())?));
@@ -232,11 +238,20 @@ impl Protection {
     /// As [`Protection::start`].
     pub fn heal(&mut self) -> Result<Vec<String>, Error> {
         let Enforcer::Kernel { dir, store, .. } = &self.enforcer else { return Ok(Vec::new()) };
-        let attached = attach::attached(dir, &store.interfaces()?);
-        let is_attached = |name: &String| attached.iter().any(|state| state.name == *name);
+        let rows = store.interfaces()?;
+        let attached = attach::attached(dir, &rows);
+        let remembers = |name: &String| {
+            self.plan.default == DefaultVerdict::Pass
+                || attach::slot_of(&rows, name)
+                    .is_some_and(|slot| attach_egress::is_attached(dir, slot, name))
+        };
+        let is_attached = |name: &String| attached.iter().any(|state| state.name == *name) && remembers(name);
         let missing = self.plan.interfaces.iter().filter(|name| !is_attached(name));
         let back: Vec<String> = missing.filter(|name| index_of(name).is_ok()).cloned().collect();
-        for target in attach::survey(dir, &store.interfaces()?, &back)? {
+        for target in attach::survey(dir, &rows, &back)? {
+            if self.plan.default == DefaultVerdict::Drop {
+                attach_egress::attach(dir, target.slot, &target.name)?;
+            }
             let done = attach::attach(dir, store, &target, self.plan.attach)?;
             self.notes.retain(|note| note.name != done.state.name);
             self.notes.push(done.state);
@@ -253,7 +268,8 @@ impl Protection {
     pub fn state(&self) -> State {
         match &self.enforcer {
             Enforcer::Userspace { why, .. } => {
-                State { enforcement: Enforcement::Userspace { why: why.clone() }, interfaces: Vec::new() }
+                let enforcement = Enforcement::Userspace { why: why.clone() };
+                State { enforcement, interfaces: Vec::new(), default: self.plan.default }
             }
             Enforcer::Kernel { dir, store, .. } => {
                 let attached = attach::attached(dir, &store.interfaces().unwrap_or_default());
@@ -261,6 +277,7 @@ impl Protection {
                 State {
                     enforcement: Enforcement::Kernel,
                     interfaces: self.plan.interfaces.iter().map(now).collect(),
+                    default: self.plan.default,
                 }
             }
         }
@@ -295,6 +312,8 @@ pub const DETACHED: &str = "detached";
 
 /// Makes kernel and lists what the plan says: look first, then attach, then reconcile the lists, and only
 /// then leave what is no longer wanted; if anything fails, what was attached is taken back.
+///
+/// What remembers the host's own flows is there before a packet is dropped by default, and goes after.
 fn converge(
     dir: &PinDir,
     store: &Arc<Pinned>,
@@ -303,9 +322,12 @@ fn converge(
 ) -> Result<Vec<InterfaceState>, Error> {
     let targets = attach::survey(dir, &store.interfaces()?, &plan.interfaces)?;
     let mut done = Vec::with_capacity(targets.len());
-    let attached = targets.iter().try_for_each(|target| {
-        done.push(attach::attach(dir, store, target, plan.attach)?);
-        Ok(())
+    let mut remembering = Vec::new();
+    let attached = attach_egress_to(dir, plan, &targets, &mut remembering).and_then(|()| {
+        targets.iter().try_for_each(|target| {
+            done.push(attach::attach(dir, store, target, plan.attach)?);
+            Ok(())
+        })
     });
     if let Err(error) = attached.and_then(|()| reconcile(rules, plan)) {
         for (target, done) in targets.iter().zip(&done).rev() {
@@ -313,19 +335,68 @@ fn converge(
                 tracing::error!("{} could not be put back: {second}", done.state.name);
             }
         }
+        for slot in remembering {
+            if let Err(second) = attach_egress::release(dir, slot) {
+                tracing::error!("an egress program could not be taken back: {second}");
+            }
+        }
         return Err(error);
     }
     for (slot, row) in store.interfaces()?.iter().enumerate() {
-        if row.name[0] != 0 && !plan.interfaces.contains(&name_of(row)) {
-            attach::release(dir, store, slot as u32)?;
+        let slot = slot as u32;
+        let is_wanted = row.name[0] != 0 && plan.interfaces.contains(&name_of(row));
+        if row.name[0] != 0 && !is_wanted {
+            attach::release(dir, store, slot)?;
         }
+        if !is_wanted || plan.default == DefaultVerdict::Pass {
+            attach_egress::release(dir, slot)?;
+        }
+    }
+    if plan.default == DefaultVerdict::Pass {
+        give_back_flows(dir, store, plan);
     }
     Ok(done.into_iter().map(|done| done.state).collect())
 }
 
-/// All lists, or none.
+/// Where the plan drops by default: tables for the flows, and a program on each interface that fills them.
+/// `made` are the rows that had none.
+fn attach_egress_to(
+    dir: &PinDir,
+    plan: &Plan,
+    targets: &[attach::Target],
+    made: &mut Vec<u32>,
+) -> Result<(), Error> {
+    if plan.default == DefaultVerdict::Pass {
+        return Ok(());
+    }
+    flows::fit(&dir.maps(), plan.default)?;
+    for target in targets {
+        if attach_egress::attach(dir, target.slot, &target.name)? {
+            made.push(target.slot);
+        }
+    }
+    Ok(())
+}
+
+/// Where the plan passes by default: gives back the memory of the flow tables, which goes when no program
+/// holds them any more. What fails costs memory until the next reload, and nothing else.
+fn give_back_flows(dir: &PinDir, store: &Arc<Pinned>, plan: &Plan) {
+    let replaced = flows::fit(&dir.maps(), plan.default).and_then(|made_anew| {
+        if !made_anew {
+            return Ok(());
+        }
+        let targets = attach::survey(dir, &store.interfaces()?, &plan.interfaces)?;
+        targets.iter().try_for_each(|target| attach::attach(dir, store, target, plan.attach).map(drop))
+    });
+    if let Err(error) = replaced {
+        tracing::warn!("the memory of the flow tables is not given back yet: {error}");
+    }
+}
+
+/// All lists, or none; and then the default, so that nobody is dropped whom the lists allow.
 fn reconcile(rules: &Rules, plan: &Plan) -> Result<(), Error> {
-    rules.reconcile(&plan.lists).map(|_| ())
+    rules.reconcile(&plan.lists)?;
+    rules.set_default(plan.default)
 }
 
 /// The plan that the pinned state amounts to.
@@ -335,6 +406,7 @@ fn in_force(dir: &PinDir, store: &Pinned, rules: &Rules) -> Result<Plan, Error> 
         interfaces: attached.into_iter().map(|state| state.name).collect(),
         // Whatever mode each is in, it keeps.
         attach: Attach::Auto,
+        default: rules.default_verdict()?,
         lists: Arc::new(lists_of(rules, Owner::Config)?),
     })
 }
@@ -403,6 +475,14 @@ pub fn attachments(pin_dir: &Path) -> Result<Vec<InterfaceState>, Error> {
     }
     let store = Pinned::open(&dir)?;
     Ok(attach::attached(&dir, &store.interfaces()?))
+}
+
+/// What happens to packets that no entry names, by what is pinned under `pin_dir`.
+///
+/// # Errors
+/// As [`attachments`].
+pub fn default_verdict(pin_dir: &Path) -> Result<DefaultVerdict, Error> {
+    Rules::open(pin_dir)?.default_verdict()
 }
 
 /// Detaches the programs and removes the maps under `pin_dir`; refused while an agent runs. Returns the

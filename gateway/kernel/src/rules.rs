@@ -13,13 +13,13 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::{Edit, rules_in_force};
-use crate::entry::{ListKind, NewEntry, NewList, Note, Owner, SetBy};
+use crate::entry::{DefaultVerdict, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 use crate::error::Error;
 use crate::generations::{self, Preview, Replaced, Turn};
 use crate::pin::PinDir;
 use crate::read_back::Reader;
 use crate::rulebook::Rulebook;
-use crate::store::{InForce, InterfaceCounters, Pinned, Slot, Store, Userspace};
+use crate::store::{InForce, InterfaceCounters, Pinned, Slot, Store, StoreFlows, Userspace};
 use crate::table::{Generation, ListInfo, Live};
 
 /// The rules in force. Cheap to clone; every clone speaks of the same tables. Writers are serialised by
@@ -143,7 +143,7 @@ pub struct Counters {
 /// What one stage said of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageTrace {
-    /// `parse`, `allow`, `ban`, `deny` or `pass`.
+    /// `parse`, `allow`, `ban`, `deny`, `default` or `pass`.
     pub stage: String,
     /// `pass`, `drop`, `shadow` or `next`.
     pub outcome: String,
@@ -325,6 +325,18 @@ impl Rules {
         Ok(found)
     }
 
+    /// What happens to packets that no entry names.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
+        self.store.default_verdict()
+    }
+
+    pub(crate) fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
+        self.store.set_default(default)
+    }
+
     /// Removes entries whose time is over; the programs ignore them already. Returns how many. Made to be
     /// called every second: it spends a small share of the time on large lists, and skips a turn rather
     /// than wait for a writer.
@@ -423,7 +435,12 @@ impl Rules {
         let packet = syn(source, destination);
         let reader = Reader::new(&*self.store)?;
         let mut trace = crate::explain::Trace::default();
-        let judgement = judge_packet(&packet, &mut Inline { tables: &&reader.tables, observer: &mut trace });
+        let flows = StoreFlows::new(&*self.store);
+        let mut stages = Inline { tables: &&reader.tables, flows: flows.by_default()?, observer: &mut trace };
+        let judgement = judge_packet(&packet, &mut stages);
+        if let Some(error) = flows.into_failure() {
+            return Err(error);
+        }
         Ok(Explanation {
             source,
             verdict: judgement.verdict().name().to_owned(),
@@ -442,7 +459,10 @@ impl Rules {
     pub fn judge(&self, frame: &[u8]) -> Result<Judgement, Error> {
         let tables = InForce::of(&*self.store)?;
         let mut headers = Headers::BLANK;
-        Ok(judge(&frame, &mut headers, &mut Inline { tables: &&tables, observer: &mut () }))
+        let flows = StoreFlows::new(&*self.store);
+        let mut stages = Inline { tables: &&tables, flows: flows.by_default()?, observer: &mut () };
+        let judgement = judge(&frame, &mut headers, &mut stages);
+        flows.into_failure().map_or(Ok(judgement), Err)
     }
 
     /// Judges and counts a connection at accept. `true`: serve it. Always `true` where the kernel
@@ -454,9 +474,10 @@ impl Rules {
         let mut packet = syn(peer.ip().to_canonical(), Some(local));
         packet.source_port = peer.port();
         // Tables of this process are always there.
-        let Ok(tables) = InForce::of(&*self.store) else { return true };
+        let flows = StoreFlows::new(&*self.store);
+        let (Ok(tables), Ok(flows)) = (InForce::of(&*self.store), flows.by_default()) else { return true };
         let mut hits = Hits(&*self.store);
-        let judgement = judge_packet(&packet, &mut Inline { tables: &&tables, observer: &mut hits });
+        let judgement = judge_packet(&packet, &mut Inline { tables: &&tables, flows, observer: &mut hits });
         self.store.count(judgement.reason);
         let passes = judgement.verdict() == Verdict::Pass;
         if passes {

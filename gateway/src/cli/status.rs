@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use gateway_kernel::{Enforcement, Error, InterfaceState, ListInfo, MapUsage, State};
+use gateway_kernel::{DefaultVerdict, Enforcement, Error, InterfaceState, ListInfo, MapUsage, State};
 
 use super::Global;
 use super::backend::Backend;
@@ -46,7 +46,11 @@ fn pinned(global: &Global) -> Outcome<Status> {
     Ok(Status {
         agent: None,
         pin_dir: global.pin_dir.clone(),
-        kernel: State { enforcement: Enforcement::Kernel, interfaces },
+        kernel: State {
+            enforcement: Enforcement::Kernel,
+            interfaces,
+            default: gateway_kernel::default_verdict(&global.pin_dir)?,
+        },
         maps: backend.usage()?,
         lists: backend.lists()?,
         sources: Vec::new(),
@@ -113,8 +117,13 @@ fn kernel_rows(status: &Status) -> Vec<Row> {
         Enforcement::Kernel => "in the kernel".to_owned(),
         Enforcement::Userspace { why } => format!("in userspace, at accept: {why}"),
     };
+    let default = match status.kernel.default {
+        DefaultVerdict::Pass => "pass",
+        DefaultVerdict::Drop => "drop, but for allowed sources and answers to this host",
+    };
     let mut rows = vec![
         fact("rules", "enforced", &place),
+        fact("rules", "default", default),
         fact("rules", "pin directory", &status.pin_dir.display().to_string()),
     ];
     rows.extend(status.kernel.interfaces.iter().map(|interface: &InterfaceState| {
@@ -189,6 +198,7 @@ mod tests {
                     mode: "generic".into(),
                     note: Some("the driver has no XDP".into()),
                 }],
+                default: DefaultVerdict::Drop,
             },
             maps: vec![MapUsage { map: "deny_v4".into(), entries: 5, capacity: 1000 }],
             proxy: None,
@@ -201,6 +211,7 @@ mod tests {
             printed(false, |out| print(&down(), out)),
             "agent\tphase\tdown; what it pinned stays in force, and nothing is proxied\n\
              rules\tenforced\tin the kernel\n\
+             rules\tdefault\tdrop, but for allowed sources and answers to this host\n\
              rules\tpin directory\t/sys/fs/bpf/gateway\n\
              interface\teth0\tgeneric (the driver has no XDP)\n\
              map\tdeny_v4\t5 of 1000 (0.5 %)\n"

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway_common::abi::{INTERFACE_SLOTS, RULE_SLOTS};
-use gateway_kernel::Attach;
+use gateway_kernel::{Attach, DefaultVerdict};
 use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
@@ -63,6 +63,12 @@ record! {
                 ("off", Attach::Off),
             ]),
             "auto"
+        ),
+        /// What happens to packets that no list names. With `drop`, only sources that `allow` names reach this
+        /// host; answers to what the host sends pass. Needs Linux 6.6 where the programs are attached.
+        default: Located<DefaultVerdict> = Or(
+            At(Choice(&[("pass", DefaultVerdict::Pass), ("drop", DefaultVerdict::Drop)])),
+            "pass"
         ),
         /// Sources that pass whatever other lists say. Each entry is an address, a prefix, or a map with the keys below.
         allow: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),

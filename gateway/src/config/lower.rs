@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gateway_kernel::{ListKind, Plan};
+use gateway_kernel::{DefaultVerdict, ListKind, NewList, Plan};
 use sha2::Sha256;
 
 use crate::config::capacity;
 use crate::config::keys::{self, Root};
-use crate::config::lists::{self, Surroundings};
+use crate::config::lists::{self, Lists, Surroundings};
 use crate::config::node::Place;
 use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
-use crate::model::{Admin, ListSources, Listener, Model, Proxy, Upstream};
+use crate::model::{Admin, ListSource, ListSources, Listener, Model, Proxy, Upstream};
+use crate::sources::Origin;
 
 /// The model, without the hash. The caller drops it when anything was reported.
 pub(crate) fn lower(
@@ -134,6 +135,7 @@ fn plan(
     let mut around = Surroundings { base_dir, cache: &cache, hash };
     let mut allow = lists::lower(ListKind::Allow, &kernel.allow, reader, &mut around);
     let deny = lists::lower(ListKind::Deny, &kernel.deny, reader, &mut around);
+    somebody_passes(kernel, &allow, reader);
     allow.lists.extend(deny.lists);
     allow.sources.extend(deny.sources);
     lists::check_names(&allow.lists, reader);
@@ -141,9 +143,26 @@ fn plan(
     let plan = Plan {
         interfaces: kernel.interfaces.iter().map(|interface| interface.value.clone()).collect(),
         attach: kernel.attach,
+        default: kernel.default.value,
         lists: Arc::new(allow.lists.into_iter().map(|(_, list)| list).collect()),
     };
     (plan, ListSources { cache, sources: allow.sources })
+}
+
+/// An entry in shadow mode lets nobody in; and a list that is fetched is empty until it was, which an outage of
+/// its server must not turn into a host that nobody reaches.
+fn somebody_passes(kernel: &keys::Kernel, allow: &Lists, reader: &mut Reader<'_>) {
+    let is_fetched = |list: &NewList| {
+        let of_list = |source: &&ListSource| source.recipe.name == list.name;
+        allow.sources.iter().filter(of_list).any(|source| matches!(source.origin, Origin::Url(_)))
+    };
+    let lets_in =
+        |list: &NewList| !list.shadow && !is_fetched(list) && list.entries.iter().any(|entry| !entry.shadow);
+    if kernel.default.value == DefaultVerdict::Drop && !allow.lists.iter().any(|(_, list)| lets_in(list)) {
+        let message = "with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this \
+                       host; name the sources that may, those you administer it from among them";
+        reader.error::<()>(kernel.default.place, message);
+    }
 }
 
 fn processors() -> usize {

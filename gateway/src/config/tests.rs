@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gateway_kernel::{Attach, NewEntry};
+use gateway_kernel::{Attach, DefaultVerdict, NewEntry};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -135,7 +135,7 @@ gateway.yaml:2:3: error: unknown key `atach`
  2 |   atach: off
    |   ^^^^^
 help: did you mean `attach`?
-valid: interfaces, attach, allow, deny
+valid: interfaces, attach, default, allow, deny
 
 gateway.yaml:3:10: error: 198.51.100.7/24 has host bits set
  3 |   deny: [198.51.100.7/24, {file: bad.txt}]
@@ -326,6 +326,7 @@ drain_timeout: 30s
 kernel:
   interfaces: []
   attach: auto
+  default: pass
   allow: []
   deny: [{cidr: 192.0.2.1, shadow: false}]
 listeners:
@@ -377,6 +378,7 @@ fn a_configuration_becomes_a_model() {
 kernel:
   interfaces: [eth0]
   attach: native
+  default: drop
   deny:
     - 203.0.113.0/24
     - {file: good.txt, reason: spamhaus-drop}
@@ -404,6 +406,7 @@ admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
     };
     assert_eq!(model.kernel.interfaces, ["eth0"]);
     assert_eq!(model.kernel.attach, Attach::Native);
+    assert_eq!(model.kernel.default, DefaultVerdict::Drop);
     assert_eq!(
         model.kernel.deny,
         [

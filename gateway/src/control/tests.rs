@@ -109,6 +109,7 @@ pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
         kernel: Mutex::new(State {
             enforcement: Enforcement::Userspace { why: "a test".into() },
             interfaces: Vec::new(),
+            default: Default::default(),
         }),
         config: Mutex::new(ConfigStatus {
             path: "/etc/gateway/gateway.yaml".into(),

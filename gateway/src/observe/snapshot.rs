@@ -198,6 +198,7 @@ mod tests {
             state: State {
                 enforcement: Enforcement::Kernel,
                 interfaces: vec![InterfaceState { name: "eth0".into(), mode: "native".into(), note: None }],
+                default: Default::default(),
             },
         };
         let mut page = Exposition::default();

@@ -6,6 +6,7 @@
 mod attach;
 mod bad_input;
 mod config;
+mod default_drop;
 mod deny;
 mod drain;
 mod events;

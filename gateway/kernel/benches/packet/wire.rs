@@ -246,6 +246,7 @@ impl Gateway {
         let plan = Plan {
             interfaces: vec![interface.to_owned()],
             attach: Attach::Native,
+            default: Default::default(),
             lists: Default::default(),
         };
         let protection = receiver.run(|| Ok(Protection::start(&plan, &pins.0)?))?;

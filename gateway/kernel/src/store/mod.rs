@@ -7,7 +7,8 @@ mod userspace;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use gateway_common::abi::{Counter, RuleCounter, Source};
+use gateway_common::abi::{Counter, Flow, FlowKey, FlowTable, RuleCounter, Source};
+use gateway_common::flows::Flows;
 use gateway_common::packet::Address;
 use gateway_common::stages::Tables;
 use gateway_common::verdict::Reason;
@@ -15,6 +16,7 @@ use gateway_common::verdict::Reason;
 pub(crate) use pinned::{Pinned, boot_ns, kernel, open_map, open_per_cpu, processors};
 pub(crate) use userspace::Userspace;
 
+use crate::entry::DefaultVerdict;
 use crate::error::Error;
 use crate::table::Memory;
 
@@ -43,6 +45,12 @@ pub(crate) trait Store: Debug + Send + Sync {
     fn exchange_lists(&self) -> Result<(), Error>;
     /// Lets go of tables that are in no slot any more.
     fn sweep(&self) -> Result<(), Error>;
+
+    /// What happens to packets that no entry names.
+    fn default_verdict(&self) -> Result<DefaultVerdict, Error>;
+    fn set_default(&self, default: DefaultVerdict) -> Result<(), Error>;
+    /// What is remembered of a flow; in userspace nothing is.
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error>;
 
     /// The table of rules: two lines a record.
     fn rules(&self) -> Result<Arc<Memory>, Error>;
@@ -131,5 +139,53 @@ impl<'a> Tables for &'a InForce {
 
     fn in_force(&self) -> Option<(&'a Memory, &'a Memory)> {
         Some((&self.live, &self.lists))
+    }
+}
+
+/// A store's flows, as the stages ask them. Asking changes nothing: only the programs write flows. A failed
+/// look-up (which the kernel does not know) counts as no flow; it is remembered so that `explain` can say so.
+pub(crate) struct StoreFlows<'a> {
+    store: &'a dyn Store,
+    failure: std::cell::RefCell<Option<Error>>,
+}
+
+impl<'a> StoreFlows<'a> {
+    pub(crate) fn new(store: &'a dyn Store) -> Self {
+        Self { store, failure: std::cell::RefCell::new(None) }
+    }
+
+    /// For the stages: nothing where the default is to pass.
+    pub(crate) fn by_default(&self) -> Result<Option<&Self>, Error> {
+        Ok((self.store.default_verdict()? == DefaultVerdict::Drop).then_some(self))
+    }
+
+    /// The first look-up that failed, if one did.
+    pub(crate) fn into_failure(self) -> Option<Error> {
+        self.failure.into_inner()
+    }
+}
+
+impl Flows for StoreFlows<'_> {
+    type Row = Flow;
+
+    fn find(&self, table: FlowTable, key: &FlowKey) -> Option<Flow> {
+        self.store.flow(table, key).unwrap_or_else(|error| {
+            self.failure.borrow_mut().get_or_insert(error);
+            None
+        })
+    }
+
+    fn read(&self, row: &Flow) -> Flow {
+        *row
+    }
+
+    fn write(&self, _row: &Flow, _flow: Flow) {}
+
+    fn insert(&self, _table: FlowTable, _key: &FlowKey, _flow: Flow) {}
+
+    fn remove(&self, _table: FlowTable, _key: &FlowKey) {}
+
+    fn now_ns(&self) -> u64 {
+        self.store.now_ns()
     }
 }

@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    self, COUNTER_SLOTS, Counter, HEAD_LINES, INTERFACE_SLOTS, Interface, LISTS_TABLES, LIVE_TABLES,
-    RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
+    self, COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, HEAD_LINES, INTERFACE_SLOTS, Interface,
+    LISTS_TABLES, LIVE_TABLES, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
 };
 use gateway_common::packet::Address;
 use gateway_common::table::{MARKS_LINES, PLANE_LINES};
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store};
+use crate::entry::DefaultVerdict;
 use crate::error::Error;
+use crate::flows;
 use crate::interfaces::name_of;
 use crate::pin::PinDir;
 use crate::rulebook::RECORD_LINES;
@@ -177,6 +179,10 @@ impl Pinned {
         write(&self.interfaces).set(slot, row, 0).map_err(|error| kernel("write the interface table", error))
     }
 
+    fn settings(&self) -> Result<Settings, Error> {
+        read(&self.settings).get(&0, 0).map_err(|error| kernel("read the settings", error))
+    }
+
     /// Changes the settings and leaves what `change` does not touch. Only the agent writes them, through one
     /// handle, so its lock is enough.
     pub(crate) fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<(), Error> {
@@ -281,6 +287,22 @@ impl Store for Pinned {
             }
         }
         Ok(())
+    }
+
+    fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
+        Ok(match self.settings()?.default_drop {
+            0 => DefaultVerdict::Pass,
+            _ => DefaultVerdict::Drop,
+        })
+    }
+
+    fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
+        let drops = default == DefaultVerdict::Drop;
+        self.change_settings(|settings| settings.default_drop = u32::from(drops))
+    }
+
+    fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error> {
+        flows::flow(&self.dir.maps(), table, key)
     }
 
     fn rules(&self) -> Result<Arc<Memory>, Error> {

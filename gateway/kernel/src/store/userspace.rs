@@ -1,13 +1,16 @@
 //! The tables where the kernel cannot be used: the same lines, looked up by the same code, at accept.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
-use gateway_common::abi::{Counter, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Source, source_slot};
+use gateway_common::abi::{
+    Counter, Flow, FlowKey, FlowTable, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Source, source_slot,
+};
 use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store, boot_ns};
+use crate::entry::DefaultVerdict;
 use crate::error::Error;
 use crate::rulebook::RECORD_LINES;
 use crate::table::Memory;
@@ -20,6 +23,7 @@ pub(crate) struct Userspace {
     /// Made once, so that counting at accept needs no lock.
     rule_hits: Box<[AtomicU64]>,
     reasons: [AtomicU64; Reason::ALL.len()],
+    default_drop: AtomicBool,
     /// A lock a row: two connections from one row's sources at one moment are an accident.
     sources: Box<[Mutex<Source>]>,
     writer: Mutex<()>,
@@ -39,6 +43,7 @@ impl Userspace {
             rules: Arc::new(Memory::anonymous(RULE_SLOTS * RECORD_LINES)?),
             rule_hits: (0..RULE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             reasons: [const { AtomicU64::new(0) }; Reason::ALL.len()],
+            default_drop: AtomicBool::new(false),
             sources: (0..SOURCE_SLOTS).map(|_| Mutex::default()).collect(),
             writer: Mutex::new(()),
         })
@@ -83,6 +88,21 @@ impl Store for Userspace {
 
     fn sweep(&self) -> Result<(), Error> {
         Ok(())
+    }
+
+    fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
+        let drops = self.default_drop.load(Ordering::Relaxed);
+        Ok(if drops { DefaultVerdict::Drop } else { DefaultVerdict::Pass })
+    }
+
+    fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
+        self.default_drop.store(default == DefaultVerdict::Drop, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A connection to one of our listeners answers nothing.
+    fn flow(&self, _table: FlowTable, _key: &FlowKey) -> Result<Option<Flow>, Error> {
+        Ok(None)
     }
 
     fn rules(&self) -> Result<Arc<Memory>, Error> {

@@ -213,10 +213,10 @@ fn explain_names_every_stage_up_to_the_one_that_decides() {
         add(rules, ListKind::Allow, &all(&["192.0.2.1/32"]));
         for (source, reason, path) in [
             ("192.0.2.2", "deny_list", "allow next, ban shadow, deny drop"),
-            ("192.0.2.200", "ban_shadow", "allow next, ban shadow, deny next, pass pass"),
+            ("192.0.2.200", "ban_shadow", "allow next, ban shadow, deny next, default next, pass pass"),
             ("192.0.2.1", "allow_list", "allow pass"),
             ("::ffff:192.0.2.2", "deny_list", "allow next, ban shadow, deny drop"),
-            ("2001:db8::1", "no_match", "allow next, ban next, deny next, pass pass"),
+            ("2001:db8::1", "no_match", "allow next, ban next, deny next, default next, pass pass"),
         ] {
             let explained = rules.explain(source.parse().unwrap(), None).unwrap();
             let stages: Vec<_> =

@@ -7,15 +7,22 @@ mod frame;
 mod lists;
 mod named;
 mod packets;
+mod replies;
 mod sources;
 
 use std::io::Write as _;
 
+use gateway_kernel::DefaultVerdict;
 use gateway_kernel::sandbox::{Program, Sandbox};
 
 /// The programs with maps of their own; `None`, said loudly, where this process may not use BPF.
 fn sandbox() -> Option<Sandbox> {
-    match Sandbox::load(Program::Gateway) {
+    sandbox_with(Program::Gateway, DefaultVerdict::Pass)
+}
+
+/// The same under another default verdict.
+fn sandbox_with(program: Program, default: DefaultVerdict) -> Option<Sandbox> {
+    match Sandbox::load_with(program, default) {
         Ok(sandbox) => Some(sandbox),
         Err(error) if !rustix::process::geteuid().is_root() => {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();

@@ -283,7 +283,8 @@ fn names_that_cannot_be_are_refused_and_nothing_changes() {
         assert_eq!((rules.entries(DENY).unwrap(), rules.lists().unwrap()), before);
         assert_eq!(rules.generation().unwrap(), 2);
         // With what is there already it is 256 that fit.
-        let most: Vec<NewList> = (0..255).map(|number| list(DENY, &format!("list {number}"), &["10.0.0.0/8"])).collect();
+        let most: Vec<NewList> =
+            (0..255).map(|number| list(DENY, &format!("list {number}"), &["10.0.0.0/8"])).collect();
         assert_eq!(rules.reconcile(&most).unwrap().entries, 255);
         assert_eq!((rules.lists().unwrap().len(), rules.entries(DENY).unwrap().len()), (256, 256));
     });
@@ -297,8 +298,15 @@ fn a_preview_says_what_a_replacement_would_change() {
         let there = list(DENY, "a", &["192.0.2.0/24", "192.0.2.0/25", "2001:db8::/32"]);
         let long = "é".repeat(40);
         let fewer = list(DENY, "a", &["192.0.2.0/24", "192.0.2.0/26"]);
-        let preview =
-            |before, after, added, removed, changed| Preview { before, after, added, removed, changed, sources: 0, hits: 0 };
+        let preview = |before, after, added, removed, changed| Preview {
+            before,
+            after,
+            added,
+            removed,
+            changed,
+            sources: 0,
+            hits: 0,
+        };
         replace(rules, Owner::Operator, list(DENY, "other", &["192.0.2.0/24"]));
         assert_eq!(rules.preview(&there).unwrap(), preview(0, 3, 3, 0, 0));
         replace(rules, Owner::Operator, labelled(there.clone(), &long));

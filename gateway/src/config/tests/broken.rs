@@ -74,7 +74,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     ("unknown key, far from all", "xyzzy: 1\n", &["1:1+5 unknown key `xyzzy`"]),
     ("camel case", "drainTimeout: 1s\n", &["1:1+12 unknown key `drainTimeout` -> drain_timeout"]),
     ("hyphens", "kernel: {}\ndrain-timeout: 1s\n", &["2:1+13 unknown key `drain-timeout` -> drain_timeout"]),
-    ("key of a later version", "kernel:\n  default: drop\n", &["2:3+7 unknown key `default`"]),
+    ("key of a later version", "kernel:\n  limits: {}\n", &["2:3+6 unknown key `limits`"]),
     (
         "key in a listener",
         "listeners:\n  web: {address: 0.0.0.0:8080, header_time_out: 1s}\n",
@@ -91,7 +91,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "section is a word",
         "kernel: on\n",
-        &["1:9+2 expected a map with `interfaces`, `attach`, `allow` and `deny`, found `on`"],
+        &["1:9+2 expected a map with `interfaces`, `attach`, `default`, `allow` and `deny`, found `on`"],
     ),
     (
         "map is a list",
@@ -359,6 +359,28 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "kernel: {attach: driver}\n",
         &["1:18+6 expected `auto`, `native`, `generic` or `off`, found `driver`"],
     ),
+    (
+        "drop by default, nobody allowed",
+        "kernel:\n  default: drop\n  deny: [192.0.2.0/24]\n",
+        &[
+            "2:12+4 with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this host; name the sources that may, those you administer it from among them",
+        ],
+    ),
+    (
+        "drop by default, allowed in shadow mode",
+        "kernel: {default: drop, allow: [{cidr: 192.0.2.1, shadow: true}]}\n",
+        &[
+            "1:19+4 with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this host; name the sources that may, those you administer it from among them",
+        ],
+    ),
+    (
+        "drop by default, only a fetched list allowed",
+        "kernel: {default: drop, allow: [{url: \"https://192.0.2.1/ours.txt\"}]}\n",
+        &[
+            "1:19+4 with `default: drop` and no entry in `allow` but what is fetched, nobody could reach this host; name the sources that may, those you administer it from among them",
+        ],
+    ),
+    ("default", "kernel: {default: deny}\n", &["1:19+4 expected `pass` or `drop`, found `deny`"]),
     (
         "host bits",
         "kernel:\n  deny:\n    - 198.51.100.7/24\n",
