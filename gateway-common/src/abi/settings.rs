@@ -1,4 +1,4 @@
-//! What the agent may change in the programs while they run.
+//! What the agent may change while programs and commands run.
 
 /// The one row of the settings map. All zero is what a host has that says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -9,8 +9,14 @@ pub struct Settings {
     /// A mask, one less than a power of two: the source of a packet that passes is noted when its counter has
     /// none of these bits. 0 notes every source, so that a trickle is seen whole.
     pub source_sampling: u32,
-    /// Always 0.
-    pub padding: [u32; 2],
+    /// The most bans there may be; 0 is as many as fit. These are for writers, whether or not an agent runs.
+    pub ban_count: u32,
+    /// The longest time to live of a ban, in seconds; 0 is any.
+    pub ban_seconds: u32,
+    /// The shortest prefix of IPv4 that may be banned.
+    pub ban_prefix_v4: u32,
+    /// The same of IPv6.
+    pub ban_prefix_v6: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 24);

@@ -5,11 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use gateway_common::abi::{ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, List};
+use gateway_common::abi::{ALLOW_CAPACITY, DENY_CAPACITY, List};
 use gateway_common::table::{SETS, set_of};
 use ipnet::IpNet;
 
-use crate::entry::{ListKind, NewEntry, Note, Owner};
+use crate::entry::{BanBounds, ListKind, NewEntry, Note, Owner};
 use crate::error::Error;
 use crate::rulebook::Rulebook;
 use crate::rules::{Added, Progress, Removed};
@@ -24,6 +24,7 @@ const AT_ONCE: usize = 256;
 /// One writer's turn.
 pub(crate) struct Edit<'a> {
     store: &'a dyn Store,
+    bans: BanBounds,
     live: std::sync::Arc<Memory>,
     _turn: Lock<'a>,
 }
@@ -46,7 +47,7 @@ impl<'a> Edit<'a> {
             Some(table) => table,
             None => remake(store, &[], 0)?.memory,
         };
-        Ok(Self { store, live, _turn: turn })
+        Ok(Self { store, bans: store.ban_bounds()?, live, _turn: turn })
     }
 
     pub(crate) fn add(
@@ -91,6 +92,9 @@ impl<'a> Edit<'a> {
         book: &mut Rulebook,
         now_ns: u64,
     ) -> Result<LiveEntry, Error> {
+        if list == ListKind::Ban {
+            self.bans.refuse(new)?;
+        }
         let used = || rules_in_use(self.store);
         let ttl_ns = new.ttl.map(|ttl| u64::try_from(ttl.as_nanos()).unwrap_or(u64::MAX));
         let mut evidence = note.evidence.clone().unwrap_or_default();
@@ -112,9 +116,11 @@ impl<'a> Edit<'a> {
     /// Bans make room for themselves, up to as many as there may be at all.
     fn check_room(&self, wanted: &[Vec<LiveEntry>]) -> Result<(), Error> {
         let live = Live(&self.live);
-        for (list, capacity) in
-            [(List::Allow, ALLOW_CAPACITY), (List::Ban, BAN_CAPACITY), (List::Deny, DENY_CAPACITY)]
-        {
+        for (list, capacity) in [
+            (List::Allow, ALLOW_CAPACITY),
+            (List::Ban, u64::from(self.bans.max)),
+            (List::Deny, DENY_CAPACITY),
+        ] {
             let new = wanted.iter().flatten().filter(|entry| {
                 entry.list == list && (list == List::Ban || live.get(list, entry.key).is_none())
             });
@@ -137,7 +143,10 @@ impl<'a> Edit<'a> {
             let mut added = Added::default();
             for entry in entries {
                 let before = live.get(entry.list, entry.key);
-                if entry.list == List::Ban && before.is_none() && live.count(List::Ban) >= BAN_CAPACITY {
+                if entry.list == List::Ban
+                    && before.is_none()
+                    && live.count(List::Ban) >= u64::from(self.bans.max)
+                {
                     live.evict_oldest(entry.set_ns);
                 }
                 match live.put(entry) {
@@ -186,7 +195,7 @@ impl<'a> Edit<'a> {
         let (mut bans, mut all): (Vec<_>, Vec<_>) =
             all.into_values().partition(|entry| entry.list == List::Ban);
         bans.sort_by_key(|entry| entry.set_ns);
-        let beyond = bans.len().saturating_sub(BAN_CAPACITY as usize);
+        let beyond = bans.len().saturating_sub(self.bans.max as usize);
         all.extend(bans.into_iter().skip(beyond));
         remake(self.store, &all, live.evicted() + beyond as u64)?;
         Ok(done)

@@ -6,6 +6,8 @@ use gateway_common::abi::List;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::error::Error;
+
 /// The lists a packet's source is looked up in, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -142,6 +144,52 @@ impl DefaultVerdict {
         match self {
             Self::Pass => "pass",
             Self::Drop => "drop",
+        }
+    }
+}
+
+/// What a ban may be at most, whoever sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BanBounds {
+    /// Bans at a time; beyond it the oldest leave.
+    pub max: u32,
+    /// The longest time to live.
+    pub max_ttl: Duration,
+    /// The shortest prefix of IPv4.
+    pub v4_prefix: u8,
+    /// The shortest prefix of IPv6.
+    pub v6_prefix: u8,
+}
+
+impl Default for BanBounds {
+    /// As much as there can be.
+    fn default() -> Self {
+        Self {
+            max: gateway_common::abi::BAN_CAPACITY as u32,
+            max_ttl: crate::feed::MAX_DURATION,
+            v4_prefix: 0,
+            v6_prefix: 0,
+        }
+    }
+}
+
+impl BanBounds {
+    /// Why a ban is beyond them.
+    pub(crate) fn refuse(&self, ban: &NewEntry) -> Result<(), Error> {
+        let NewEntry { prefix, ttl, .. } = ban;
+        let shortest = if prefix.addr().is_ipv4() { self.v4_prefix } else { self.v6_prefix };
+        if prefix.prefix_len() < shortest {
+            return Err(Error::Refused(format!(
+                "{prefix} is wider than a ban may be here, which is /{shortest} (kernel.bans); put it on a deny list"
+            )));
+        }
+        match ttl {
+            Some(ttl) if *ttl > self.max_ttl => Err(Error::Refused(format!(
+                "a ban may last {} s here (kernel.bans.max_ttl), and that of {prefix} is to last {} s",
+                self.max_ttl.as_secs(),
+                ttl.as_secs()
+            ))),
+            _ => Ok(()),
         }
     }
 }

@@ -31,7 +31,9 @@ mod store;
 mod sys;
 mod table;
 
-pub use entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy};
+pub use entry::{
+    Attach, BanBounds, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner, SetBy,
+};
 pub use error::Error;
 pub use events::{Event, Events, Lost, Share};
 pub use generations::{MAX_LISTS, Preview, Replaced, check_list_name};

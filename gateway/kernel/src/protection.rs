@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attach;
 use crate::attach_egress;
-use crate::entry::{Attach, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner};
+use crate::entry::{Attach, BanBounds, DefaultVerdict, ListEntry, ListKind, NewEntry, NewList, Note, Owner};
 use crate::error::Error;
 use crate::events::Events;
 use crate::flows;
@@ -29,6 +29,8 @@ pub struct Plan {
     pub attach: Attach,
     /// What happens to packets that no entry names.
     pub default: DefaultVerdict,
+    /// What a ban may be at most.
+    pub bans: BanBounds,
     /// The configuration's lists.
     pub lists: Arc<Vec<NewList>>,
 }
@@ -407,6 +409,7 @@ fn in_force(dir: &PinDir, store: &Pinned, rules: &Rules) -> Result<Plan, Error> 
         // Whatever mode each is in, it keeps.
         attach: Attach::Auto,
         default: rules.default_verdict()?,
+        bans: rules.ban_bounds()?,
         lists: Arc::new(lists_of(rules, Owner::Config)?),
     })
 }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::edit::{Edit, rules_in_force};
-use crate::entry::{DefaultVerdict, ListKind, NewEntry, NewList, Note, Owner, SetBy};
+use crate::entry::{BanBounds, DefaultVerdict, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 use crate::error::Error;
 use crate::generations::{self, Preview, Replaced, Turn};
 use crate::pin::PinDir;
@@ -331,6 +331,18 @@ impl Rules {
     /// What the kernel refused.
     pub fn default_verdict(&self) -> Result<DefaultVerdict, Error> {
         self.store.default_verdict()
+    }
+
+    /// What a ban may be at most, from now on; what is banned already stays.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_ban_bounds(&self, bounds: BanBounds) -> Result<(), Error> {
+        self.store.set_ban_bounds(bounds)
+    }
+
+    pub(crate) fn ban_bounds(&self) -> Result<BanBounds, Error> {
+        self.store.ban_bounds()
     }
 
     pub(crate) fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {

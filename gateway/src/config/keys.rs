@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use gateway_common::abi::{INTERFACE_SLOTS, RULE_SLOTS};
+use gateway_common::abi::{BAN_CAPACITY, INTERFACE_SLOTS, RULE_SLOTS};
 use gateway_kernel::{Attach, DefaultVerdict};
 use http::Method;
 use ipnet::IpNet;
@@ -74,8 +74,24 @@ record! {
         allow: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),
         /// Sources that are dropped. Each entry is an address, a prefix, or a map with the keys below.
         deny: Vec<Located<ListItem>> = OrEmpty(ListOf(At(Item), MAX_LIST_ITEMS)),
+        /// What a ban may be at most, whoever sets it.
+        bans: Bans = OrEmpty(section::<Bans>()),
         /// Where the last good copies of fetched lists are kept, relative to the configuration's directory.
         list_cache: String = Or(FilePath(4096), "/var/lib/gateway/lists"),
+    }
+}
+
+record! {
+    /// `kernel.bans`
+    Bans {
+        /// Bans at a time. Beyond it the oldest leave, and are counted.
+        max: usize = Or(Count(1, BAN_CAPACITY as usize), "262144"),
+        /// The longest time to live.
+        max_ttl: Duration = Or(Span("1s", "3650d"), "365d"),
+        /// The shortest prefix of IPv4 that may be banned.
+        v4_prefix: usize = Or(Count(0, 32), "8"),
+        /// The shortest prefix of IPv6 that may be banned.
+        v6_prefix: usize = Or(Count(0, 128), "19"),
     }
 }
 

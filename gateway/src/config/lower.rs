@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gateway_kernel::{DefaultVerdict, ListKind, NewList, Plan};
+use gateway_kernel::{BanBounds, DefaultVerdict, ListKind, NewList, Plan};
 use sha2::Sha256;
 
 use crate::config::capacity;
@@ -144,6 +144,12 @@ fn plan(
         interfaces: kernel.interfaces.iter().map(|interface| interface.value.clone()).collect(),
         attach: kernel.attach,
         default: kernel.default.value,
+        bans: BanBounds {
+            max: u32::try_from(kernel.bans.max).unwrap_or(u32::MAX),
+            max_ttl: kernel.bans.max_ttl,
+            v4_prefix: u8::try_from(kernel.bans.v4_prefix).unwrap_or(u8::MAX),
+            v6_prefix: u8::try_from(kernel.bans.v6_prefix).unwrap_or(u8::MAX),
+        },
         lists: Arc::new(allow.lists.into_iter().map(|(_, list)| list).collect()),
     };
     (plan, ListSources { cache, sources: allow.sources })

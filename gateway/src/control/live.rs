@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use gateway_kernel::{Enforcement, Error, Rules, State};
+use gateway_kernel::{Counters, Enforcement, Error, MapUsage, Rules, State};
 use tokio::sync::{mpsc, oneshot};
 
 use super::events::Watchers;
@@ -95,10 +95,11 @@ impl Live {
         let mut page = Exposition::default();
         // Held while the counters are read, so that two scrapes at a time see them in one order.
         let mut labels = lock(&self.rule_labels);
-        match self.rules.counters().and_then(|counters| Ok((counters, self.rules.usage()?))) {
-            Ok((counters, usage)) => {
+        match self.kernel_counts() {
+            Ok((counters, usage, evicted_bans)) => {
                 let rules = labels.choose(&counters.rules);
-                KernelSample { counters, rules, usage, state: lock(&self.kernel).clone() }.render(&mut page);
+                let state = lock(&self.kernel).clone();
+                KernelSample { counters, rules, usage, evicted_bans, state }.render(&mut page);
             }
             Err(error) => tracing::warn!("metrics without the kernel's counters: {error}"),
         }
@@ -114,6 +115,10 @@ impl Live {
         .render(&mut page);
         self.recorder.render(&mut page);
         page.finish()
+    }
+
+    fn kernel_counts(&self) -> Result<(Counters, Vec<MapUsage>, u64), Error> {
+        Ok((self.rules.counters()?, self.rules.usage()?, self.rules.evicted_bans()?))
     }
 
     /// Notes what became of a reload.

@@ -17,6 +17,8 @@ pub struct KernelSample {
     pub rules: ShownRules,
     /// How full the maps are.
     pub usage: Vec<MapUsage>,
+    /// Bans that left because there were too many.
+    pub evicted_bans: u64,
     /// Where the rules are enforced.
     pub state: State,
 }
@@ -96,6 +98,9 @@ impl KernelSample {
                 page.sample(name, &[("map", &map.map)], value(map));
             }
         }
+        let name = "gateway_bans_evicted_total";
+        page.family(name, Kind::Counter, "Bans that left because there were too many; the oldest do.");
+        page.sample(name, &[], self.evicted_bans);
     }
 
     fn render_attachments(&self, page: &mut Exposition) {

@@ -247,6 +247,7 @@ impl Gateway {
             interfaces: vec![interface.to_owned()],
             attach: Attach::Native,
             default: Default::default(),
+            bans: Default::default(),
             lists: Default::default(),
         };
         let protection = receiver.run(|| Ok(Protection::start(&plan, &pins.0)?))?;

@@ -16,7 +16,7 @@ use gateway_common::verdict::Reason;
 pub(crate) use pinned::{Pinned, boot_ns, kernel, open_map, open_per_cpu, processors};
 pub(crate) use userspace::Userspace;
 
-use crate::entry::DefaultVerdict;
+use crate::entry::{BanBounds, DefaultVerdict};
 use crate::error::Error;
 use crate::table::Memory;
 
@@ -49,6 +49,9 @@ pub(crate) trait Store: Debug + Send + Sync {
     /// What happens to packets that no entry names.
     fn default_verdict(&self) -> Result<DefaultVerdict, Error>;
     fn set_default(&self, default: DefaultVerdict) -> Result<(), Error>;
+    /// What a ban may be at most.
+    fn ban_bounds(&self) -> Result<BanBounds, Error>;
+    fn set_ban_bounds(&self, bounds: BanBounds) -> Result<(), Error>;
     /// What is remembered of a flow; in userspace nothing is.
     fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error>;
 

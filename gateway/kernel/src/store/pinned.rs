@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
@@ -18,7 +19,7 @@ use gateway_common::table::{MARKS_LINES, PLANE_LINES};
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store};
-use crate::entry::DefaultVerdict;
+use crate::entry::{BanBounds, DefaultVerdict};
 use crate::error::Error;
 use crate::flows;
 use crate::interfaces::name_of;
@@ -299,6 +300,30 @@ impl Store for Pinned {
     fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
         let drops = default == DefaultVerdict::Drop;
         self.change_settings(|settings| settings.default_drop = u32::from(drops))
+    }
+
+    fn ban_bounds(&self) -> Result<BanBounds, Error> {
+        let settings = read(&self.settings).get(&0, 0).map_err(|error| kernel("read the settings", error))?;
+        let any = BanBounds::default();
+        let or_any = |bound: u32, any: u32| if bound == 0 { any } else { bound };
+        Ok(BanBounds {
+            max: or_any(settings.ban_count, any.max).min(any.max),
+            max_ttl: match settings.ban_seconds {
+                0 => any.max_ttl,
+                seconds => Duration::from_secs(u64::from(seconds)),
+            },
+            v4_prefix: settings.ban_prefix_v4.min(32) as u8,
+            v6_prefix: settings.ban_prefix_v6.min(128) as u8,
+        })
+    }
+
+    fn set_ban_bounds(&self, bounds: BanBounds) -> Result<(), Error> {
+        self.change_settings(|settings| {
+            settings.ban_count = bounds.max;
+            settings.ban_seconds = u32::try_from(bounds.max_ttl.as_secs()).unwrap_or(u32::MAX);
+            settings.ban_prefix_v4 = u32::from(bounds.v4_prefix);
+            settings.ban_prefix_v6 = u32::from(bounds.v6_prefix);
+        })
     }
 
     fn flow(&self, table: FlowTable, key: &FlowKey) -> Result<Option<Flow>, Error> {

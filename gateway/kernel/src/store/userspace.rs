@@ -10,7 +10,7 @@ use gateway_common::packet::Address;
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store, boot_ns};
-use crate::entry::DefaultVerdict;
+use crate::entry::{BanBounds, DefaultVerdict};
 use crate::error::Error;
 use crate::rulebook::RECORD_LINES;
 use crate::table::Memory;
@@ -24,6 +24,7 @@ pub(crate) struct Userspace {
     rule_hits: Box<[AtomicU64]>,
     reasons: [AtomicU64; Reason::ALL.len()],
     default_drop: AtomicBool,
+    ban_bounds: Mutex<BanBounds>,
     /// A lock a row: two connections from one row's sources at one moment are an accident.
     sources: Box<[Mutex<Source>]>,
     writer: Mutex<()>,
@@ -44,6 +45,7 @@ impl Userspace {
             rule_hits: (0..RULE_SLOTS).map(|_| AtomicU64::new(0)).collect(),
             reasons: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             default_drop: AtomicBool::new(false),
+            ban_bounds: Mutex::default(),
             sources: (0..SOURCE_SLOTS).map(|_| Mutex::default()).collect(),
             writer: Mutex::new(()),
         })
@@ -97,6 +99,15 @@ impl Store for Userspace {
 
     fn set_default(&self, default: DefaultVerdict) -> Result<(), Error> {
         self.default_drop.store(default == DefaultVerdict::Drop, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn ban_bounds(&self) -> Result<BanBounds, Error> {
+        Ok(*self.ban_bounds.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_ban_bounds(&self, bounds: BanBounds) -> Result<(), Error> {
+        *self.ban_bounds.lock().unwrap_or_else(PoisonError::into_inner) = bounds;
         Ok(())
     }
 

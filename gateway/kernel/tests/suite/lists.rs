@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use gateway_kernel::{Added, Entry, Error, ListKind, NewEntry, NewList, Note, Owner, Removed, Rules, SetBy};
+use gateway_kernel::{
+    Added, BanBounds, Entry, Error, ListKind, NewEntry, NewList, Note, Owner, Removed, Rules, SetBy,
+};
 use ipnet::{IpNet, Ipv4Net};
 
 /// Most allow entries made singly, and most bans.
@@ -424,4 +426,30 @@ fn userspace_judges_and_counts_connections_at_accept() {
     let dropped = counters.reasons.iter().find(|row| row.reason == "deny_list").unwrap();
     assert_eq!((dropped.interface.as_str(), dropped.count.packets), ("accept", 2));
     assert_eq!(counters.rules[0].count.packets, 2);
+}
+
+#[test]
+fn a_ban_stays_within_its_bounds() {
+    over_both(|rules| {
+        let bounds = BanBounds { max: 2, max_ttl: Duration::from_secs(3600), v4_prefix: 16, v6_prefix: 32 };
+        rules.set_ban_bounds(bounds).unwrap();
+        for (prefix, seconds, refused) in [
+            ("192.0.0.0/16", 3600, None),
+            ("192.0.0.0/15", 60, Some("192.0.0.0/15 is wider than a ban may be here, which is /16")),
+            ("2001:db8::/31", 60, Some("/32")),
+            ("192.0.2.1/32", 3601, Some("may last 3600 s")),
+            ("2001:db8::/32", 60, None),
+            ("192.0.2.1/32", 60, None),
+        ] {
+            let added = rules.add(ListKind::Ban, &[for_a_while(prefix, seconds)], &mut |_| {});
+            match (added, refused) {
+                (Ok(_), None) => {}
+                (Err(Error::Refused(why)), Some(expected)) => assert!(why.contains(expected), "{why}"),
+                (added, _) => panic!("{prefix}: {added:?}"),
+            }
+        }
+        // Two at a time: the first one left.
+        assert_eq!(prefixes(&rules.entries(ListKind::Ban).unwrap()), ["192.0.2.1/32", "2001:db8::/32"]);
+        assert_eq!(rules.evicted_bans().unwrap(), 1);
+    });
 }
