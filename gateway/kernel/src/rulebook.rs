@@ -34,6 +34,8 @@ pub(crate) struct Rulebook {
     memory: Arc<Memory>,
     rows: Vec<Name>,
     numbers: HashMap<Name, u32>,
+    /// Rules that this writer has asked for. No table uses them yet, and they are not idle either.
+    given: HashSet<u32>,
 }
 
 impl Rulebook {
@@ -42,7 +44,7 @@ impl Rulebook {
         let memory = store.rules()?;
         let rows: Vec<Name> = (0..RULE_SLOTS).map_while(|number| name(&memory, number)).collect();
         let numbers = rows.iter().enumerate().map(|(number, name)| (name.clone(), number as u32)).collect();
-        Ok(Self { memory, rows, numbers })
+        Ok(Self { memory, rows, numbers, given: HashSet::new() })
     }
 
     /// The number of a rule, taking a row for it if it has none. `used` is asked for the rules that tables
@@ -59,6 +61,7 @@ impl Rulebook {
             label: fit(label, MAX_LABEL_BYTES).to_owned(),
         };
         if let Some(number) = self.numbers.get(&name) {
+            self.given.insert(*number);
             return Ok(*number);
         }
         let number = if self.rows.len() < RULE_SLOTS as usize {
@@ -66,7 +69,7 @@ impl Rulebook {
             self.rows.len() as u32 - 1
         } else {
             let used = used()?;
-            let idle = (0..RULE_SLOTS).find(|number| !used.contains(number));
+            let idle = (0..RULE_SLOTS).find(|number| !used.contains(number) && !self.given.contains(number));
             let idle = idle.ok_or(Error::RulesFull { capacity: RULE_SLOTS })?;
             store.clear_rule_hits(idle)?;
             let former = std::mem::replace(&mut self.rows[idle as usize], name.clone());
@@ -74,6 +77,7 @@ impl Rulebook {
             idle
         };
         write(&self.memory, number, &name);
+        self.given.insert(number);
         self.numbers.insert(name, number);
         Ok(number)
     }
