@@ -25,9 +25,16 @@ const MAX_LIST_BYTES: usize = 256 * 1024 * 1024;
 const MAX_SHOWN_CHARS: usize = 200;
 /// How long fetching a list may take, whatever its server does.
 const FETCH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The list of the prefixes of a kind that stand in the configuration itself.
 fn own_list(kind: ListKind) -> String {
     format!("config-{}", kind.name())
+}
+
+/// Whether a name is the configuration's: a list of an operator's under it would keep a configuration with prefixes
+/// of its own from being loaded.
+pub(crate) fn is_own_list(name: &str) -> bool {
+    [ListKind::Allow, ListKind::Deny].into_iter().any(|kind| own_list(kind) == name)
 }
 
 /// The lists of one kind.
@@ -140,10 +147,14 @@ fn from_elsewhere(
     around: &mut Surroundings<'_>,
 ) -> Option<(NewList, ListSource)> {
     let (written, origin) = origin(item, reader, around.base_dir)?;
-    let name = name(item, written, reader)?;
+    let name = name(item, written, &origin, reader)?;
     let recipe = Recipe {
         kind,
-        source: feed::shown(shown_name(written)),
+        source: match &origin {
+            Origin::File { .. } => feed::shown(shown_name(written)),
+            // Without credentials and query: whoever may look at the lists sees it.
+            Origin::Url(_) => feed::shown(&origin.to_string()),
+        },
         reason: item.reason.clone(),
         label: name.clone(),
         name,
@@ -221,12 +232,25 @@ fn shown_name(written: &Located<String>) -> &str {
 }
 
 /// A list's name: the one given, or the file's.
-fn name(item: &ListItem, written: &Located<String>, reader: &mut Reader<'_>) -> Option<String> {
+fn name(
+    item: &ListItem,
+    written: &Located<String>,
+    origin: &Origin,
+    reader: &mut Reader<'_>,
+) -> Option<String> {
     if let Some(name) = &item.name {
         return Some(name.value.clone());
     }
-    let path = written.value.split(['?', '#']).next().unwrap_or_default();
-    let name = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let path = match origin {
+        Origin::File { path } => path.clone(),
+        // Without credentials and query, and without the host, which is no file.
+        Origin::Url(_) => {
+            let shown = origin.to_string();
+            let path = shown.split('?').next().unwrap_or_default();
+            path.splitn(4, '/').skip(3).collect::<String>().into()
+        }
+    };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match check_list_name(name) {
         Ok(()) => Some(name.to_owned()),
         Err(why) => reader.error(
