@@ -146,7 +146,7 @@ fn from_elsewhere(
     reader: &mut Reader<'_>,
     around: &mut Surroundings<'_>,
 ) -> Option<(NewList, ListSource)> {
-    let (written, origin) = origin(item, reader, around.base_dir)?;
+    let (written, origin) = origin(item, around.base_dir)?;
     let name = name(item, written, &origin, reader)?;
     let recipe = Recipe {
         kind,
@@ -172,15 +172,8 @@ fn from_elsewhere(
 }
 
 /// Where a list comes from, and where that is written.
-fn origin<'a>(
-    item: &'a ListItem,
-    reader: &mut Reader<'_>,
-    base_dir: &Path,
-) -> Option<(&'a Located<String>, Origin)> {
+fn origin<'a>(item: &'a ListItem, base_dir: &Path) -> Option<(&'a Located<String>, Origin)> {
     if let Some(url) = &item.url {
-        if let Err(error) = sources::check_url(&url.value) {
-            return reader.error(url.place, error.to_string());
-        }
         let origin = Url {
             url: url.value.clone(),
             refresh: item.refresh,

@@ -175,6 +175,10 @@ fn await_state(agent: &Agent, name: &str, state: &str, error: &str) -> String {
         let sources = status["sources"].as_array().cloned().unwrap_or_default();
         let source = sources.into_iter().find(|source| source["name"] == name).unwrap_or(Value::Null);
         let why = source["last_error"].as_str().unwrap_or_default().to_owned();
-        if source["state"] == state && why.contains(error) { Ok(why) } else { Err(source) }
+        if source["state"] == state && why.contains(error) {
+            return Ok(why);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        Err(source)
     })
 }
