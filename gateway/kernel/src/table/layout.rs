@@ -44,7 +44,7 @@ const MARKS_EACH: u64 = 16;
 /// How prefix lengths are put into levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Levels {
-    /// Four lengths a level, for tables that are made as a whole.
+    /// Four lengths a level but for the usual ones, for tables that are made as a whole.
     Grouped,
     /// A level a length, for tables that are edited in place.
     Exact,
@@ -55,7 +55,9 @@ impl Levels {
     pub(crate) fn of(self, length: u8) -> u8 {
         match self {
             Self::Exact => length,
-            Self::Grouped if length == 0 => 0,
+            // What lists are made of, often one after the other without a gap: eight neighbours with one hash fill a
+            // line, and a few such lines beside each other have no place.
+            Self::Grouped if matches!(length, 0 | 24 | 32 | 48 | 64 | 128) => length,
             Self::Grouped => length.div_ceil(4) * 4 - 3,
         }
     }
