@@ -155,8 +155,9 @@ fn from_elsewhere(
             // Without credentials and query: whoever may look at the lists sees it.
             Origin::Url(_) => feed::shown(&origin.to_string()),
         },
-        reason: item.reason.clone(),
-        label: name.clone(),
+        // A line may name its own, so this is not one for all.
+        reason: None,
+        label: item.reason.clone().unwrap_or_else(|| name.clone()),
         name,
         shadow: item.shadow,
         form: form(item, reader)?,

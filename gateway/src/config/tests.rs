@@ -494,7 +494,7 @@ admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
         [
             "allow config-allow from the configuration: 198.51.100.7/32 198.51.100.7/32, 2001:db8::1/128 2001:db8::1/128",
             "deny config-deny from the configuration: 203.0.113.0/24 again shadow",
-            "deny good.txt from good.txt: 192.0.2.0/24 spamhaus-drop, 2001:db8::/32 spamhaus-drop shadow",
+            "deny good.txt from good.txt: 192.0.2.0/24 spamhaus-drop, 2001:db8::/32 its-own shadow",
             "deny drop.txt from drop.txt in shadow: 192.0.2.0/24 drop.txt",
         ]
     );
