@@ -83,7 +83,8 @@ fn what_is_no_list_is_refused_and_the_former_one_stays() {
         let agent = Setup::new(&net).start(&config::kernel_only(attach));
         let file = write(&agent, "feed.txt", "192.0.2.1\n");
         agent.cli(&["deny", "import", &file]).ok();
-        let rubbish: Vec<u8> = (0..4096_u32).map(|index| (index * 2_654_435_761 >> 13) as u8).collect();
+        let rubbish: Vec<u8> =
+            (0..4096_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let table: &[(&str, &[u8], &[&str], &[&str])] = &[
             ("rubbish", &rubbish, &[], &["feed.txt:1:", "nothing of it was applied"]),
             ("rubbish, skipped", &rubbish, &["--skip-invalid"], &["feed.txt has no entries"]),
