@@ -111,7 +111,8 @@ fn everything_is_taken_by_force_only() {
 #[test]
 fn nobody_locks_themselves_out() {
     let net = |text: &&str| text.parse::<IpNet>().expect("a prefix");
-    let table: &[(&str, Side, &[&str], &[&str], bool)] = &[
+    type Row = (&'static str, Side, &'static [&'static str], &'static [&'static str], bool);
+    let table: &[Row] = &[
         ("the address itself", Side::Deny, &[], &["192.0.2.7/32"], false),
         ("one of many", Side::Deny, &[], &["198.51.100.0/24", "2001:db8::/32", "192.0.2.0/24"], false),
         ("everything", Side::Deny, &[], &["0.0.0.0/0"], false),
@@ -189,7 +190,8 @@ fn del_speaks_of_both_deny_lists() {
 #[test]
 fn export_is_what_import_reads() {
     let exported = |backend: &Backend| printed(false, |out| export(Side::Deny, backend, out));
-    let table: [(&str, &[(&str, Option<u64>, &str, bool)], &str); 3] = [
+    type Entries = &'static [(&'static str, Option<u64>, &'static str, bool)];
+    let table: [(&str, Entries, &str); 3] = [
         (
             "both families, in shadow",
             &[("192.0.2.0/24", None, "two words", true), ("2001:db8::/32", None, "two words", true)],
