@@ -88,6 +88,7 @@ pub(crate) fn lower(
                 continue;
             }
         }
+        check_keys(item, place, reader);
         if let Some(cidr) = &item.cidr {
             own.add(item, cidr.value, place);
         } else if let Some((list, source)) = from_elsewhere(kind, item, reader, around) {
@@ -97,6 +98,24 @@ pub(crate) fn lower(
     }
     lists.lists.splice(0..0, own.into_list(kind));
     lists
+}
+
+/// Reports keys that mean nothing beside the one that says where the list comes from: whoever wrote them expects
+/// something of them.
+fn check_keys(item: &ListItem, place: Place, reader: &mut Reader<'_>) {
+    let (fetched, database) = (item.url.is_some(), item.mmdb.is_some());
+    let written = item.file.is_some() || fetched;
+    let keys = [
+        ("name", item.name.is_some(), item.cidr.is_none(), "`file`, `url` and `mmdb`"),
+        ("format", item.format != ListFormat::Auto, written, "`file` and `url`"),
+        ("column", item.column.is_some(), written, "`file` and `url`"),
+        ("country", !item.country.is_empty(), database, "`mmdb`"),
+        ("asn", !item.asn.is_empty(), database, "`mmdb`"),
+        ("ca", item.ca.is_some(), fetched, "`url`"),
+    ];
+    for (key, _, _, whose) in keys.iter().filter(|(_, given, belongs, _)| *given && !belongs) {
+        reader.error::<()>(place, format!("`{key}` is a key of {whose}"));
+    }
 }
 
 /// Prefixes that stand in the configuration, each once: of several the last counts, in the position of the first.

@@ -76,6 +76,33 @@ fn a_file_that_changes_is_in_force_held_or_refused() {
 }
 
 #[test]
+fn a_list_moves_from_deny_to_allow_with_a_reload() {
+    require_root!();
+    let net = Net::new();
+    let upstream = Upstream::echo(&net);
+    let setup = Setup::new(&net);
+    std::fs::write(setup.directory().join("feed.txt"), BOTH).unwrap();
+    let kernel =
+        |list: &str| config::to(&upstream, &format!("list_cache: cache\n{list}: [{{file: feed.txt}}]"));
+    let mut agent = setup.start(&kernel("deny"));
+    for (list, restarted) in [("allow", false), ("deny", false), ("allow", true), ("deny", true)] {
+        agent.configure(&kernel(list));
+        if restarted {
+            agent.kill();
+            agent.start();
+        } else {
+            agent.cli(&["reload"]).ok();
+        }
+        let denied = if list == "deny" { &[DENIED_V4, DENIED_V6][..] } else { &[] };
+        assert_denied(&net, denied, &[CLIENT_V4, CLIENT_V6]);
+        assert_eq!(served(&net, DENIED_V4).is_ok(), list == "allow", "{list}");
+        let found = agent.cli(&[list, "lists", "--json"]).ok().json();
+        assert_eq!(found[0]["name"], "feed.txt", "{list}: {found}");
+        await_state(&agent, "feed.txt", "ok", "");
+    }
+}
+
+#[test]
 fn a_list_from_a_server_outlives_the_server_and_the_agent() {
     require_root!();
     for attach in BOTH_PLACES {

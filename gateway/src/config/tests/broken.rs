@@ -519,6 +519,18 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &["3:47+1 only a CSV file has columns"],
     ),
     (
+        "keys of other origins",
+        "kernel:\n  deny:\n    - {cidr: 192.0.2.1, name: mine}\n    - {file: good.txt, country: [DE], asn: [1], ca: ca.pem}\n    - {mmdb: rubbish.mmdb, format: csv, asn: [1]}\n",
+        &[
+            "3:7+29 `name` is a key of `file`, `url` and `mmdb`",
+            "4:7+53 `country` is a key of `mmdb`",
+            "4:7+53 `asn` is a key of `mmdb`",
+            "4:7+53 `ca` is a key of `url`",
+            "5:7+43 `format` is a key of `file` and `url`",
+            "5:14+12 cannot use the database DIR/rubbish.mmdb: this is no MaxMind database that can be read, or a damaged one: invalid database: could not find MaxMind DB metadata in file",
+        ],
+    ),
+    (
         "database without a choice",
         "kernel:\n  deny:\n    - {mmdb: rubbish.mmdb}\n",
         &["3:14+12 a database needs `country` or `asn`, or the list would be empty"],
