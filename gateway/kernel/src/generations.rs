@@ -72,10 +72,14 @@ impl<'a> Turn<'a> {
 
     /// The configuration's lists become these.
     pub(crate) fn reconcile(self, lists: &[NewList]) -> Result<Replaced, Error> {
-        for list in lists {
+        let keeps = |info: &ListInfo| info.owner == Owner::Operator;
+        // Only what stays can be in the way: a list may move from deny to allow.
+        for list in lists
+            .iter()
+            .filter(|list| self.directory.lists.iter().any(|info| keeps(info) && info.name == list.name))
+        {
             self.check_owner(Owner::Config, list.kind, &list.name)?;
         }
-        let keeps = |info: &ListInfo| info.owner == Owner::Operator;
         self.make(Owner::Config, lists, &keeps, &mut |_| {})
     }
 
