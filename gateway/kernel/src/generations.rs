@@ -57,6 +57,8 @@ pub(crate) struct Turn<'a> {
     store: &'a dyn Store,
     directory: Directory,
     number: u64,
+    /// Entries were taken out of the generation in force.
+    edited: bool,
     _turn: Lock<'a>,
 }
 
@@ -64,10 +66,11 @@ impl<'a> Turn<'a> {
     pub(crate) fn begin(store: &'a dyn Store) -> Result<Self, Error> {
         let turn = store.lock()?;
         let table = store.table(Slot::Lists)?;
-        let (directory, number) = table.map_or_else(Default::default, |table| {
-            (Generation(&table).directory(), Generation(&table).number())
+        let (directory, number, edited) = table.map_or_else(Default::default, |table| {
+            let generation = Generation(&table);
+            (generation.directory(), generation.number(), generation.is_edited())
         });
-        Ok(Self { store, directory, number, _turn: turn })
+        Ok(Self { store, directory, number, edited, _turn: turn })
     }
 
     /// The configuration's lists become these.
@@ -174,7 +177,8 @@ impl<'a> Turn<'a> {
 
     fn is_unchanged(&self, fresh: &[Content], keeps: &dyn Fn(&ListInfo) -> bool) -> bool {
         let going: Vec<&ListInfo> = self.directory.lists.iter().filter(|info| !keeps(info)).collect();
-        going.len() == fresh.len()
+        !self.edited
+            && going.len() == fresh.len()
             && going.iter().zip(fresh).all(|(info, list)| {
                 same(info, &list.info)
                     && info.digest == list.info.digest
@@ -247,6 +251,14 @@ impl<'a> Turn<'a> {
                 list.items.push(Item { shadow, ..standing.item });
             }
         });
+        for (_, Content { info, items }) in kept.iter_mut().filter(|_| self.edited) {
+            // A list that lost entries is not what was loaded any more: loading that again must bring them back.
+            if items.len() as u64 != info.entries() {
+                info.entries_v6 = items.iter().filter(|item| item.key.v6).count() as u64;
+                info.entries_v4 = items.len() as u64 - info.entries_v6;
+                info.digest = digest(items);
+            }
+        }
         Ok(kept)
     }
 

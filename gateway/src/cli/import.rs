@@ -426,6 +426,32 @@ mod tests {
     }
 
     #[test]
+    fn what_was_deleted_comes_back_with_the_file() {
+        let rules = gateway_kernel::Rules::in_userspace().expect("rules");
+        let backend = Backend::Here(rules.clone());
+        let import = |name: &str, text: &str| {
+            let arguments = Arguments { list: Some(name.to_owned()), ..Arguments::default() };
+            let read = list_of(Side::Deny, name, text.as_bytes().to_vec(), &arguments).expect("a list");
+            printed(false, |out| apply(Side::Deny, read, &backend, out))
+        };
+        let deny = gateway_kernel::ListKind::Deny;
+        let delete =
+            |text: &str| backend.remove(deny, vec![text.parse().expect("a prefix")]).expect("removed");
+        let found = || rules.entries(deny).expect("read").len();
+        let three = "192.0.2.1\n192.0.2.2\n2001:db8::1\n";
+        assert_eq!(import("x", three), "x: 3 entries in force, generation 1\n");
+        delete("192.0.2.1/32");
+        assert_eq!((import("x", three).as_str(), found()), ("x: 3 entries in force, generation 2\n", 3));
+        assert_eq!(import("x", three), "x: 3 entries in force, generation 2, as it was before\n");
+        // Also when another list has made a generation since.
+        delete("2001:db8::1/128");
+        assert_eq!(import("y", "198.51.100.1\n"), "y: 1 entry in force, generation 3\n");
+        let counted: Vec<u64> = rules.lists().expect("read").iter().map(|list| list.entries()).collect();
+        assert_eq!((counted, found()), (vec![2, 1], 3));
+        assert_eq!((import("x", three).as_str(), found()), ("x: 3 entries in force, generation 4\n", 4));
+    }
+
+    #[test]
     fn a_list_that_is_refused_leaves_no_bans() {
         let rules = gateway_kernel::Rules::in_userspace().expect("rules");
         let backend = Backend::Here(rules.clone());

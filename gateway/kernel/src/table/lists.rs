@@ -295,7 +295,15 @@ impl Generation<'_> {
                 }
             }
         }
+        if gone > 0 {
+            self.0.set(1, tally::STALE, self.0.get(1, tally::STALE) + 1);
+        }
         gone
+    }
+
+    /// Whether entries were taken out since it was made: its directory speaks of them still.
+    pub(crate) fn is_edited(&self) -> bool {
+        self.0.get(1, tally::STALE) > 0
     }
 
     /// Its lists.
