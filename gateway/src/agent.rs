@@ -285,6 +285,7 @@ impl Agent {
 
     async fn try_reload(&mut self) -> Result<Reloaded, String> {
         let path = self.options.config.clone();
+        let changes = self.live.feeds.changes();
         let model = beside(move || load(&path)).await?.map_err(|report| report.render(false))?;
         self.apply(model.kernel.clone()).await?;
         let proxy = Arc::clone(&self.proxy);
@@ -303,6 +304,10 @@ impl Agent {
             needs_restart.push("kernel.list_cache".to_owned());
         }
         self.live.feeds.replace(&model.lists);
+        if self.live.feeds.changes() != changes {
+            // What a source brought since the configuration was read may have been overwritten.
+            self.live.feeds.start_over();
+        }
         self.plan = model.kernel;
         self.drain_timeout = model.proxy.drain_timeout;
         Ok(Reloaded { hash: model.config_hash, needs_restart })
@@ -310,7 +315,13 @@ impl Agent {
 
     /// Goes back to the plan in force after the proxy refused its half; gives the whole story.
     async fn restore(&self, why: String) -> String {
-        match self.apply(self.plan.clone()).await {
+        let (live, lists) = (Arc::clone(&self.live), Arc::clone(&self.plan.lists));
+        let restored = match beside(move || live.feeds.as_of_now(&lists)).await {
+            Ok(lists) => self.apply(Plan { lists: Arc::new(lists), ..self.plan.clone() }).await,
+            Err(broken) => Err(broken),
+        };
+        self.live.feeds.start_over();
+        match restored {
             Ok(()) => why,
             Err(second) => format!("{why}; and the lists before it could not be restored: {second}"),
         }

@@ -21,6 +21,8 @@ use crate::sweep::BPFFS;
 /// How long a start may take before a test gives up; a debug build on a busy machine loads its programs
 /// well within it.
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// A session from an address that no test denies.
+const NO_SESSION: &str = "2001:db8:ffff::1 1 2001:db8:ffff::2 22";
 /// How long an exit may take.
 const EXIT_LIMIT: Duration = Duration::from_secs(20);
 
@@ -171,7 +173,19 @@ impl<'n> Agent<'n> {
 
     /// The same, for commands with more output than a failed test should show.
     pub fn cli_quiet(&self, arguments: &[&str]) -> Answer {
+        self.answer(self.command(arguments), arguments)
+    }
+
+    /// Runs a command as somebody who is connected over SSH from `address`.
+    pub fn cli_from(&self, address: &str, arguments: &[&str]) -> Answer {
         let mut command = self.command(arguments);
+        command.env("SSH_CONNECTION", format!("{address} 50000 198.18.1.1 22"));
+        let answer = self.answer(command, arguments);
+        eprint!("{}{}", answer.out, answer.err);
+        answer
+    }
+
+    fn answer(&self, mut command: Command, arguments: &[&str]) -> Answer {
         let output = self.setup.namespace.run(|| command.stdin(Stdio::null()).output()).unwrap();
         let answer = Answer {
             code: output.status.code().unwrap_or(-1),
@@ -389,5 +403,7 @@ fn command<'a>(mut wrapper: impl Iterator<Item = &'a str>) -> Command {
         command.env_remove(variable);
     }
     command.env("NO_COLOR", "1");
+    // Commands look from where they are typed; the developer's own session is none of the suite's business.
+    command.env("SSH_CONNECTION", NO_SESSION);
     command
 }

@@ -11,6 +11,7 @@ mod agent;
 mod binary;
 pub mod frames;
 pub mod http;
+mod list_server;
 mod metrics;
 mod namespace;
 mod net;
@@ -22,6 +23,7 @@ mod upstream;
 
 pub use agent::{Agent, Answer, Setup};
 pub use binary::gateway_binary;
+pub use list_server::ListServer;
 pub use metrics::Metrics;
 pub use namespace::Namespace;
 pub use net::{

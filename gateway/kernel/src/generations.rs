@@ -89,8 +89,15 @@ impl<'a> Turn<'a> {
     /// The configuration's lists become these.
     pub(crate) fn reconcile(self, lists: &[NewList]) -> Result<Replaced, Error> {
         let mut names = HashSet::new();
-        for list in lists {
+        let keeps = |info: &ListInfo| info.owner == Owner::Operator;
+        // Only what stays can be in the way: a list may move from deny to allow.
+        let in_the_way = |list: &&NewList| {
+            self.directory.lists.iter().any(|info| keeps(info) && info.name == list.name)
+        };
+        for list in lists.iter().filter(in_the_way) {
             self.check_owner(Owner::Config, list.kind, &list.name)?;
+        }
+        for list in lists {
             if !names.insert((list.kind, &list.name)) {
                 let (kind, name) = (list.kind.name(), &list.name);
                 return Err(Error::Refused(format!(
@@ -98,7 +105,6 @@ impl<'a> Turn<'a> {
                 )));
             }
         }
-        let keeps = |info: &ListInfo| info.owner == Owner::Operator;
         self.make(Owner::Config, lists, &keeps, &mut |_| {})
     }
 

@@ -82,6 +82,7 @@ impl Rulebook {
             idle
         };
         write(&self.memory, number, &name);
+        self.given.insert(number);
         self.numbers.insert(name, number);
         self.given.insert(number);
         Ok(number)

@@ -111,7 +111,7 @@ mod tests {
     fn exit_codes() {
         let refused =
             |status: u16| ClientError::Refused(Problem { status, code: "x".into(), detail: "why".into() });
-        let full = Error::Full { map: "deny_v4".into(), capacity: 1, used: 1, wanted: 1 };
+        let full = Error::Full { map: "lists_v4".into(), capacity: 1, used: 1, wanted: 1 };
         let table: Vec<(&str, Failure, u8)> = vec![
             ("no", Failure::No, 1),
             ("reader gone", io::Error::from(io::ErrorKind::BrokenPipe).into(), 0),

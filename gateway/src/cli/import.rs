@@ -107,6 +107,13 @@ pub(super) fn list_of(side: Side, name: &str, bytes: Vec<u8>, arguments: &Argume
         }));
         timed.iter_mut().for_each(|entry| entry.ttl_ms = Some(millis(ttl)));
     }
+    // A feed that broke off is empty more often than a list that is meant to be.
+    if list.entries.is_empty() && timed.is_empty() {
+        return Err(Failure::Wrong(format!(
+            "{name} has no entries, so nothing was changed; what takes a list out is `gateway {} forget NAME`",
+            list.kind.name()
+        )));
+    }
     Ok(Imported { list, timed, dry_run: arguments.dry_run, force: said.force })
 }
 
@@ -121,16 +128,7 @@ pub(super) fn apply(side: Side, read: Imported, backend: &Backend, out: &mut Out
         let preview = backend.preview(ImportBody { list, force })?;
         return tell_preview(&name, &preview, timed.len(), out);
     }
-    if list.entries.is_empty() && timed.is_empty() {
-        return Ok(out.line("there was nothing to add")?);
-    }
-    if !timed.is_empty() {
-        let batch = Batch { list: side.timed(), entries: timed };
-        let kind = batch.list;
-        for added in backend.add(vec![batch], None, force, &mut |_| {})? {
-            out.line(format!("{}: {} added, {} updated", kind.name(), added.added, added.updated))?;
-        }
-    }
+    // The list first: it may be refused for its name, which bans are not.
     if !list.entries.is_empty() {
         let name = list.name.clone();
         let mut progress = Progress::of(list.entries.len());
@@ -143,6 +141,13 @@ pub(super) fn apply(side: Side, read: Imported, backend: &Backend, out: &mut Out
             entries(replaced.entries),
             replaced.generation
         ))?;
+    }
+    if !timed.is_empty() {
+        let batch = Batch { list: side.timed(), entries: timed };
+        let kind = batch.list;
+        for added in backend.add(vec![batch], None, force, &mut |_| {})? {
+            out.line(format!("{}: {} added, {} updated", kind.name(), added.added, added.updated))?;
+        }
     }
     Ok(())
 }
@@ -265,48 +270,209 @@ pub(super) fn covers(prefixes: impl Iterator<Item = ipnet::IpNet>, address: IpAd
 mod tests {
     use std::time::Duration;
 
+    use super::super::output::testing::printed;
     use super::*;
 
-    fn summary(entries: &[WireEntry]) -> String {
-        let line = |entry: &WireEntry| {
-            format!("{} {} {:?} {}", entry.prefix, entry.rule, entry.ttl_ms, entry.shadow)
+    /// The list and what is timed, a line each.
+    fn summary(read: &Imported) -> Vec<String> {
+        let Imported { list, timed, .. } = read;
+        let entry = |entry: &gateway_kernel::ListEntry| {
+            let label = &list.labels[entry.label as usize];
+            format!("{}: {} {label} {}", list.name, entry.prefix, list.shadow || entry.shadow)
         };
-        entries.iter().map(line).collect::<Vec<_>>().join("; ")
+        let timed = timed.iter().map(|entry| {
+            format!("{} {} {} {}", entry.prefix, entry.rule, entry.ttl_ms.unwrap_or(0), entry.shadow)
+        });
+        list.entries.iter().map(entry).chain(timed).collect()
+    }
+
+    fn said(ttl: Option<u64>, reason: Option<&str>, shadow: bool, force: bool) -> Arguments {
+        let ttl = ttl.map(Duration::from_secs);
+        let attributes = Attributes { ttl, reason: reason.map(str::to_owned), shadow, force };
+        Arguments { attributes, ..Arguments::default() }
     }
 
     #[test]
     fn lines_and_options_are_joined() {
-        let said =
-            |ttl, reason: Option<&str>, shadow| Attributes { ttl, reason: reason.map(str::to_owned), shadow };
-        let table = [
-            ("plain", "192.0.2.1\n", said(None, None, false), "192.0.2.1/32 drop.txt None false"),
+        let named = Arguments { list: Some("mine".into()), ..Arguments::default() };
+        let table: [(&str, &str, Arguments, &[&str]); 7] = [
+            ("plain", "192.0.2.1\n", Arguments::default(), &["drop.txt: 192.0.2.1/32 drop.txt false"]),
+            ("named", "192.0.2.1\n", named, &["mine: 192.0.2.1/32 drop.txt false"]),
             (
                 "the line's own",
-                "192.0.2.1 reason=scan ttl=1s shadow\n",
-                said(None, None, false),
-                "192.0.2.1/32 scan Some(1000) true",
+                "192.0.2.1 reason=scan ttl=1s shadow\n192.0.2.2 reason=scan shadow\n",
+                Arguments::default(),
+                &["drop.txt: 192.0.2.2/32 scan true", "192.0.2.1/32 scan 1000 true"],
             ),
             (
                 "the option wins",
                 "192.0.2.1 reason=scan ttl=1s\n192.0.2.2",
-                said(Some(Duration::from_secs(2)), Some("mine"), true),
-                "192.0.2.1/32 mine Some(2000) true; 192.0.2.2/32 mine Some(2000) true",
+                said(Some(2), Some("mine"), true, false),
+                &["192.0.2.1/32 mine 2000 true", "192.0.2.2/32 mine 2000 true"],
+            ),
+            (
+                "a list in shadow",
+                "192.0.2.1\n",
+                said(None, None, true, false),
+                &["drop.txt: 192.0.2.1/32 drop.txt true"],
+            ),
+            (
+                "everything, by force",
+                "0.0.0.0/0\n::/0\n",
+                said(None, None, false, true),
+                &["drop.txt: 0.0.0.0/0 drop.txt false", "drop.txt: ::/0 drop.txt false"],
+            ),
+            (
+                "another format",
+                "network,note\n192.0.2.0/24,x\n",
+                Arguments { column: Some("network".into()), ..Arguments::default() },
+                &["drop.txt: 192.0.2.0/24 drop.txt false"],
             ),
         ];
-        for (name, text, attributes, expected) in table {
-            let arguments = Arguments { attributes, ..Arguments::default() };
-            let entries = entries_of("lists/drop.txt", text.as_bytes(), &arguments).expect(name);
-            assert_eq!(summary(&entries), expected, "{name}");
+        for (name, text, arguments, expected) in table {
+            let read = list_of(Side::Deny, "lists/drop.txt", text.into(), &arguments).expect(name);
+            assert_eq!(summary(&read), expected, "{name}");
         }
     }
 
     #[test]
     fn a_bad_line_refuses_the_file_unless_told_otherwise() {
-        let text = b"192.0.2.1\nnonsense\n192.0.2.2\n";
-        let strict = entries_of("x", text, &Arguments::default());
-        assert!(matches!(strict, Err(Failure::Wrong(why)) if why.contains("1 bad line, so nothing")));
+        let text = b"192.0.2.1\nnonsense\n192.0.2.2\n0.0.0.0/0\n::ffff:192.0.2.3\n192.0.2.1/24\n";
+        let strict = list_of(Side::Deny, "x", text.to_vec(), &Arguments::default());
+        assert!(matches!(strict, Err(Failure::Wrong(why)) if why.contains("4 bad lines, so nothing")));
         let lax = Arguments { skip_invalid: true, ..Arguments::default() };
-        assert_eq!(entries_of("x", text, &lax).expect("the rest").len(), 2);
+        let read = list_of(Side::Deny, "x", text.to_vec(), &lax).expect("the rest");
+        assert_eq!(read.list.entries.len(), 2);
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused() {
+        let of = |format, column: Option<&str>, country: &[&str]| Arguments {
+            format,
+            column: column.map(str::to_owned),
+            country: country.iter().map(|code| (*code).to_owned()).collect(),
+            ..Arguments::default()
+        };
+        let table = [
+            ("a plain file has no columns", of(Some(FormatName::Plain), Some("2"), &[]), "only a CSV file"),
+            ("a database has no format", of(Some(FormatName::Csv), None, &["DE"]), "has no format"),
+            ("a database has no columns", of(None, Some("2"), &["DE"]), "has no format"),
+        ];
+        for (name, arguments, expected) in table {
+            let read = list_of(Side::Deny, "x", b"192.0.2.1\n".to_vec(), &arguments);
+            assert!(matches!(&read, Err(Failure::Usage(why)) if why.contains(expected)), "{name}: {read:?}");
+        }
+        let rubbish = list_of(Side::Deny, "x", b"rubbish".to_vec(), &of(None, None, &["DE"]));
+        assert!(matches!(&rubbish, Err(Failure::Wrong(why)) if why.contains("cannot use x")), "{rubbish:?}");
+    }
+
+    #[test]
+    fn a_list_replaces_what_it_held() {
+        let rules = gateway_kernel::Rules::in_userspace().expect("rules");
+        let visitor = ("192.0.2.9:1".parse().expect("a peer"), "198.18.0.1:80".parse().expect("an address"));
+        assert!(rules.admits(visitor.0, visitor.1));
+        let backend = Backend::Here(rules);
+        let dry = || Arguments { dry_run: true, ..Arguments::default() };
+        let table: [(&str, &str, Arguments, &str); 8] = [
+            (
+                "first",
+                "192.0.2.1\n192.0.2.2\n",
+                Arguments::default(),
+                "x: 2 entries in force, generation 1\n",
+            ),
+            (
+                "the same",
+                "192.0.2.1\n192.0.2.2\n",
+                Arguments::default(),
+                "x: 2 entries in force, generation 1, as it was before\n",
+            ),
+            (
+                "what another would change",
+                "192.0.2.2 reason=a\n192.0.2.0/28\n192.0.2.16/28\n192.0.2.17 ttl=1m\n",
+                dry(),
+                "x: 2 added, 1 removed, 1 changed; 2 entries now, 3 entries then\n\
+                 and 1 entry with a time to live\n\
+                 it would have hit 1 of 1 sources that passed in the last minute\n",
+            ),
+            (
+                "what the same would change",
+                "192.0.2.1\n192.0.2.2\n",
+                dry(),
+                "x: 0 added, 0 removed, 0 changed; 2 entries now, 2 entries then\n\
+                 it would have hit 0 of 1 sources that passed in the last minute\n",
+            ),
+            ("another", "192.0.2.3\n", Arguments::default(), "x: 1 entry in force, generation 2\n"),
+            (
+                "with a ban",
+                "192.0.2.3\n192.0.2.4 ttl=1m\n",
+                Arguments::default(),
+                "x: 1 entry in force, generation 2, as it was before\nban: 1 added, 0 updated\n",
+            ),
+            ("bans only", "192.0.2.4 ttl=1m\n", Arguments::default(), "ban: 0 added, 1 updated\n"),
+            (
+                "everything, by force",
+                "0.0.0.0/0\n",
+                said(None, None, false, true),
+                "x: 1 entry in force, generation 3\n",
+            ),
+        ];
+        for (name, text, arguments, expected) in table {
+            let read = list_of(Side::Deny, "x", text.into(), &arguments).expect(name);
+            let answer = printed(false, |out| apply(Side::Deny, read, &backend, out));
+            assert_eq!(answer, expected, "{name}");
+        }
+        let empty = list_of(Side::Deny, "x", b"# nothing\n".to_vec(), &Arguments::default());
+        assert!(matches!(&empty, Err(Failure::Wrong(why)) if why.contains("x has no entries")), "{empty:?}");
+    }
+
+    #[test]
+    fn what_was_deleted_comes_back_with_the_file() {
+        let rules = gateway_kernel::Rules::in_userspace().expect("rules");
+        let backend = Backend::Here(rules.clone());
+        let import = |name: &str, text: &str| {
+            let arguments = Arguments { list: Some(name.to_owned()), ..Arguments::default() };
+            let read = list_of(Side::Deny, name, text.as_bytes().to_vec(), &arguments).expect("a list");
+            printed(false, |out| apply(Side::Deny, read, &backend, out))
+        };
+        let deny = gateway_kernel::ListKind::Deny;
+        let delete =
+            |text: &str| backend.remove(deny, vec![text.parse().expect("a prefix")]).expect("removed");
+        let found = || rules.entries(deny).expect("read").len();
+        let three = "192.0.2.1\n192.0.2.2\n2001:db8::1\n";
+        assert_eq!(import("x", three), "x: 3 entries in force, generation 1\n");
+        delete("192.0.2.1/32");
+        assert_eq!((import("x", three).as_str(), found()), ("x: 3 entries in force, generation 2\n", 3));
+        assert_eq!(import("x", three), "x: 3 entries in force, generation 2, as it was before\n");
+        // Also when another list has made a generation since.
+        delete("2001:db8::1/128");
+        assert_eq!(import("y", "198.51.100.1\n"), "y: 1 entry in force, generation 3\n");
+        let counted: Vec<u64> = rules.lists().expect("read").iter().map(|list| list.entries()).collect();
+        assert_eq!((counted, found()), (vec![2, 1], 3));
+        assert_eq!((import("x", three).as_str(), found()), ("x: 3 entries in force, generation 4\n", 4));
+    }
+
+    #[test]
+    fn a_list_that_is_refused_leaves_no_bans() {
+        let rules = gateway_kernel::Rules::in_userspace().expect("rules");
+        let backend = Backend::Here(rules.clone());
+        let import = |side, arguments: &Arguments| {
+            let text = b"192.0.2.3\n192.0.2.4 ttl=1m\n".to_vec();
+            list_of(side, "x", text, arguments)
+        };
+        let read = import(Side::Allow, &Arguments::default()).expect("a list");
+        assert!(printed(false, |out| apply(Side::Allow, read, &backend, out)).starts_with("x: 1 entry"));
+        let own = Arguments { list: Some("config-deny".into()), ..Arguments::default() };
+        let table = [("an allow list's name", Arguments::default()), ("the configuration's", own)];
+        for (name, arguments) in table {
+            let read = import(Side::Deny, &arguments).expect(name);
+            let mut answer = Ok(());
+            printed(false, |out| {
+                answer = apply(Side::Deny, read, &backend, out);
+                Ok::<(), Failure>(())
+            });
+            assert!(matches!(answer, Err(Failure::Wrong(_))), "{name}: {answer:?}");
+            assert!(rules.entries(gateway_kernel::ListKind::Ban).expect("read").is_empty(), "{name}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -17,10 +18,8 @@ use super::backend::Backend;
 use super::failure::{Failure, Outcome};
 use super::output::{Column, Out, clean, entries, spell};
 use super::{import, named_lists, own_address};
-use crate::control::{Batch, ExplainBody, WireEntry};
+use crate::control::{Batch, ExplainBody, WireEntry, check_evidence};
 
-/// Bytes of a ban's evidence.
-const MAX_EVIDENCE_BYTES: usize = 64;
 /// Characters of a progress bar.
 const BAR_CHARS: usize = 40;
 /// A list longer than this shows its progress.
@@ -384,12 +383,7 @@ fn label(text: &str) -> Result<String, String> {
 }
 
 fn evidence(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > MAX_EVIDENCE_BYTES || !text.chars().all(feed::is_printable) {
-        return Err(format!(
-            "evidence is a text of 1 to {MAX_EVIDENCE_BYTES} bytes without control characters"
-        ));
-    }
-    Ok(text.to_owned())
+    check_evidence(text).map(|()| text.to_owned())
 }
 
 /// Refuses what would deny the address that the command itself comes from, unless an allow entry lets it in.
@@ -398,7 +392,16 @@ pub(super) fn refuse_own_address(
     prefixes: impl Iterator<Item = IpNet>,
     backend: &Backend,
 ) -> Outcome {
-    let Some(address) = own_address::of_the_session().filter(|_| side == Side::Deny) else { return Ok(()) };
+    refuse_address(side, prefixes, own_address::of_the_session(), backend)
+}
+
+fn refuse_address(
+    side: Side,
+    prefixes: impl Iterator<Item = IpNet>,
+    address: Option<IpAddr>,
+    backend: &Backend,
+) -> Outcome {
+    let Some(address) = address.filter(|_| side == Side::Deny) else { return Ok(()) };
     let Some(prefix) = import::covers(prefixes, address) else { return Ok(()) };
     let packet = ExplainBody { source: address, destination: None };
     if backend.explain(packet)?.explanation.reason == "allow_list" {

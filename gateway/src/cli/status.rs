@@ -183,9 +183,31 @@ fn fact(about: &str, name: &str, text: &str) -> Row {
 
 #[cfg(test)]
 mod tests {
+    use gateway_kernel::{ListKind, Owner};
+
     use super::super::output::testing::printed;
     use super::*;
     use crate::control::{ConfigStatus, ReloadStatus};
+
+    fn list(name: &str, kind: ListKind, owner: Owner, shadow: bool, entries: u64) -> ListInfo {
+        // As an agent sends it: not all of it is said outside of the kernel's module.
+        let list = serde_json::json!({
+            "kind": kind, "name": name, "owner": owner, "source": format!("lists/{name}"), "shadow": shadow,
+            "entries_v4": entries, "entries_v6": 0, "generation": 7, "loaded_at": 0, "digest": 0, "rules": [],
+        });
+        serde_json::from_value(list).expect("a list")
+    }
+
+    fn source(name: &str, state: SourceState, error: Option<&str>) -> SourceStatus {
+        SourceStatus {
+            name: name.into(),
+            origin: format!("/etc/gateway/{name}"),
+            state,
+            last_ok_ms: None,
+            last_error: error.map(str::to_owned),
+            next_ms: None,
+        }
+    }
 
     fn down() -> Status {
         Status {
@@ -200,7 +222,15 @@ mod tests {
                 }],
                 default: DefaultVerdict::Drop,
             },
-            maps: vec![MapUsage { map: "deny_v4".into(), entries: 5, capacity: 1000 }],
+            maps: vec![MapUsage { map: "lists_v4".into(), entries: 5, capacity: 1000 }],
+            lists: vec![
+                list("drop.txt", ListKind::Deny, Owner::Config, false, 3),
+                list("trial", ListKind::Allow, Owner::Operator, true, 1),
+            ],
+            sources: vec![
+                source("drop.txt", SourceState::Ok, None),
+                source("other.txt", SourceState::Held, Some("it shrank")),
+            ],
             proxy: None,
         }
     }
@@ -214,7 +244,11 @@ mod tests {
              rules\tdefault\tdrop, but for allowed sources and answers to this host\n\
              rules\tpin directory\t/sys/fs/bpf/gateway\n\
              interface\teth0\tgeneric (the driver has no XDP)\n\
-             map\tdeny_v4\t5 of 1000 (0.5 %)\n"
+             map\tlists_v4\t5 of 1000 (0.5 %)\n\
+             list\tdrop.txt\t3 entries deny from lists/drop.txt, generation 7\n\
+             list\ttrial\t1 entry allow from lists/trial, generation 7, shadow\n\
+             source\tdrop.txt\t/etc/gateway/drop.txt, followed\n\
+             source\tother.txt\t/etc/gateway/other.txt, held: it shrank\n"
         );
     }
 

@@ -64,7 +64,8 @@ mod tests {
     /// The real capacities are more than a test can write down, so small ones stand for them.
     #[test]
     fn lists_are_measured_together_and_by_family() {
-        let table: &[(&[&[&str]], [usize; 2], Option<&str>)] = &[
+        type Lists = &'static [&'static [&'static str]];
+        let table: &[(Lists, [usize; 2], Option<&str>)] = &[
             (&[&[]], [0, 0], None),
             (&[&["192.0.2.1/32"]], [0, 0], Some("the lists have 1 IPv4 prefixes; 0 fit")),
             (&[&["192.0.2.1/32"], &["2001:db8::/32"]], [1, 1], None),

@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    Address, Count, Country, FilePath, Host, Interface, Label, ListName, MethodName, NameOf, Pattern,
-    Percent, Prefix, Server, Size, Span, WordOr,
+    Address, Count, Country, FilePath, Host, Interface, Label, ListName, ListUrl, MethodName, NameOf,
+    Pattern, Percent, Prefix, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -104,7 +104,7 @@ record! {
         file: Option<Located<String>> = Optional(At(FilePath(4096))),
         /// A list that is fetched over HTTPS and kept in `kernel.list_cache`, so that the last good copy holds when
         /// the server does not answer.
-        url: Option<Located<String>> = Optional(At(FilePath(2048))),
+        url: Option<Located<String>> = Optional(At(ListUrl)),
         /// A MaxMind or DB-IP database, relative to the configuration's directory; needs `country` or `asn`.
         mmdb: Option<Located<String>> = Optional(At(FilePath(4096))),
         /// The list's name in commands and metrics. Left out, it is the name of the file.

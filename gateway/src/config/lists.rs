@@ -25,9 +25,16 @@ const MAX_LIST_BYTES: usize = 256 * 1024 * 1024;
 const MAX_SHOWN_CHARS: usize = 200;
 /// How long fetching a list may take, whatever its server does.
 const FETCH_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// The list of the prefixes of a kind that stand in the configuration itself.
 fn own_list(kind: ListKind) -> String {
     format!("config-{}", kind.name())
+}
+
+/// Whether a name is the configuration's: a list of an operator's under it would keep a configuration with prefixes
+/// of its own from being loaded.
+pub(crate) fn is_own_list(name: &str) -> bool {
+    [ListKind::Allow, ListKind::Deny].into_iter().any(|kind| own_list(kind) == name)
 }
 
 /// The lists of one kind.
@@ -81,6 +88,7 @@ pub(crate) fn lower(
                 continue;
             }
         }
+        check_keys(item, place, reader);
         if let Some(cidr) = &item.cidr {
             own.add(item, cidr.value, place);
         } else if let Some((list, source)) = from_elsewhere(kind, item, reader, around) {
@@ -90,6 +98,24 @@ pub(crate) fn lower(
     }
     lists.lists.splice(0..0, own.into_list(kind));
     lists
+}
+
+/// Reports keys that mean nothing beside the one that says where the list comes from: whoever wrote them expects
+/// something of them.
+fn check_keys(item: &ListItem, place: Place, reader: &mut Reader<'_>) {
+    let (fetched, database) = (item.url.is_some(), item.mmdb.is_some());
+    let written = item.file.is_some() || fetched;
+    let keys = [
+        ("name", item.name.is_some(), item.cidr.is_none(), "`file`, `url` and `mmdb`"),
+        ("format", item.format != ListFormat::Auto, written, "`file` and `url`"),
+        ("column", item.column.is_some(), written, "`file` and `url`"),
+        ("country", !item.country.is_empty(), database, "`mmdb`"),
+        ("asn", !item.asn.is_empty(), database, "`mmdb`"),
+        ("ca", item.ca.is_some(), fetched, "`url`"),
+    ];
+    for (key, _, _, whose) in keys.iter().filter(|(_, given, belongs, _)| *given && !belongs) {
+        reader.error::<()>(place, format!("`{key}` is a key of {whose}"));
+    }
 }
 
 /// Prefixes that stand in the configuration, each once: of several the last counts, in the position of the first.
@@ -139,13 +165,18 @@ fn from_elsewhere(
     reader: &mut Reader<'_>,
     around: &mut Surroundings<'_>,
 ) -> Option<(NewList, ListSource)> {
-    let (written, origin) = origin(item, reader, around.base_dir)?;
-    let name = name(item, written, reader)?;
+    let (written, origin) = origin(item, around.base_dir)?;
+    let name = name(item, written, &origin, reader)?;
     let recipe = Recipe {
         kind,
-        source: feed::shown(shown_name(written)),
-        reason: item.reason.clone(),
-        label: name.clone(),
+        source: match &origin {
+            Origin::File { .. } => feed::shown(shown_name(written)),
+            // Without credentials and query: whoever may look at the lists sees it.
+            Origin::Url(_) => feed::shown(&origin.to_string()),
+        },
+        // A line may name its own, so this is not one for all.
+        reason: None,
+        label: item.reason.clone().unwrap_or_else(|| name.clone()),
         name,
         shadow: item.shadow,
         form: form(item, reader)?,
@@ -161,15 +192,8 @@ fn from_elsewhere(
 }
 
 /// Where a list comes from, and where that is written.
-fn origin<'a>(
-    item: &'a ListItem,
-    reader: &mut Reader<'_>,
-    base_dir: &Path,
-) -> Option<(&'a Located<String>, Origin)> {
+fn origin<'a>(item: &'a ListItem, base_dir: &Path) -> Option<(&'a Located<String>, Origin)> {
     if let Some(url) = &item.url {
-        if let Err(error) = sources::check_url(&url.value) {
-            return reader.error(url.place, error.to_string());
-        }
         let origin = Url {
             url: url.value.clone(),
             refresh: item.refresh,
@@ -221,12 +245,25 @@ fn shown_name(written: &Located<String>) -> &str {
 }
 
 /// A list's name: the one given, or the file's.
-fn name(item: &ListItem, written: &Located<String>, reader: &mut Reader<'_>) -> Option<String> {
+fn name(
+    item: &ListItem,
+    written: &Located<String>,
+    origin: &Origin,
+    reader: &mut Reader<'_>,
+) -> Option<String> {
     if let Some(name) = &item.name {
         return Some(name.value.clone());
     }
-    let path = written.value.split(['?', '#']).next().unwrap_or_default();
-    let name = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let path = match origin {
+        Origin::File { path } => path.clone(),
+        // Without credentials and query, and without the host, which is no file.
+        Origin::Url(_) => {
+            let shown = origin.to_string();
+            let path = shown.split('?').next().unwrap_or_default();
+            path.splitn(4, '/').skip(3).collect::<String>().into()
+        }
+    };
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match check_list_name(name) {
         Ok(()) => Some(name.to_owned()),
         Err(why) => reader.error(

@@ -30,7 +30,7 @@ use crate::config::shape::{Shape as _, section};
 use crate::model::Model;
 
 pub use guide::{reference, schema};
-pub(crate) use lists::column_of;
+pub(crate) use lists::{column_of, is_own_list};
 pub use report::{Diagnostic, MAX_DIAGNOSTICS, Report};
 
 /// Bytes of a configuration file.

@@ -312,6 +312,33 @@ impl Notation for Percent {
     }
 }
 
+/// Where a list is fetched from.
+pub(crate) struct ListUrl;
+
+/// Bytes of a URL.
+const MAX_URL_BYTES: usize = 2048;
+
+impl Notation for ListUrl {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        if text.len() > MAX_URL_BYTES {
+            return Err(
+                format!("a URL has at most {MAX_URL_BYTES} bytes here, this one has {}", text.len()).into()
+            );
+        }
+        crate::sources::check_url(text).map(|()| text.to_owned()).map_err(|error| error.to_string().into())
+    }
+
+    fn noun(&self) -> String {
+        "a URL such as https://example.com/drop.txt".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "minLength": 1, "maxLength": MAX_URL_BYTES })
+    }
+}
+
 /// A path in the file system, of at most so many bytes.
 pub(crate) struct FilePath(pub(crate) usize);
 

@@ -2,11 +2,12 @@
 //! and that the table of keys, the schema and the guide say the same.
 
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use gateway_kernel::{Attach, DefaultVerdict, NewEntry};
+use gateway_kernel::feed::{Column, Format, Options};
+use gateway_kernel::{Attach, DefaultVerdict, Form, ListKind, NewList};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
@@ -28,6 +29,17 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
+/// A list in the tables' notation.
+fn list(list: &NewList) -> String {
+    let entry = |entry: &gateway_kernel::ListEntry| {
+        let shadow = if entry.shadow { " shadow" } else { "" };
+        format!("{} {}{shadow}", entry.prefix, list.labels[entry.label as usize])
+    };
+    let entries: Vec<String> = list.entries.iter().map(entry).collect();
+    let shadow = if list.shadow { " in shadow" } else { "" };
+    format!("{} {} from {}{shadow}: {}", list.kind.name(), list.name, list.source, entries.join(", "))
+}
+
 /// The files that the tables name.
 fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -37,6 +49,8 @@ fn directory() -> tempfile::TempDir {
         ("bad.txt", b"192.0.2.1\n10.0.0.1/8 ; comment\n\n  nonsense\n\xff\n"),
         ("bad.nft", b"table ip t {\n  set s {\n    elements = { 192.0.2.1/24, nonsense }\n  }\n}\n"),
         ("ttl.txt", b"192.0.2.1 ttl=5m\n"),
+        ("table.csv", b"network,other\n192.0.2.0/24,198.51.100.0/24\n"),
+        ("rubbish.mmdb", b"\x00\x01\x02"),
         ("secret.txt", b"hunter2\n"),
         ("name.txt", b"users\r\n"),
     ];
@@ -62,7 +76,8 @@ fn findings(report: &Report, dir: &Path) -> Vec<String> {
             let _ = write!(row, "{} ", diagnostic.file.replace(&dir.display().to_string(), "DIR"));
         }
         let (line, column, length) = (diagnostic.line, diagnostic.column, diagnostic.length);
-        let _ = write!(row, "{line}:{column}+{length} {}", diagnostic.message);
+        let message = diagnostic.message.replace(&dir.display().to_string(), "DIR");
+        let _ = write!(row, "{line}:{column}+{length} {message}");
         if let Some(suggestion) = &diagnostic.suggestion {
             let _ = write!(row, " -> {suggestion}");
         }
@@ -135,7 +150,7 @@ gateway.yaml:2:3: error: unknown key `atach`
  2 |   atach: off
    |   ^^^^^
 help: did you mean `attach`?
-valid: interfaces, attach, default, allow, deny
+valid: interfaces, attach, default, allow, deny, bans, list_cache
 
 gateway.yaml:3:10: error: 198.51.100.7/24 has host bits set
  3 |   deny: [198.51.100.7/24, {file: bad.txt}]
@@ -234,28 +249,29 @@ fn files_that_are_no_configuration_are_refused_as_a_whole() {
 #[test]
 fn what_no_map_can_hold_is_told() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let lines = |count: u32, line: fn(u32) -> String| (0..count).map(line).collect::<String>();
-    let v4 = |number: u32| format!("{}\n", Ipv4Addr::from(0x0a00_0000 + number));
-    let v6 = |number: u32| format!("{}\n", Ipv6Addr::from((0x2001_0db8 << 96) + u128::from(number)));
-    let labelled = |number: u32| format!("{} reason=r{number}\n", Ipv4Addr::from(0x0b00_0000 + number));
-    for (name, text) in [
-        ("v4.txt", lines(65_536, v4)),
-        ("v6.txt", lines(65_536, v6)),
-        ("labels.txt", lines(4095, labelled)),
-        ("again.txt", lines(4095, labelled)),
-    ] {
-        std::fs::write(dir.path().join(name), text).expect("a file in it");
+    let lines = |count: u32| -> String {
+        (0..count)
+            .map(|number| format!("{} reason=r{number}\n", Ipv4Addr::from(0x0b00_0000 + number)))
+            .collect()
+    };
+    for name in ["labels.txt", "again.txt"] {
+        std::fs::write(dir.path().join(name), lines(4095)).expect("a file in it");
     }
+    std::fs::write(dir.path().join("empty.txt"), "").expect("a file in it");
     let interfaces = |count: u32| {
         let names: Vec<String> = (0..count).map(|number| format!("eth{number}")).collect();
         format!("kernel: {{interfaces: [{}]}}\n", names.join(", "))
     };
     let lists = |allow: &str, deny: &str| format!("kernel:\n  allow: [{allow}]\n  deny: [{deny}]\n");
+    let many = |count: u32| {
+        let items: Vec<String> =
+            (0..count).map(|number| format!("{{file: empty.txt, name: l{number:03}}}")).collect();
+        format!("kernel:\n  deny:\n    - {}\n", items.join("\n    - "))
+    };
     let labels = "{file: labels.txt}";
-    let full = "{file: v4.txt}, {file: v6.txt}";
     let too_many_labels = |count: usize| {
         format!(
-            "`allow` and `deny` have {count} different labels together; 4096 can be told apart, give entries a `reason` in common"
+            "the lists have {count} different labels; 4096 can be told apart, give entries a `reason` in common"
         )
     };
     let table: &[(&str, String, &[String])] = &[
@@ -265,38 +281,19 @@ fn what_no_map_can_hold_is_told() {
             interfaces(17),
             &["1:22+109 17 entries are too many here; at most 16 are allowed".to_owned()],
         ),
-        ("full maps", lists(full, ""), &[]),
-        ("a prefix twice counts once", lists(&format!("{full}, 10.0.0.1"), ""), &[]),
-        ("the deny list is longer", lists("", &format!("{full}, 192.0.2.1")), &[]),
-        (
-            "one IPv4 entry more",
-            lists(&format!("{full}, 192.0.2.1"), ""),
-            &["2:43+9 `allow` has 65537 IPv4 entries; its map holds 65536".to_owned()],
-        ),
-        (
-            "one of each more",
-            lists(&format!("{full}, 2001:db8:1::/48, 192.0.2.1"), ""),
-            &[
-                "2:43+15 `allow` has 65537 IPv6 entries; its map holds 65536".to_owned(),
-                "2:60+9 `allow` has 65537 IPv4 entries; its map holds 65536".to_owned(),
-            ],
-        ),
         ("all labels", lists(labels, "192.0.2.1"), &[]),
-        (
-            "labels of what is overruled",
-            lists("", &format!("{labels}, {{cidr: 11.0.0.1, reason: a}}, 192.0.2.1")),
-            &[],
-        ),
         (
             "one label more",
             lists(labels, "192.0.2.1, 192.0.2.2"),
-            &["3:21+9 ".to_owned() + &too_many_labels(4097)],
+            &["3:10+9 ".to_owned() + &too_many_labels(4097)],
         ),
         (
             "a label counts once a list",
             lists(labels, "{file: again.txt}"),
             &["3:10+17 ".to_owned() + &too_many_labels(8190)],
         ),
+        ("all lists", many(256), &[]),
+        ("one list more", many(257), &["259:7+29 there are 257 lists; a gateway has 256".to_owned()]),
     ];
     for (name, text, expected) in table {
         let found = match parse(text, Path::new("gateway.yaml"), &env, dir.path()) {
@@ -307,11 +304,96 @@ fn what_no_map_can_hold_is_told() {
     }
 }
 
+/// Lists from elsewhere: what each says of its name, its source, its form and its pace.
+#[test]
+fn lists_from_elsewhere_become_sources() {
+    let csv = |column: Column| Form::Feed { format: Format::Csv { column }, options: Options::default() };
+    let feed = |format: Format| Form::Feed { format, options: Options::default() };
+    let table: &[(&str, &str, &str, Form, Option<u32>)] = &[
+        ("{file: good.txt}", "good.txt", "good.txt", feed(Format::Auto), Some(50)),
+        ("{file: good.txt, name: mine, max_change: any}", "mine", "good.txt", feed(Format::Auto), None),
+        (
+            "{file: drop.txt, format: plain, max_change: 1000%}",
+            "drop.txt",
+            "drop.txt",
+            feed(Format::Plain),
+            Some(1000),
+        ),
+        ("{file: table.csv, format: csv}", "table.csv", "table.csv", csv(Column::Number(1)), Some(50)),
+        (
+            "{file: table.csv, column: network}",
+            "table.csv",
+            "table.csv",
+            csv(Column::Name("network".into())),
+            Some(50),
+        ),
+        (
+            "{file: table.csv, format: csv, column: 2}",
+            "table.csv",
+            "table.csv",
+            csv(Column::Number(2)),
+            Some(50),
+        ),
+        (
+            "{url: \"https://example.com/lists/drop.txt\", refresh: 5m, max_size: 1MiB, ca: ca.pem}",
+            "drop.txt",
+            "https://example.com/lists/drop.txt",
+            feed(Format::Auto),
+            Some(50),
+        ),
+        (
+            "{url: \"https://user:hunter2@example.com/drop.json?token=hunter2#x\", format: spamhaus_json}",
+            "drop.json",
+            "https://example.com/drop.json?…",
+            feed(Format::SpamhausJson),
+            Some(50),
+        ),
+        (
+            "{url: \"https://user:hunter2@example.com\", name: root, format: ipset}",
+            "root",
+            "https://example.com/",
+            feed(Format::Ipset),
+            Some(50),
+        ),
+        (
+            "{url: \"http://127.0.0.1:8080/a.nft\", format: nft}",
+            "a.nft",
+            "http://127.0.0.1:8080/a.nft",
+            feed(Format::Nft),
+            Some(50),
+        ),
+    ];
+    let dir = directory();
+    for (item, name, source, form, max_change) in table {
+        let text = format!("kernel: {{list_cache: cache, deny: [{item}]}}\n");
+        let model = parse(&text, Path::new("gateway.yaml"), &env, dir.path())
+            .unwrap_or_else(|report| panic!("{item}\n{report}"));
+        let [list] = &model.lists.sources[..] else { panic!("{item}: {:?}", model.lists) };
+        let recipe = &list.recipe;
+        assert_eq!(
+            (recipe.kind, recipe.name.as_str(), recipe.source.as_str()),
+            (ListKind::Deny, *name, *source),
+            "{item}"
+        );
+        assert_eq!((&recipe.form, list.max_change), (form, *max_change), "{item}");
+        assert_eq!(model.lists.cache, dir.path().join("cache"), "{item}");
+        assert_eq!(model.kernel.lists[0].name, *name, "{item}");
+        let shown = format!("{:?}", model.kernel.lists);
+        assert!(!shown.contains("hunter2"), "{item}: a secret is shown: {shown}");
+        if let crate::sources::Origin::Url(url) = &list.origin
+            && item.contains("refresh")
+        {
+            assert_eq!((url.refresh, url.max_bytes), (Duration::from_secs(300), 1 << 20), "{item}");
+            assert_eq!(url.ca, Some(dir.path().join("ca.pem")), "{item}");
+        }
+    }
+}
+
 #[test]
 fn an_empty_file_is_a_configuration() {
     for text in ["", "# nothing\n", "---\n", "kernel:\nlisteners:\nroutes: {}\nadmin: ~\n", "\u{feff}"] {
         let model = good(text);
-        assert!(model.proxy.listeners.is_empty() && model.kernel.deny.is_empty(), "{text:?}");
+        assert!(model.proxy.listeners.is_empty() && model.kernel.lists.is_empty(), "{text:?}");
         assert_eq!(model.kernel.attach, Attach::Auto, "{text:?}");
         assert!(model.proxy.workers >= 1, "{text:?}");
         assert_eq!(model.admin.address, Some(SocketAddr::from(([127, 0, 0, 1], 9900))), "{text:?}");
@@ -328,7 +410,17 @@ kernel:
   attach: auto
   default: pass
   allow: []
-  deny: [{cidr: 192.0.2.1, shadow: false}]
+  deny:
+    - cidr: 192.0.2.1
+      shadow: false
+      format: auto
+      country: []
+      asn: []
+      refresh: 1h
+      max_change: 50%
+      max_size: 64MiB
+  bans: {max: 262144, max_ttl: 365d, v4_prefix: 8, v6_prefix: 19}
+  list_cache: /var/lib/gateway/lists
 listeners:
   web:
     address: 0.0.0.0:8080
@@ -398,28 +490,18 @@ drain_timeout: 1m30s
 admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
 ",
     );
-    let entry = |prefix: &str, rule: &str, shadow: bool| NewEntry {
-        prefix: prefix.parse().expect("a prefix"),
-        rule: rule.to_owned(),
-        ttl: None,
-        shadow,
-    };
     assert_eq!(model.kernel.interfaces, ["eth0"]);
     assert_eq!(model.kernel.attach, Attach::Native);
     assert_eq!(model.kernel.default, DefaultVerdict::Drop);
     assert_eq!(
-        model.kernel.deny,
+        model.kernel.lists.iter().map(list).collect::<Vec<_>>(),
         [
-            entry("203.0.113.0/24", "again", true),
-            entry("192.0.2.0/24", "drop.txt", true),
-            entry("2001:db8::/32", "its-own", true),
+            "allow config-allow from the configuration: 198.51.100.7/32 198.51.100.7/32, 2001:db8::1/128 2001:db8::1/128",
+            "deny config-deny from the configuration: 203.0.113.0/24 again shadow",
+            "deny good.txt from good.txt: 192.0.2.0/24 spamhaus-drop, 2001:db8::/32 its-own shadow",
+            "deny drop.txt from drop.txt in shadow: 192.0.2.0/24 drop.txt",
         ]
     );
-    let allow = [
-        entry("198.51.100.7/32", "198.51.100.7/32", false),
-        entry("2001:db8::1/128", "2001:db8::1/128", false),
-    ];
-    assert_eq!(model.kernel.allow, allow);
     let listener = &model.proxy.listeners[0];
     assert_eq!((listener.address.to_string().as_str(), listener.max_header_bytes), ("[::1]:8080", 1_000_000));
     let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port };
@@ -456,7 +538,7 @@ fn references_are_replaced_once() {
     ];
     for (reason, expected) in table {
         let model = good(&format!("kernel: {{deny: [{{cidr: 192.0.2.1, reason: \"{reason}\"}}]}}\n"));
-        assert_eq!(model.kernel.deny[0].rule, expected, "{reason}");
+        assert_eq!(model.kernel.lists[0].labels, [expected], "{reason}");
     }
 }
 

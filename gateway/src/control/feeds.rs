@@ -2,12 +2,14 @@
 //! list, or so different from the one in force that somebody should look at it first.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use gateway_kernel::{Error, ListKind, Owner, Prepared, Replaced, Rules};
+use gateway_kernel::{Error, ListKind, NewList, Owner, Prepared, Replaced, Rules};
 
 use crate::model::{ListSource, ListSources};
-use crate::sources::{Offered, Sink, Source, SourceStatus, Sources};
+use crate::sources::{Offered, Origin, Sink, Source, SourceStatus, Sources, last_good};
 
 /// The sources of lists, running.
 pub struct Feeds {
@@ -18,7 +20,11 @@ pub struct Feeds {
 /// The lists that sources bring, by name.
 struct Lists {
     rules: Rules,
+    /// Where the copies of the start are; another directory takes a restart.
+    cache: PathBuf,
     known: Mutex<HashMap<String, ListSource>>,
+    /// How often a list has changed by itself.
+    changes: AtomicU64,
 }
 
 impl std::fmt::Debug for Feeds {
@@ -30,7 +36,7 @@ impl std::fmt::Debug for Feeds {
 impl Feeds {
     /// Follows the sources; within a runtime.
     pub fn start(rules: Rules, wanted: &ListSources) -> Self {
-        let lists = Arc::new(Lists { rules, known: Mutex::new(by_name(wanted)) });
+        let lists = Arc::new(Lists::new(rules, wanted));
         let sink: Arc<dyn Sink> = Arc::clone(&lists) as Arc<dyn Sink>;
         let sources = Sources::start(sources_of(wanted), wanted.cache.clone(), sink);
         Self { sources, lists }
@@ -40,6 +46,24 @@ impl Feeds {
     pub fn replace(&self, wanted: &ListSources) {
         *self.lists.known() = by_name(wanted);
         self.sources.replace(sources_of(wanted));
+    }
+
+    /// How often a list has changed by itself so far.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.lists.changes.load(Ordering::Acquire)
+    }
+
+    /// Lists of the configuration as they are by now: of those that are fetched, what was fetched since it was
+    /// loaded. It reads files.
+    #[must_use]
+    pub fn as_of_now(&self, lists: &[NewList]) -> Vec<NewList> {
+        lists.iter().map(|list| self.lists.fetched(&list.name).unwrap_or_else(|| list.clone())).collect()
+    }
+
+    /// Asks every source anew, after lists were written that may be older than what the sources brought.
+    pub fn start_over(&self) {
+        self.sources.start_over();
     }
 
     /// The state of every source.
@@ -61,6 +85,7 @@ impl Feeds {
         let Some(bytes) = self.sources.held(name) else { return Err(refused("nothing of it is held")) };
         let prepared = prepare(&source, bytes.clone()).map_err(|why| refused(&why))?;
         let replaced = self.lists.rules.replace(Owner::Config, &prepared.list, &mut |_| {})?;
+        self.lists.changes.fetch_add(1, Ordering::AcqRel);
         if !self.sources.confirm(name, &bytes) {
             tracing::warn!("the list {shown} was confirmed while its source brought something else");
         }
@@ -69,6 +94,19 @@ impl Feeds {
 }
 
 impl Lists {
+    fn new(rules: Rules, wanted: &ListSources) -> Self {
+        let cache = wanted.cache.clone();
+        Self { rules, cache, known: Mutex::new(by_name(wanted)), changes: AtomicU64::new(0) }
+    }
+
+    /// What was fetched last for a list and accepted.
+    fn fetched(&self, name: &str) -> Option<NewList> {
+        let source = self.known().get(name).cloned()?;
+        let Origin::Url(url) = &source.origin else { return None };
+        let bytes = last_good(&self.cache, &url.url)?;
+        source.recipe.prepare(bytes).ok().map(|prepared| prepared.list)
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<String, ListSource>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,6 +131,9 @@ impl Lists {
         }
         let replaced =
             self.rules.replace(Owner::Config, &list, &mut |_| {}).map_err(|error| error.to_string())?;
+        if replaced.changed {
+            self.changes.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(if replaced.changed { Offered::Applied } else { Offered::Unchanged })
     }
 }
@@ -183,7 +224,7 @@ mod tests {
             max_change,
         };
         let wanted = ListSources { cache: PathBuf::from("/nonexistent"), sources: vec![source] };
-        Lists { rules: Rules::in_userspace().expect("rules"), known: Mutex::new(by_name(&wanted)) }
+        Lists::new(Rules::in_userspace().expect("rules"), &wanted)
     }
 
     #[test]

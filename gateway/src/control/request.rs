@@ -11,6 +11,11 @@ use gateway_kernel::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::config::is_own_list;
+
+/// Bytes of an entry's evidence.
+const MAX_EVIDENCE_BYTES: usize = 64;
+
 /// A question or an order to the rules. On the socket, the method and path say which one it is, and
 /// `Add` and `Remove` have a JSON body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +189,14 @@ pub fn apply(rules: &Rules, request: Request, progress: &mut dyn FnMut(usize)) -
             let note = body.note.unwrap_or(Note { by: SetBy::Api, evidence: None });
             rules.add_batches(&note, &batches, progress).map(Reply::Added)
         }
+        Request::Import(ImportBody { list, .. }) | Request::Preview(ImportBody { list, .. })
+            if is_own_list(&list.name) =>
+        {
+            Err(Error::Refused(format!(
+                "{} is the list of what stands in the configuration itself; give this one another name",
+                list.name
+            )))
+        }
         Request::Import(body) => rules.replace(Owner::Operator, &body.list, progress).map(Reply::Replaced),
         Request::Preview(body) => rules.preview(&body.list).map(Reply::Previewed),
         Request::Forget(list, body) => rules.forget(list, &body.name).map(Reply::Flushed),
@@ -271,6 +284,9 @@ impl Request {
             ("POST", ["lists", "add"]) => {
                 let body: AddBody = json(body)?;
                 check_batches(&body.batches, body.force)?;
+                if let Some(evidence) = body.note.as_ref().and_then(|note| note.evidence.as_deref()) {
+                    check_evidence(evidence).map_err(Malformed::Body)?;
+                }
                 Ok(Self::Add(body))
             }
             ("POST", ["lists", verb @ ("import" | "preview")]) => {
@@ -323,6 +339,22 @@ fn check_batches(batches: &[Batch], force: bool) -> Result<(), Malformed> {
             return Err(Malformed::Body(format!("the {} list stands in two batches", list.name())));
         }
         check_entries(*list, entries, force)?;
+    }
+    Ok(())
+}
+
+/// Whether a text can be an entry's evidence.
+///
+/// # Errors
+/// One sentence.
+pub fn check_evidence(text: &str) -> Result<(), String> {
+    if text.is_empty()
+        || text.len() > MAX_EVIDENCE_BYTES
+        || !text.chars().all(gateway_kernel::feed::is_printable)
+    {
+        return Err(format!(
+            "evidence is a text of 1 to {MAX_EVIDENCE_BYTES} bytes without control characters"
+        ));
     }
     Ok(())
 }
@@ -388,6 +420,7 @@ fn json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use gateway_kernel::ListEntry;
     use http::Method;
 
     use super::*;
@@ -400,6 +433,17 @@ mod tests {
     fn requests_survive_the_socket() {
         let entry = WireEntry { prefix: net("192.0.2.0/24"), rule: "a b".into(), ttl_ms: None, shadow: true };
         let timed = WireEntry { ttl_ms: Some(1500), ..entry.clone() };
+        let item = |prefix: &str, label, shadow| ListEntry { prefix: net(prefix), label, shadow };
+        let list = NewList {
+            kind: ListKind::Deny,
+            name: "feed".into(),
+            source: "feed.txt".into(),
+            shadow: true,
+            labels: vec!["a".into(), "b".into()],
+            entries: vec![item("192.0.2.0/24", 1, true), item("2001:db8::/32", 0, false)],
+        };
+        let everything =
+            NewList { entries: vec![item("0.0.0.0/0", 0, false), item("::/0", 1, false)], ..list.clone() };
         let table = [
             Request::Add(AddBody {
                 batches: vec![Batch { list: ListKind::Deny, entries: vec![entry.clone()] }],
@@ -414,6 +458,13 @@ mod tests {
                 note: Some(Note { by: SetBy::Policy, evidence: Some("request 7".into()) }),
                 force: true,
             }),
+            Request::Import(ImportBody { list: list.clone(), force: false }),
+            Request::Import(ImportBody { list: everything, force: true }),
+            Request::Preview(ImportBody { list, force: false }),
+            Request::Forget(ListKind::Allow, NameBody { name: "a b/c".into() }),
+            Request::Confirm(NameBody { name: "feed".into() }),
+            Request::RollBack,
+            Request::Lists,
             Request::Remove(ListKind::Deny, RemoveBody { prefixes: vec![net("2001:db8::/32")] }),
             Request::Flush(ListKind::Ban),
             Request::Entries(ListKind::Allow),
@@ -493,6 +544,57 @@ mod tests {
                 r#"{"batches":[{"list":"ban","entries":[{"prefix":"192.0.2.0/24","rule":"x","ttl_ms":18446744073709551615}]}]}"#,
                 "too long",
             ),
+            (
+                "evidence",
+                Method::POST,
+                "/api/v1/lists/add",
+                r#"{"batches":[],"note":{"by":"api","evidence":"a\nb"}}"#,
+                "without control characters",
+            ),
+            (
+                "everything in a list",
+                Method::POST,
+                "/api/v1/lists/import",
+                r#"{"list":{"kind":"deny","name":"x","source":"x","shadow":false,"labels":["a"],"entries":[{"prefix":"::/0"}]}}"#,
+                "covers every address",
+            ),
+            (
+                "host bits in a list, by force",
+                Method::POST,
+                "/api/v1/lists/preview",
+                r#"{"list":{"kind":"deny","name":"x","source":"x","shadow":false,"labels":["a"],"entries":[{"prefix":"192.0.2.1/24"}]},"force":true}"#,
+                "host bits",
+            ),
+            (
+                "a list of bans",
+                Method::POST,
+                "/api/v1/lists/import",
+                r#"{"list":{"kind":"ban","name":"x","source":"x","shadow":false,"labels":[],"entries":[]}}"#,
+                "no lists",
+            ),
+            (
+                "a list without a name",
+                Method::POST,
+                "/api/v1/lists/import",
+                r#"{"list":{"kind":"deny","name":"","source":"x","shadow":false,"labels":[],"entries":[]}}"#,
+                "a list's name has 1 to",
+            ),
+            (
+                "a label of a list",
+                Method::POST,
+                "/api/v1/lists/import",
+                r#"{"list":{"kind":"deny","name":"x","source":"x","shadow":false,"labels":[""],"entries":[]}}"#,
+                "a label has",
+            ),
+            (
+                "a label that is not there",
+                Method::POST,
+                "/api/v1/lists/import",
+                r#"{"list":{"kind":"deny","name":"x","source":"x","shadow":false,"labels":["a"],"entries":[{"prefix":"192.0.2.1/32","label":1}]}}"#,
+                "there is no label 1",
+            ),
+            ("forget without a name", Method::POST, "/api/v1/lists/deny/forget", "{}", "`name`"),
+            ("rollback by GET", Method::GET, "/api/v1/lists/rollback", "", "404"),
         ];
         for (name, method, path, body, expected) in table {
             let found = match Request::parse(method, path, body.as_bytes()) {

@@ -12,7 +12,9 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::events::Watchers;
+use super::feeds::Feeds;
 use super::*;
+use crate::model::ListSources;
 use crate::observe::RuleLabels;
 use crate::observe::metrics::Recorder;
 use crate::proxy;
@@ -31,7 +33,11 @@ impl Server {
         let directory = tempfile::tempdir().expect("a directory");
         let socket = directory.path().join("admin.sock");
         let (orders, mut inbox) = mpsc::channel::<ReloadOrder>(1);
-        let live = Arc::new(live(&socket, orders));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let live = {
+            let _entered = runtime.enter();
+            Arc::new(live(&socket, orders))
+        };
         let (guard, unix) = AdminSocket::bind(&socket).expect("bound");
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
         tcp.set_nonblocking(true).expect("non-blocking");
@@ -39,8 +45,6 @@ impl Server {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let serving = Arc::clone(&live);
         std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
                 let _guard = guard;
                 let unix = tokio::net::UnixListener::from_std(unix).expect("polled");
@@ -87,12 +91,16 @@ impl Server {
     }
 }
 
+/// An agent without its own tasks; within a runtime.
 pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
+    let rules = Rules::in_userspace().expect("rules");
+    let none = ListSources { cache: "/nonexistent".into(), sources: Vec::new() };
     Live {
         pin_dir: "/sys/fs/bpf/gateway-test".into(),
         admin: None,
         socket: socket.to_owned(),
-        rules: Rules::in_userspace(),
+        feeds: Feeds::start(rules.clone(), &none),
+        rules,
         recorder: Recorder::default(),
         watchers: Watchers::default(),
         recent: Recent::default(),
@@ -193,7 +201,13 @@ fn lists_are_changed_over_the_socket() {
     let client = server.client();
     let prefix = "192.0.2.0/24".parse().expect("a prefix");
     let entry = WireEntry { prefix, rule: "scan".into(), ttl_ms: Some(60_000), shadow: false };
-    let add = |list, entries| client.call(&Request::Add(AddBody { batches: vec![Batch { list, entries }] }));
+    let add = |list, entries| {
+        client.call(&Request::Add(AddBody {
+            batches: vec![Batch { list, entries }],
+            note: None,
+            force: false,
+        }))
+    };
     let added = add(ListKind::Ban, vec![entry]);
     assert!(matches!(added, Ok(Reply::Added(added)) if added[0].added == 1));
     let Ok(Reply::Entries(entries)) = client.call(&Request::Entries(ListKind::Ban)) else {
@@ -233,6 +247,8 @@ fn lists_are_changed_together_or_not_at_all() {
                 Batch { list: ListKind::Ban, entries: banned(bans) },
                 Batch { list: ListKind::Deny, entries: denied(denials) },
             ],
+            note: None,
+            force: false,
         }))
     };
     let entries = |list| match server.client().call(&Request::Entries(list)) {

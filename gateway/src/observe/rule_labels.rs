@@ -99,16 +99,20 @@ fn key(rule: &RuleCount) -> Key {
 
 #[cfg(test)]
 mod tests {
-    use gateway_kernel::Count;
+    use gateway_kernel::{Count, ListKind};
     use proptest::prelude::*;
 
     use super::*;
 
     fn rules(hits: &[(&str, u64)]) -> Vec<RuleCount> {
-        let rule = |(label, packets): &(&str, u64)| RuleCount {
-            rule: (*label).to_owned(),
-            list: if label.starts_with("ban") { ListKind::Ban } else { ListKind::Deny },
-            count: Count { packets: *packets, bytes: 0 },
+        let rule = |(label, packets): &(&str, u64)| {
+            let list = if label.starts_with("ban") { ListKind::Ban } else { ListKind::Deny };
+            RuleCount {
+                rule: (*label).to_owned(),
+                list,
+                from: list.name().to_owned(),
+                count: Count { packets: *packets, bytes: 0 },
+            }
         };
         hits.iter().map(rule).collect()
     }
@@ -204,7 +208,7 @@ mod tests {
         ) {
             let mut labels = RuleLabels::new(max);
             let mut hits = [0_u64; 10];
-            let (mut sums, mut shown): (HashMap<&str, u64>, HashSet<String>) = Default::default();
+            let (mut sums, mut shown): (HashMap<String, u64>, HashSet<String>) = Default::default();
             for scrape in scrapes {
                 let mut there = Vec::new();
                 for (number, more) in scrape.iter().enumerate() {
@@ -220,7 +224,7 @@ mod tests {
                 prop_assert!(own.len() <= max);
                 prop_assert_eq!(own.len() + chosen.left_out, there.len());
                 for (_, list, sum) in others {
-                    let before = sums.insert(list, *sum).unwrap_or(0);
+                    let before = sums.insert(list.clone(), *sum).unwrap_or(0);
                     prop_assert!(*sum >= before, "{} fell from {} to {}", list, before, sum);
                 }
                 let now: HashSet<String> = own.iter().map(|(label, ..)| label.clone()).collect();

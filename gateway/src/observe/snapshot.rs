@@ -185,6 +185,7 @@ mod tests {
     fn the_kernel_page_is_golden() {
         let count = Count { packets: 3, bytes: 180 };
         let sample = KernelSample {
+            evicted_bans: 7,
             counters: Counters {
                 reasons: vec![ReasonCount {
                     interface: "eth0".into(),
@@ -196,10 +197,10 @@ mod tests {
                 events_lost: 7,
             },
             rules: ShownRules {
-                series: vec![("bad \"guys\"".into(), "ban", 3), ("other".into(), "ban", 9)],
+                series: vec![("bad \"guys\"".into(), "ban".into(), 3), ("other".into(), "ban".into(), 9)],
                 left_out: 2,
             },
-            usage: vec![MapUsage { map: "deny_v4".into(), entries: 2, capacity: 10 }],
+            usage: vec![MapUsage { map: "lists_v4".into(), entries: 2, capacity: 10 }],
             state: State {
                 enforcement: Enforcement::Kernel,
                 interfaces: vec![InterfaceState { name: "eth0".into(), mode: "native".into(), note: None }],

@@ -157,6 +157,14 @@ impl Sources {
         });
     }
 
+    /// Begins with every source as at a start: whatever the sink did with what it was given is not taken for granted.
+    pub fn start_over(&self) {
+        for running in self.running().values_mut() {
+            let former = &running.entry;
+            *running = self.follow(former.source.clone(), Arc::clone(&former.turn));
+        }
+    }
+
     /// The state of every source, by name.
     #[must_use]
     pub fn status(&self) -> Vec<SourceStatus> {

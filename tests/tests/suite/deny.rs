@@ -32,7 +32,7 @@ fn a_denied_source_cannot_connect_and_is_counted() {
         let dropped = before.sum(packets, &drops);
         agent.await_metric(packets, &drops, |sum| sum == dropped + 1.0);
         agent.await_metric(bytes, &drops, |sum| sum >= before.sum(bytes, &drops) + 60.0);
-        agent.await_metric(hits, &[("rule", rule), ("list", "deny")], |sum| sum == 1.0);
+        agent.await_metric(hits, &[("rule", rule), ("list", "config-deny")], |sum| sum == 1.0);
     }
 }
 
@@ -78,7 +78,7 @@ fn tags_do_not_hide_a_source() {
                 dropped += 1;
             }
         }
-        let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "deny")], |sum| sum > 0.0);
+        let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "config-deny")], |sum| sum > 0.0);
         assert_eq!(hits, f64::from(dropped), "{attach}: each dropped frame is one hit");
     }
 }

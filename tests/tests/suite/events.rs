@@ -157,11 +157,11 @@ fn rules_beyond_the_limit_share_a_series() {
     agent.start();
     let traffic = Traffic::start(&net, &[DENIED_V4]);
     let hits = "gateway_rule_hits_total";
-    agent.await_metric(hits, &[("rule", "198.18.1.66/32"), ("list", "deny")], |sum| sum > 10.0);
+    agent.await_metric(hits, &[("rule", "198.18.1.66/32"), ("list", "config-deny")], |sum| sum > 10.0);
     traffic.stop();
     let metrics = agent.metrics();
     assert_eq!(metrics.sum("gateway_rule_labels_left_out", &[]), 3.0);
-    assert_eq!(metrics.sum(hits, &[("rule", "other"), ("list", "deny")]), 0.0);
+    assert_eq!(metrics.sum(hits, &[("rule", "other"), ("list", "config-deny")]), 0.0);
     assert_eq!(metrics.sum(hits, &[("rule", "192.0.2.1/32")]), 0.0);
     // A reload is enough to see the others.
     std::fs::write(agent.config(), text).unwrap();

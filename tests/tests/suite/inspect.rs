@@ -88,7 +88,7 @@ fn counters_and_status_agree_with_the_traffic_with_the_agent_up_and_down() {
         let status = agent.status();
         assert!(status.to_string().contains("front0"), "up: {up}: {status}");
         let maps = status["maps"].as_array().unwrap_or_else(|| panic!("no maps in {status}"));
-        let deny = maps.iter().find(|map| map["map"] == "deny_v4").unwrap();
+        let deny = maps.iter().find(|map| map["map"] == "lists_v4").unwrap();
         assert_eq!(deny["entries"], 1, "{deny}");
         assert!(deny["capacity"].as_u64().unwrap() >= 65_536, "{deny}");
         // The same for people.

@@ -33,7 +33,7 @@ fn kills_and_starts_under_traffic_leave_no_gap() {
             assert_eq!(receipt.lost(source), Vec::<u64>::new(), "{mode}: datagrams of {source} were lost");
         }
         // The counters live on as well: every one of them is there.
-        let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "deny")], |sum| sum > 0.0);
+        let hits = agent.await_metric("gateway_rule_hits_total", &[("list", "config-deny")], |sum| sum > 0.0);
         assert_eq!(hits, 2.0 * receipt.sent() as f64, "{mode}: hits against datagrams sent");
     }
 }

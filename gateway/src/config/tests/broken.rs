@@ -91,7 +91,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "section is a word",
         "kernel: on\n",
-        &["1:9+2 expected a map with `interfaces`, `attach`, `default`, `allow` and `deny`, found `on`"],
+        &["1:9+2 expected a map with `interfaces`, `attach`, `default`, `allow`, `deny`, `bans` and `list_cache`, found `on`"],
     ),
     (
         "map is a list",
@@ -415,12 +415,12 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "cidr and file",
         "kernel:\n  deny:\n    - {cidr: 10.0.0.0/8, file: good.txt}\n",
-        &["3:32+8 an entry has `cidr` or `file`, not both"],
+        &["3:7+34 an entry has one of `cidr`, `file`, `url` and `mmdb`"],
     ),
     (
         "neither cidr nor file",
         "kernel:\n  deny:\n    - {reason: x}\n",
-        &["3:7+11 an entry needs `cidr` or `file`"],
+        &["3:7+11 an entry needs `cidr`, `file`, `url` or `mmdb`"],
     ),
     (
         "unknown key in an entry",
@@ -472,7 +472,106 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "file with a name too long",
         "kernel:\n  deny:\n    - {file: nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn.txt}\n",
         &[
-            "3:14+68 the file's name cannot be the rule's label (a label has 1 to 63 bytes, this one has 68); give it a `reason`",
+            "3:14+68 the file's name cannot be the list's name (a list's name has 1 to 56 bytes, this one has 68); give it a `name`",
+        ],
+    ),
+    (
+        "name of a list",
+        "kernel:\n  deny:\n    - {file: good.txt, name: \"\"}\n    - {file: drop.txt, name: ban}\n",
+        &[
+            "3:30+2 a list's name has 1 to 56 bytes, this one has 0",
+            "4:30+3 ban is the name of the entries that are made singly; give the list another",
+        ],
+    ),
+    (
+        "two lists of one name",
+        "kernel:\n  allow: [{file: good.txt}]\n  deny: [{file: drop.txt, name: good.txt}]\n",
+        &["3:10+32 two lists are called good.txt, the other one on line 2; give one of them a `name`"],
+    ),
+    (
+        "the name of the configuration's own list",
+        "kernel:\n  deny:\n    - 192.0.2.1\n    - {file: drop.txt, name: config-deny}\n",
+        &["4:7+35 two lists are called config-deny, the other one on line 3; give one of them a `name`"],
+    ),
+    (
+        "url without a name",
+        "kernel:\n  deny:\n    - {url: \"https://example.com/?list\"}\n",
+        &[
+            "3:13+27 the file's name cannot be the list's name (a list's name has 1 to 56 bytes, this one has 0); give it a `name`",
+        ],
+    ),
+    (
+        "url that is none",
+        "kernel:\n  deny:\n    - {url: \"https://\"}\n    - {url: \"ftp://example.com/x\"}\n    - {url: \"http://example.com/x\"}\n",
+        &[
+            "3:13+10 this is not a URL (empty string); write it like https://host/path",
+            "4:13+21 lists are fetched by https, not by ftp",
+            "5:13+22 lists are fetched by https; http is only for this host itself (localhost, 127.0.0.1, [::1])",
+        ],
+    ),
+    (
+        "refresh",
+        "kernel:\n  deny:\n    - {url: \"https://example.com/x\", refresh: 1s}\n    - {url: \"https://example.com/y\", refresh: 60}\n",
+        &[
+            "3:47+2 1s is out of bounds; expected a duration from 5s to 30d",
+            "4:47+2 60 has no unit; add a unit, such as 60s -> 60s",
+        ],
+    ),
+    (
+        "max_change",
+        "kernel:\n  deny:\n    - {file: good.txt, max_change: 50}\n    - {file: drop.txt, max_change: 0%}\n",
+        &[
+            "3:36+2 50 is not a share; expected a share from 1% to 1000%, or `any` -> 50%",
+            "4:36+2 0% is not a share; expected a share from 1% to 1000%, or `any`",
+        ],
+    ),
+    (
+        "max_size",
+        "kernel:\n  deny:\n    - {url: \"https://example.com/x\", max_size: 1GiB}\n",
+        &["3:48+4 1GiB is out of bounds; expected a size from 1KiB to 256MiB"],
+    ),
+    (
+        "format",
+        "kernel:\n  deny:\n    - {file: good.txt, format: jason}\n",
+        &["3:32+5 expected `auto`, `plain`, `ipset`, `nft`, `spamhaus_json` or `csv`, found `jason`"],
+    ),
+    (
+        "column of a list without columns",
+        "kernel:\n  deny:\n    - {file: good.txt, format: plain, column: 2}\n",
+        &["3:47+1 only a CSV file has columns"],
+    ),
+    (
+        "keys of other origins",
+        "kernel:\n  deny:\n    - {cidr: 192.0.2.1, name: mine}\n    - {file: good.txt, country: [DE], asn: [1], ca: ca.pem}\n    - {mmdb: rubbish.mmdb, format: csv, asn: [1]}\n",
+        &[
+            "3:7+29 `name` is a key of `file`, `url` and `mmdb`",
+            "4:7+53 `country` is a key of `mmdb`",
+            "4:7+53 `asn` is a key of `mmdb`",
+            "4:7+53 `ca` is a key of `url`",
+            "5:7+43 `format` is a key of `file` and `url`",
+            "5:14+12 cannot use the database DIR/rubbish.mmdb: this is no MaxMind database that can be read, or a damaged one: invalid database: could not find MaxMind DB metadata in file",
+        ],
+    ),
+    (
+        "database without a choice",
+        "kernel:\n  deny:\n    - {mmdb: rubbish.mmdb}\n",
+        &["3:14+12 a database needs `country` or `asn`, or the list would be empty"],
+    ),
+    (
+        "database that is none",
+        "kernel:\n  deny:\n    - {mmdb: rubbish.mmdb, country: [DE]}\n",
+        &[
+            "3:14+12 cannot use the database DIR/rubbish.mmdb: this is no MaxMind database that can be read, or a damaged one: invalid database: could not find MaxMind DB metadata in file",
+        ],
+    ),
+    (
+        "country and asn",
+        "kernel:\n  deny:\n    - {mmdb: rubbish.mmdb, country: [Germany, DE], asn: [0, AS64496]}\n",
+        &[
+            "3:14+12 cannot use the database DIR/rubbish.mmdb: this is no MaxMind database that can be read, or a damaged one: invalid database: could not find MaxMind DB metadata in file",
+            "3:38+7 Germany is not a country's ISO 3166 code of two letters",
+            "3:58+1 0 is out of bounds; expected a number from 1 to 4294967295",
+            "3:61+7 AS64496 is not a whole number; expected a number from 1 to 4294967295",
         ],
     ),
     (
