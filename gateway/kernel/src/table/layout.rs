@@ -131,7 +131,11 @@ impl Layout {
             first as u32
         };
         let kinds = if wanted.kinds { take(u64::from(KINDS_LINES)) } else { 0 };
-        let roomy = |lines: u64| lines + lines * u64::from(wanted.slack) / 2 + 1;
+        // A few lines more each time, too: half as much again is next to nothing for a small set.
+        let roomy = |lines: u64| {
+            let slack = u64::from(wanted.slack);
+            lines + lines * slack / 2 + slack * 16 + 1
+        };
         let sets = std::array::from_fn(|v6| {
             std::array::from_fn(|set| {
                 let prefixes = wanted.prefixes[v6][set];

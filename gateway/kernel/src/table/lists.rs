@@ -12,7 +12,7 @@ use super::slots::{Key, NoRoom, Slots};
 use crate::error::Error;
 
 /// Attempts to place all prefixes, each with another seed and more room.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 8;
 /// From this attempt on lengths no longer share levels: look-ups ask more often, but neighbours crowd no more.
 const APART_FROM: u32 = 2;
 /// Below this many prefixes of IPv4 their lines stay in the processor's cache, and the kinds plane (4 MiB) would

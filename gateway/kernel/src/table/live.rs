@@ -17,7 +17,7 @@ const FIRST_ROOM: u64 = 256;
 /// Bytes of evidence.
 pub(crate) const MAX_EVIDENCE: usize = 64;
 /// Attempts to place all entries.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 8;
 
 /// Words of a record's first line. The programs read the first two.
 mod record {
