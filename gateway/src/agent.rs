@@ -287,7 +287,10 @@ impl Agent {
         let path = self.options.config.clone();
         let changes = self.live.feeds.changes();
         let model = beside(move || load(&path)).await?.map_err(|report| report.render(false))?;
-        self.apply(model.kernel.clone()).await?;
+        // Another cache holds nothing of what was fetched so far.
+        let other_cache = model.lists.cache != self.list_cache;
+        let plan = if other_cache { self.as_of_now(&model.kernel).await? } else { model.kernel };
+        self.apply(plan.clone()).await?;
         let proxy = Arc::clone(&self.proxy);
         let wanted = model.proxy.clone();
         let served = beside(move || proxy.reload(&wanted).map_err(|error| error.to_string())).await;
@@ -300,7 +303,7 @@ impl Agent {
             needs_restart.push("the number of workers".to_owned());
         }
         self.live.set_max_rule_labels(model.admin.max_rule_labels);
-        if model.lists.cache != self.list_cache {
+        if other_cache {
             needs_restart.push("kernel.list_cache".to_owned());
         }
         self.live.feeds.replace(&model.lists);
@@ -308,16 +311,15 @@ impl Agent {
             // What a source brought since the configuration was read may have been overwritten.
             self.live.feeds.start_over();
         }
-        self.plan = model.kernel;
+        self.plan = plan;
         self.drain_timeout = model.proxy.drain_timeout;
         Ok(Reloaded { hash: model.config_hash, needs_restart })
     }
 
     /// Goes back to the plan in force after the proxy refused its half; gives the whole story.
     async fn restore(&self, why: String) -> String {
-        let (live, lists) = (Arc::clone(&self.live), Arc::clone(&self.plan.lists));
-        let restored = match beside(move || live.feeds.as_of_now(&lists)).await {
-            Ok(lists) => self.apply(Plan { lists: Arc::new(lists), ..self.plan.clone() }).await,
+        let restored = match self.as_of_now(&self.plan).await {
+            Ok(plan) => self.apply(plan).await,
             Err(broken) => Err(broken),
         };
         self.live.feeds.start_over();
@@ -325,6 +327,13 @@ impl Agent {
             Ok(()) => why,
             Err(second) => format!("{why}; and the lists before it could not be restored: {second}"),
         }
+    }
+
+    /// A plan with what was fetched since it was made.
+    async fn as_of_now(&self, plan: &Plan) -> Result<Plan, String> {
+        let (live, lists) = (Arc::clone(&self.live), Arc::clone(&plan.lists));
+        let lists = beside(move || live.feeds.as_of_now(&lists)).await?;
+        Ok(Plan { lists: Arc::new(lists), ..plan.clone() })
     }
 
     /// Makes the kernel follow a plan.

@@ -425,6 +425,42 @@ mod tests {
         assert!(matches!(&empty, Err(Failure::Wrong(why)) if why.contains("x has no entries")), "{empty:?}");
     }
 
+    /// Lists are full of addresses in a row, and all of them have to find a place.
+    #[test]
+    fn neighbours_have_a_place() {
+        const LENGTH: u128 = 60_000;
+        let v6 = 0x2001_0db8_u128 << 96;
+        for (name, v4, first, length) in [
+            ("addresses of IPv4", true, 0x0a00_0000, 32),
+            ("networks of IPv4", true, 0x0a00_0000, 24),
+            ("addresses of IPv6", false, v6, 128),
+            ("networks of IPv6", false, v6, 64),
+            ("sites of IPv6", false, v6, 48),
+        ] {
+            let prefix = |number: u128| {
+                let bits = first + (number << (if v4 { 32 } else { 128 } - length));
+                let address: IpAddr = if v4 {
+                    std::net::Ipv4Addr::from(bits as u32).into()
+                } else {
+                    std::net::Ipv6Addr::from(bits).into()
+                };
+                let prefix = ipnet::IpNet::new(address, length).expect("a prefix");
+                gateway_kernel::ListEntry { prefix, label: 0, shadow: false }
+            };
+            let list = NewList {
+                kind: gateway_kernel::ListKind::Deny,
+                name: "x".into(),
+                source: "x".into(),
+                shadow: false,
+                labels: vec!["x".into()],
+                entries: (0..LENGTH).map(prefix).collect(),
+            };
+            let backend = Backend::Here(gateway_kernel::Rules::in_userspace().expect("rules"));
+            let replaced = backend.import(ImportBody { list, force: false }, &mut |_| {});
+            assert_eq!(replaced.map(|replaced| replaced.entries), Ok(LENGTH as usize), "{name}");
+        }
+    }
+
     #[test]
     fn what_was_deleted_comes_back_with_the_file() {
         let rules = gateway_kernel::Rules::in_userspace().expect("rules");

@@ -1,5 +1,6 @@
 //! Named lists: which there are, the way back to the generation before, and the end of an imported one.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gateway_kernel::{ListInfo, Owner};
@@ -9,7 +10,8 @@ use super::backend::Backend;
 use super::failure::{Failure, Outcome};
 use super::lists::Side;
 use super::output::{Column, Out, clean, entries, spell};
-use crate::control::{NameBody, Reply, Request};
+use super::own_address;
+use crate::control::{ExplainBody, NameBody, Reply, Request};
 
 const COLUMNS: [Column; 7] = [
     Column::words("LIST"),
@@ -54,7 +56,27 @@ fn row(list: &ListInfo, now: Duration, terminal: bool) -> Vec<String> {
 }
 
 pub(super) fn roll_back(backend: &Backend, out: &mut Out) -> Outcome {
+    roll_back_from(own_address::of_the_session(), backend, out)
+}
+
+/// Whom the former lists deny shows when they are in force; if it is whoever typed this, they leave at once.
+fn roll_back_from(address: Option<IpAddr>, backend: &Backend, out: &mut Out) -> Outcome {
+    let is_denied = |source| -> Outcome<bool> {
+        let packet = ExplainBody { source, destination: None };
+        Ok(backend.explain(packet)?.explanation.verdict == "drop")
+    };
+    // Who is denied already has nothing to lose.
+    let address = address.map(|source| is_denied(source).map(|denied| (source, denied))).transpose()?;
     let generation = backend.roll_back()?;
+    if let Some((source, false)) = address
+        && is_denied(source)?
+    {
+        backend.roll_back()?;
+        return Err(Failure::Wrong(format!(
+            "generation {generation} of the lists denies {source}, from where you are connected, and would lock you \
+             out; the present one is in force again. `gateway allow add {source}` first, if that is what you want"
+        )));
+    }
     Ok(out.line(format!("generation {generation} of the lists is in force"))?)
 }
 
@@ -118,12 +140,39 @@ mod tests {
         let text = printed(false, |out| forget(Side::Deny, "a", &backend, out));
         assert_eq!(text, "a: 2 entries removed\n");
         assert_eq!(shown(&backend), "trial 1 0 shadow 2 operator: trial.txt");
-        let text = printed(false, |out| roll_back(&backend, out));
+        let text = printed(false, |out| roll_back_from(None, &backend, out));
         assert_eq!(text, "generation 2 of the lists is in force\n");
         assert_eq!(shown(&backend), both);
         assert!(
             matches!(backend.forget(ListKind::Deny, "b"), Err(Failure::Wrong(why)) if why.contains("a, trial"))
         );
         assert!(matches!(backend.forget(ListKind::Allow, "a"), Err(Failure::Wrong(_))));
+    }
+
+    #[test]
+    fn nobody_locks_themselves_out_by_a_way_back() {
+        let rules = Rules::in_userspace().expect("rules");
+        let backend = Backend::Here(rules.clone());
+        import(&rules, "a", &["192.0.2.0/24"]);
+        import(&rules, "a", &["198.51.100.0/24"]);
+        let table = [
+            ("denied then", "192.0.2.7", false, 2),
+            ("denied now", "198.51.100.7", true, 1),
+            ("back again, by who is denied already", "192.0.2.7", true, 2),
+            ("neither", "203.0.113.7", true, 1),
+        ];
+        for (name, address, done, expected) in table {
+            let address = Some(address.parse().expect("an address"));
+            let mut answer = Ok(());
+            printed(false, |out| {
+                answer = roll_back_from(address, &backend, out);
+                Ok::<(), Failure>(())
+            });
+            match &answer {
+                Err(Failure::Wrong(why)) => assert!(!done && why.contains("generation 1"), "{name}: {why}"),
+                other => assert!(done && other.is_ok(), "{name}: {other:?}"),
+            }
+            assert_eq!(rules.generation().expect("read"), expected, "{name}");
+        }
     }
 }

@@ -88,6 +88,8 @@ impl Feeds {
         self.lists.changes.fetch_add(1, Ordering::AcqRel);
         if !self.sources.confirm(name, &bytes) {
             tracing::warn!("the list {shown} was confirmed while its source brought something else");
+            // Which of the two is in force now, nobody knows.
+            self.sources.start_over();
         }
         Ok(replaced)
     }

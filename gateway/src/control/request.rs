@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::is_own_list;
 
+/// Bytes of a list's source: a path.
+const MAX_SOURCE_BYTES: usize = 4096;
 /// Bytes of an entry's evidence.
 const MAX_EVIDENCE_BYTES: usize = 64;
 
@@ -387,6 +389,9 @@ fn check_list(list: &NewList, force: bool) -> Result<(), Malformed> {
     gateway_kernel::check_list_name(&list.name).map_err(Malformed::Body)?;
     if list.kind == ListKind::Ban {
         return Err(Malformed::Body("bans have a time to live each, and no lists".to_owned()));
+    }
+    if list.source.len() > MAX_SOURCE_BYTES {
+        return Err(Malformed::Body(format!("where a list comes from has at most {MAX_SOURCE_BYTES} bytes")));
     }
     for label in &list.labels {
         gateway_kernel::feed::check_label(label).map_err(Malformed::Body)?;
