@@ -27,9 +27,10 @@ type Table = InnerArray<Line, 1, { TABLE_FLAGS as usize }>;
 /// The tables: two generations of lists, and what is made singly.
 #[btf_map(name = "tables")]
 static TABLES: ArrayOfMaps<Table, TABLE_SLOTS> = ArrayOfMaps::new();
-/// Which of them are in force. One number, so a packet meets the lists of one generation.
+/// Which of them are in force: in the first word, one number, so a packet meets the lists of one generation. The
+/// second says when it was changed last, for writers.
 #[map(name = "in_force")]
-static IN_FORCE: Array<u64> = Array::pinned(1, MAPPED);
+static IN_FORCE: Array<Line> = Array::pinned(1, MAPPED);
 /// By slot: the lines that describe a table.
 #[map(name = "heads")]
 static HEADS: Array<[Line; HEAD_LINES]> = Array::pinned(TABLE_SLOTS as u32, MAPPED);
@@ -80,7 +81,7 @@ impl Tables for KernelTables {
 
     #[inline(always)]
     fn in_force(&self) -> Option<(KernelLines, KernelLines)> {
-        let in_force = *IN_FORCE.get(0)?;
+        let in_force = KernelLine(IN_FORCE.get_ptr(0)?).word(0);
         Some((KernelLines(live_slot(in_force)), KernelLines(lists_slot(in_force))))
     }
 }

@@ -14,7 +14,9 @@ pub enum List {
 }
 
 /// Slots of the map of tables.
-pub const TABLE_SLOTS: usize = 4;
+pub const TABLE_SLOTS: usize = 5;
+/// A slot that no program looks at: whoever writes it waits, as for any, until every program that runs has ended.
+pub const WAITING_SLOT: u32 = 4;
 /// The two slots of lists: the generation in force and the one before, by turns. The number in the map `in_force`
 /// says which one is in force; a packet looks once, and asks that slot for all that it wants to know. A writer
 /// fills the other slot and changes the number.
@@ -85,5 +87,5 @@ pub struct RuleRecord {
 
 const _: () = {
     assert!(size_of::<RuleRecord>() == 128 && align_of::<RuleRecord>() == 4);
-    assert!(RULE_SLOTS < NO_RULE && LIVE_TABLES[1] < TABLE_SLOTS as u32);
+    assert!(RULE_SLOTS < NO_RULE && LIVE_TABLES[1] < WAITING_SLOT && WAITING_SLOT < TABLE_SLOTS as u32);
 };

@@ -23,7 +23,7 @@ pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
 pub use lists::{
     ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, HEAD_LINES, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6,
     LISTS_TABLES, LIVE_TABLES, List, MAPPED, NO_RULE, RULE_SLOTS, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
-    in_force, lists_slot, live_slot,
+    WAITING_SLOT, in_force, lists_slot, live_slot,
 };
 pub use settings::Settings;
 pub use sources::{SOURCE_SLOTS, Source, source_slot};

@@ -91,9 +91,8 @@ impl<'a> Turn<'a> {
         let mut names = HashSet::new();
         let keeps = |info: &ListInfo| info.owner == Owner::Operator;
         // Only what stays can be in the way: a list may move from deny to allow.
-        let in_the_way = |list: &&NewList| {
-            self.directory.lists.iter().any(|info| keeps(info) && info.name == list.name)
-        };
+        let in_the_way =
+            |list: &&NewList| self.directory.lists.iter().any(|info| keeps(info) && info.name == list.name);
         for list in lists.iter().filter(in_the_way) {
             self.check_owner(Owner::Config, list.kind, &list.name)?;
         }

@@ -38,7 +38,14 @@ fn each_odd_frame_has_its_reason() {
             let counted = agent.reason(reason) - before;
             // The sentinel is itself a packet without a match.
             let expected = if reason == "no_match" { 2 } else { 1 };
-            assert_eq!(counted, expected, "{attach}: {name}: counted under {reason}: {}", reasons(&agent));
+            // The client's own stack speaks when it likes: it looks for neighbours and for routers.
+            let others = u64::from(matches!(reason, "no_match" | "not_ip")) * 3;
+            let right = expected..=expected + others;
+            assert!(
+                right.contains(&counted),
+                "{attach}: {name}: {counted} counted under {reason}, not {expected}: {}",
+                reasons(&agent)
+            );
         }
     }
 }

@@ -13,6 +13,7 @@ use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
     self, COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, HEAD_LINES, INTERFACE_SLOTS, Interface,
     LISTS_TABLES, LIVE_TABLES, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
+    WAITING_SLOT,
 };
 use gateway_common::packet::Address;
 use gateway_common::table::{MARKS_LINES, PLANE_LINES};
@@ -30,6 +31,10 @@ use crate::table::{Memory, Near, Place};
 
 /// What tables are pinned as, before their number.
 const TABLE_PIN: &str = "table_";
+/// The word behind what is in force: when it was changed, by the boot clock.
+const CHANGED: usize = 1;
+/// Longer than any run of a program.
+const LONGEST_RUN_NS: u64 = 1_000_000_000;
 /// Looks for a table that another process puts away at the same moment.
 const LOOKS: usize = 100;
 
@@ -111,12 +116,28 @@ impl Pinned {
             row: place,
             near: Arc::clone(&self.near),
         });
+        self.wait_for_programs()?;
         self.put(place, made)?;
-        self.in_force.set(0, 0, chosen);
-        // Once more into its place, for the wait alone: when it is over, no program is left that looked at the
-        // table before, whose place the next writer is going to fill.
-        self.put(place, made)?;
+        self.choose(chosen);
         self.tidy_near()
+    }
+
+    /// What is in force from now on, in one write.
+    fn choose(&self, chosen: u64) {
+        self.in_force.set(0, CHANGED, boot_ns());
+        self.in_force.set(0, 0, chosen);
+    }
+
+    /// Waits until no program is left that looked for the table before the one in force, whose place is going to be
+    /// filled. No program runs for a second, so there is nothing to wait for but after a change just now.
+    fn wait_for_programs(&self) -> Result<(), Error> {
+        if boot_ns().saturating_sub(self.in_force.get(0, CHANGED)) > LONGEST_RUN_NS {
+            return Ok(());
+        }
+        // The kernel waits for them whenever a map of maps is written. Nobody looks at this slot.
+        let nothing = sys::create_table(1).map_err(|error| kernel("make a table", error))?;
+        sys::set_inner(self.tables.fd().as_fd(), WAITING_SLOT, nothing.as_fd())
+            .map_err(|error| kernel("wait for running programs", error))
     }
 
     /// Takes bits out that no table in force has any more.
@@ -150,7 +171,7 @@ impl Pinned {
 
     /// Numbers of the tables in the slots.
     fn numbers(&self) -> Result<Vec<u32>, Error> {
-        let numbers = (0..TABLE_SLOTS as u32).map(|place| self.number_at(place));
+        let numbers = (0..WAITING_SLOT).map(|place| self.number_at(place));
         Ok(numbers.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
@@ -262,16 +283,10 @@ impl Store for Pinned {
     }
 
     fn exchange_lists(&self) -> Result<(), Error> {
-        let (Some(number), Some(former)) = (self.number(Slot::Former)?, self.table(Slot::Former)?) else {
-            return Ok(());
-        };
-        self.near.add(&former);
-        let place = self.place(Slot::Former);
-        self.in_force.set(0, 0, abi::in_force(place, self.place(Slot::Live)));
-        // For the wait alone, as above.
-        let map = open_map(&self.dir.maps(), &format!("{TABLE_PIN}{number}"))?;
-        sys::set_inner(self.tables.fd().as_fd(), place, map.fd().as_fd())
-            .map_err(|error| kernel("put a table into force", error))?;
+        if let Some(former) = self.table(Slot::Former)? {
+            self.near.add(&former);
+        }
+        self.choose(abi::in_force(self.place(Slot::Former), self.place(Slot::Live)));
         self.tidy_near()
     }
 

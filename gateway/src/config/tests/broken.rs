@@ -91,7 +91,9 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "section is a word",
         "kernel: on\n",
-        &["1:9+2 expected a map with `interfaces`, `attach`, `default`, `allow`, `deny`, `bans` and `list_cache`, found `on`"],
+        &[
+            "1:9+2 expected a map with `interfaces`, `attach`, `default`, `allow`, `deny`, `bans` and `list_cache`, found `on`",
+        ],
     ),
     (
         "map is a list",
