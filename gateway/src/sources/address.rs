@@ -340,7 +340,7 @@ mod tests {
         let cases = [
             ("", ""),
             ("f", "Zg=="),
-            ("fo", "Zm8="),
+            ("fo", "Zm8="), // RFC 4648, section 10; typos: ignore
             ("foo", "Zm9v"),
             ("foob", "Zm9vYg=="),
             ("fooba", "Zm9vYmE="),

@@ -129,7 +129,7 @@ fn remove_takes_the_operators_entries_and_leaves_the_configurations() {
     over_both(|rules| {
         replace(rules, Owner::Operator, list(DENY, "mine", &["192.0.2.0/24", "198.51.100.0/24"]));
         let theirs = list(DENY, "theirs", &["192.0.2.0/24", "203.0.113.0/24"]);
-        rules.reconcile(&[theirs.clone()]).unwrap();
+        rules.reconcile(std::slice::from_ref(&theirs)).unwrap();
         add(rules, DENY, &all(&["192.0.2.0/24", "203.0.113.0/24"]));
         let all = nets(&["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "192.0.2.0/25"]);
         let removed = rules.remove(DENY, &all).unwrap();
@@ -147,7 +147,7 @@ fn remove_takes_the_operators_entries_and_leaves_the_configurations() {
         assert_eq!(lists(rules), [owned("mine", 0, 1), owned("theirs", 2, 2)]);
         assert_eq!((size(rules, "lists_v4"), rules.generation().unwrap()), (2, 2));
         // What is gone is gone in the next generation too, until the list is loaded anew.
-        assert_eq!(rules.reconcile(&[theirs]).unwrap().changed, false);
+        assert!(!rules.reconcile(&[theirs]).unwrap().changed);
         replace(rules, Owner::Operator, list(DENY, "other", &["10.0.0.0/8"]));
         assert_eq!(lists(rules), [owned("mine", 0, 1), owned("theirs", 2, 2), owned("other", 1, 3)]);
         let mine = list(DENY, "mine", &["192.0.2.0/24", "198.51.100.0/24"]);
@@ -333,7 +333,7 @@ fn v4(number: u32, length: u8) -> IpNet {
 
 #[test]
 fn every_length_is_found() {
-    let v6_source = "fedc:ba98:7654:3210:0123:4567:89ab:cdef";
+    let v6_source = "fedc:ba98:7654:3210:0123:4567:89ab:cdef"; // typos: ignore
     let v4_source = "251.186.152.118";
     over_both(|rules| {
         let nested = |source: &str, longest: u8| -> Vec<IpNet> {

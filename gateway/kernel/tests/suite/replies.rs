@@ -369,7 +369,7 @@ fn packet_destination(address: &str) -> [u8; 4] {
 
 #[rustfmt::skip]
 fn peculiar() -> Vec<(&'static str, Vec<Step>)> {
-    let nd = |source: &str, kind, limit| hop_limit(between(source, US6, ICMPV6, &icmp(kind, 0)), limit);
+    let neighbour = |source: &str, kind, limit| hop_limit(between(source, US6, ICMPV6, &icmp(kind, 0)), limit);
     let with_fragment = |mut frame: Vec<u8>, fragment: u16| {
         frame[20..22].copy_from_slice(&fragment.to_be_bytes());
         frame
@@ -380,18 +380,18 @@ fn peculiar() -> Vec<(&'static str, Vec<Step>)> {
     };
     vec![
         ("neighbour discovery", vec![
-            In(nd(ROUTER6, 133, 255), NeighbourDiscovery),
-            In(nd(ROUTER6, 134, 255), NeighbourDiscovery),
-            In(nd(THEM6, 135, 255), NeighbourDiscovery),
-            In(nd(THEM6, 136, 255), NeighbourDiscovery),
-            In(nd(ROUTER6, 137, 255), NeighbourDiscovery),
-            In(nd(ROUTER6, 135, 254), DefaultDrop),
-            In(nd(ROUTER6, 138, 255), DefaultDrop),
-            In(nd(ROUTER6, 130, 1), NeighbourDiscovery),
-            In(nd("febf::1", 130, 1), NeighbourDiscovery),
-            In(nd("fec0::1", 130, 1), DefaultDrop),
-            In(nd(THEM6, 130, 255), DefaultDrop),
-            In(nd(ROUTER6, 131, 1), DefaultDrop),
+            In(neighbour(ROUTER6, 133, 255), NeighbourDiscovery),
+            In(neighbour(ROUTER6, 134, 255), NeighbourDiscovery),
+            In(neighbour(THEM6, 135, 255), NeighbourDiscovery),
+            In(neighbour(THEM6, 136, 255), NeighbourDiscovery),
+            In(neighbour(ROUTER6, 137, 255), NeighbourDiscovery),
+            In(neighbour(ROUTER6, 135, 254), DefaultDrop),
+            In(neighbour(ROUTER6, 138, 255), DefaultDrop),
+            In(neighbour(ROUTER6, 130, 1), NeighbourDiscovery),
+            In(neighbour("febf::1", 130, 1), NeighbourDiscovery),
+            In(neighbour("fec0::1", 130, 1), DefaultDrop),
+            In(neighbour(THEM6, 130, 255), DefaultDrop),
+            In(neighbour(ROUTER6, 131, 1), DefaultDrop),
             In(between(ROUTER, US, ICMPV6, &icmp(135, 0)), DefaultDrop),
         ]),
         ("DHCP", vec![
