@@ -112,6 +112,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
         return Hit::NONE;
     }
     let (seed, records) = (head.word(1), head.word(2) as u32);
+    let exact = if_some(records);
     for index in 0..MAX_LEVELS_V4 {
         let level = level(&head, index);
         if level > 32 {
@@ -121,11 +122,12 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
             continue;
         }
         let home = home_v4(place, seed, address, level);
+        let length = Length { wanted: u64::from(level) + 1, exact };
         let mut best = 0;
         for step in 0..CHAIN_V4 {
             let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V4 {
-                best = greater(best, if_covers_v4(line.word(1 + slot), address));
+                best = greater(best, if_covers_v4(line.word(1 + slot), address, length));
             }
             if line.word(0) == 0 {
                 break;
@@ -151,6 +153,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
         return Hit::NONE;
     }
     let (seed, records) = (head.word(1), head.word(2) as u32);
+    let exact = if_some(records);
     for index in 0..MAX_LEVELS as u32 {
         let level = level(&head, index);
         if level > 128 {
@@ -160,11 +163,12 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
             continue;
         }
         let home = home_v6(place, seed, high, low, level);
+        let length = Length { wanted: u64::from(level) + 1, exact };
         let mut best = 0;
         for step in 0..CHAIN_V6 {
             let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V6 {
-                best = greater(best, if_covers_v6(&line, 1 + 3 * slot, high, low));
+                best = greater(best, if_covers_v6(&line, 1 + 3 * slot, (high, low), length));
             }
             if line.word(0) == 0 {
                 break;
@@ -181,6 +185,25 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
     Hit::NONE
 }
 
+/// Which slots of a line a level asks for: none that are shorter, for another level's that fell into the same line
+/// would hide those of the levels between. Where entries have records none that are longer either, whose time may
+/// be over; elsewhere a longer one that covers the address would have been found before.
+#[derive(Clone, Copy)]
+struct Length {
+    /// A length and one, as slots have it.
+    wanted: u64,
+    /// All ones, or 0 if longer ones are welcome.
+    exact: u64,
+}
+
+impl Length {
+    #[inline(always)]
+    fn differs(self, length: u64) -> u64 {
+        let is_shorter = opaque(length.wrapping_sub(self.wanted)) >> 63;
+        (length ^ self.wanted) & self.exact | is_shorter
+    }
+}
+
 /// A level of a set's head.
 #[inline(always)]
 fn level(head: &impl Words, index: u32) -> u32 {
@@ -189,22 +212,22 @@ fn level(head: &impl Words, index: u32) -> u32 {
 
 /// A slot if its prefix covers the address, else 0.
 #[inline(always)]
-fn if_covers_v4(slot: u64, address: u32) -> u64 {
+fn if_covers_v4(slot: u64, address: u32, length: Length) -> u64 {
     let differs = ((slot >> V4_ADDRESS_AT) as u32 ^ address) as u64;
     // 33 less the length and one: an empty slot gives 33 and covers everything, but is 0 all the same.
     let beyond = differs >> (33_u64.wrapping_sub(slot >> V4_LENGTH_AT) & 63);
-    slot & if_zero(beyond)
+    slot & if_zero(beyond | length.differs(slot >> V4_LENGTH_AT))
 }
 
 /// The slot's first word, without its version, if its prefix covers the address, else 0.
 #[inline(always)]
-fn if_covers_v6(line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
+fn if_covers_v6(line: &impl Words, at: usize, (high, low): (u64, u64), length: Length) -> u64 {
     let word = line.word(at);
     let high = above(line.word(at + 1) ^ high, word >> V6_HIGH_SHIFT_AT & 0x7f);
     let low = above(line.word(at + 2) ^ low, word >> V6_LOW_SHIFT_AT & 0x7f);
     // A writer that gave the slot to another prefix meanwhile has changed its version.
     let changed = line.word(at) ^ word;
-    word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed)
+    word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed | length.differs(word >> V6_LENGTH_AT))
 }
 
 /// The bits above the lowest `shift` (0 to 64). In two steps, for a shift by 64 is undefined.
@@ -212,6 +235,12 @@ fn if_covers_v6(line: &impl Words, at: usize, high: u64, low: u64) -> u64 {
 const fn above(bits: u64, shift: u64) -> u64 {
     let half = shift >> 1;
     (bits >> (half & 63)) >> (shift.wrapping_sub(half) & 63)
+}
+
+/// 0 for 0, else all ones.
+#[inline(always)]
+fn if_some(number: u32) -> u64 {
+    !if_zero(number as u64)
 }
 
 /// All ones for 0, else 0.

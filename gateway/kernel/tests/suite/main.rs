@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod agreement;
+mod algebra;
 mod fire;
 mod frame;
 mod lists;
