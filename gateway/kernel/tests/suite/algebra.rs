@@ -24,15 +24,19 @@ pub(crate) enum Operation {
 
 /// Addresses from a small pool, so that prefixes nest and sources meet them.
 pub(crate) fn source() -> impl Strategy<Value = IpAddr> {
-    let v4 = (
-        0_u32..64,
-        prop_oneof![Just(0xc612_0000_u32), Just(0xc612_0300), Just(0xc000_0200), Just(0xcb00_7100)],
-    )
-        .prop_map(|(low, high)| IpAddr::V4((high | low).into()));
-    let v6 = (0_u128..16, 0_u128..4, 0_u128..3).prop_map(|(low, net, site)| {
+    prop_oneof![v4_source(), v6_source()]
+}
+
+pub(crate) fn v4_source() -> impl Strategy<Value = IpAddr> {
+    let networks =
+        prop_oneof![Just(0xc612_0000_u32), Just(0xc612_0300), Just(0xc000_0200), Just(0xcb00_7100)];
+    (0_u32..64, networks).prop_map(|(low, high)| IpAddr::V4((high | low).into()))
+}
+
+pub(crate) fn v6_source() -> impl Strategy<Value = IpAddr> {
+    (0_u128..16, 0_u128..4, 0_u128..3).prop_map(|(low, net, site)| {
         IpAddr::V6((0x2001_0db8_u128 << 96 | site << 80 | net << 64 | low).into())
-    });
-    prop_oneof![v4, v6]
+    })
 }
 
 pub(crate) fn prefix() -> impl Strategy<Value = IpNet> {

@@ -9,6 +9,7 @@ mod lists;
 mod named;
 mod packets;
 mod sources;
+mod writers;
 
 use std::io::Write as _;
 
