@@ -114,6 +114,7 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
         return Hit::NONE;
     }
     let (seed, records) = (head.word(1), head.word(2) as u32);
+    let exact = if_some(records);
     for index in 0..MAX_LEVELS_V4 {
         let level = level(&head, index);
         if level > 32 {
@@ -123,12 +124,12 @@ pub fn search_v4<L: Lines>(lines: &L, set: u32, address: u32, hints: Hints) -> H
             continue;
         }
         let home = home_v4(place, seed, address, level);
-        let only = Only::at(level, records);
+        let length = Length { wanted: u64::from(level) + 1, exact };
         let mut best = 0;
         for step in 0..CHAIN_V4 {
             let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V4 {
-                best = longer_v4(best, line.word(1 + slot), address, only);
+                best = greater(best, if_covers_v4(line.word(1 + slot), address, length));
             }
             if line.word(0) == 0 {
                 break;
@@ -154,6 +155,7 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
         return Hit::NONE;
     }
     let (seed, records) = (head.word(1), head.word(2) as u32);
+    let exact = if_some(records);
     for index in 0..MAX_LEVELS as u32 {
         let level = level(&head, index);
         if level > 128 {
@@ -163,12 +165,12 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
             continue;
         }
         let home = home_v6(place, seed, high, low, level);
-        let only = Only::at(level, records);
+        let length = Length { wanted: u64::from(level) + 1, exact };
         let mut best = 0;
         for step in 0..CHAIN_V6 {
             let Some(line) = lines.line(home.wrapping_add(step)) else { break };
             for slot in 0..SLOTS_V6 {
-                best = longer_v6(best, &line, 1 + 3 * slot, high, low, only);
+                best = greater(best, if_covers_v6(&line, 1 + 3 * slot, (high, low), length));
             }
             if line.word(0) == 0 {
                 break;
@@ -185,55 +187,63 @@ pub fn search_v6<L: Lines>(lines: &L, set: u32, high: u64, low: u64, hints: Hint
     Hit::NONE
 }
 
+/// Which slots of a line a level asks for: none that are shorter, for another level's that fell into the same line
+/// would hide those of the levels between. Where entries have records none that are longer either, whose time may
+/// be over; elsewhere a longer one that covers the address would have been found before.
+#[derive(Clone, Copy)]
+struct Length {
+    /// A length and one, as slots have it.
+    wanted: u64,
+    /// All ones, or 0 if longer ones are welcome.
+    exact: u64,
+}
+
+impl Length {
+    #[inline(always)]
+    fn differs(self, length: u64) -> u64 {
+        let is_shorter = opaque(length.wrapping_sub(self.wanted)) >> 63;
+        (length ^ self.wanted) & self.exact | is_shorter
+    }
+}
+
 /// A level of a set's head.
 #[inline(always)]
 fn level(head: &impl Words, index: u32) -> u32 {
     (head.word(LEVELS_AT + (index >> 3) as usize) >> ((index & 7) * 8)) as u32 & NO_LEVEL as u32
 }
 
-/// Which lengths count at a level. Where entries have a time to live it is one: another level's prefix that happens
-/// to share the line is not to be taken for this level's, for its time may be over.
-#[derive(Clone, Copy)]
-struct Only {
-    /// The length and one, as slots have it.
-    length: u64,
-    /// 0 where every length counts.
-    mask: u64,
-}
-
-impl Only {
-    #[inline(always)]
-    const fn at(level: u32, records: u32) -> Self {
-        Self { length: level as u64 + 1, mask: if records == 0 { 0 } else { u64::MAX } }
-    }
-
-    /// Not 0 for a length that does not count.
-    #[inline(always)]
-    const fn differs(self, length: u64) -> u64 {
-        (length ^ self.length) & self.mask
-    }
-}
-
-/// The longer of the prefixes found so far and of a slot that covers the address. Without a branch, as the next one:
+/// A slot if it is of a length that is asked for and covers the address, else 0. Without a branch, as the next ones:
 /// forty levels of sixteen slots are as many ways for the verifier to walk, and it would take half a second.
 #[inline(always)]
-fn longer_v4(best: u64, slot: u64, address: u32, only: Only) -> u64 {
+fn if_covers_v4(slot: u64, address: u32, length: Length) -> u64 {
     let differs = ((slot >> V4_ADDRESS_AT) as u32 ^ address) as u64;
     // 33 less the length and one: an empty slot gives 33 and covers everything, but is 0 all the same.
     let beyond = differs >> (33_u64.wrapping_sub(slot >> V4_LENGTH_AT) & 63);
-    greater(best, slot & if_zero(beyond | only.differs(slot >> V4_LENGTH_AT)))
+    slot & if_zero(beyond | length.differs(slot >> V4_LENGTH_AT))
 }
 
 /// The same for the slot of IPv6 at a word of a line; without its version.
 #[inline(always)]
-fn longer_v6(best: u64, line: &impl Words, at: usize, high: u64, low: u64, only: Only) -> u64 {
+fn if_covers_v6(line: &impl Words, at: usize, (high, low): (u64, u64), length: Length) -> u64 {
     let word = line.word(at);
     let high = above(line.word(at + 1) ^ high, word >> V6_HIGH_SHIFT_AT & 0x7f);
     let low = above(line.word(at + 2) ^ low, word >> V6_LOW_SHIFT_AT & 0x7f);
     // A writer that gave the slot to another prefix meanwhile has changed its version.
     let changed = line.word(at) ^ word;
-    let unwanted = only.differs(word >> V6_LENGTH_AT);
-    greater(best, word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed | unwanted))
+    word & !(0xff << PAYLOAD_BITS) & if_zero(high | low | changed | length.differs(word >> V6_LENGTH_AT))
+}
+
+/// The bits above the lowest `shift` (0 to 64). In two steps, for a shift by 64 is undefined.
+#[inline(always)]
+const fn above(bits: u64, shift: u64) -> u64 {
+    let half = shift >> 1;
+    (bits >> (half & 63)) >> (shift.wrapping_sub(half) & 63)
+}
+
+/// 0 for 0, else all ones.
+#[inline(always)]
+fn if_some(number: u32) -> u64 {
+    !if_zero(number as u64)
 }
 
 /// All ones for 0, else 0.
@@ -249,13 +259,6 @@ fn greater(a: u64, b: u64) -> u64 {
     let difference = a.wrapping_sub(b);
     let is_negative = opaque((opaque(difference) as i64 >> 63) as u64);
     b.wrapping_add(difference & !is_negative)
-}
-
-/// The bits above the lowest `shift` (0 to 64). In two steps, for a shift by 64 is undefined.
-#[inline(always)]
-const fn above(bits: u64, shift: u64) -> u64 {
-    let half = shift >> 1;
-    (bits >> (half & 63)) >> (shift.wrapping_sub(half) & 63)
 }
 
 /// What a slot stands for. In a list its payload is the rule; a table that is edited has records, which know

@@ -97,11 +97,9 @@ impl<'a> Turn<'a> {
             self.check_owner(Owner::Config, list.kind, &list.name)?;
         }
         for list in lists {
-            if !names.insert((list.kind, &list.name)) {
-                let (kind, name) = (list.kind.name(), &list.name);
-                return Err(Error::Refused(format!(
-                    "two {kind} lists are called {name}; give one another name"
-                )));
+            if !names.insert(&list.name) {
+                let name = &list.name;
+                return Err(Error::Refused(format!("two lists are called {name}; give one another name")));
             }
         }
         self.make(Owner::Config, lists, &keeps, &mut |_| {})

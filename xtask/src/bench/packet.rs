@@ -21,6 +21,8 @@ pub(crate) struct Options {
 enum Part {
     /// By list size, beside an LPM trie
     Lists,
+    /// One entry added or deleted beside a long list
+    Edit,
     /// Beside xdp-filter
     Filter,
     /// Dropping from a wire, beside nftables
@@ -34,6 +36,7 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Lists => "lists",
+            Self::Edit => "edit",
             Self::Filter => "filter",
             Self::Wire => "wire",
             Self::Import => "import",

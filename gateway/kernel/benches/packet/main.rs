@@ -1,11 +1,13 @@
 //! What judging a packet costs, beside its peers: by list size beside an LPM trie (BPF_PROG_TEST_RUN, random
-//! sources), beside xdp-filter, through a wire beside nftables, and what importing a long list takes.
+//! sources), beside xdp-filter, through a wire beside nftables, and what importing a long list takes
+//! and one entry beside it.
 //! `cargo xtask bench packet` runs it and says what the machine was.
 #![allow(missing_docs)]
 // bpf(2), wait4(2), ioctl(2) and namespaces of a thread; each says why it is sound.
 #![allow(unsafe_code)]
 
 mod bpf;
+mod edit;
 mod filter;
 mod import;
 mod lists;
@@ -74,8 +76,8 @@ fn run() -> Outcome<()> {
 type Part = fn(&Scale) -> Outcome<String>;
 
 /// What `--only` chooses from, besides `import`.
-const PARTS: [(&str, Part); 3] =
-    [("lists", lists::report), ("filter", filter::report), ("wire", wire::report)];
+const PARTS: [(&str, Part); 4] =
+    [("lists", lists::report), ("edit", edit::report), ("filter", filter::report), ("wire", wire::report)];
 
 /// Says what was tried when it failed.
 fn context<T, E: std::fmt::Display>(result: Result<T, E>, what: &str) -> Outcome<T> {

@@ -7,6 +7,8 @@ mod lists;
 mod live;
 mod memory;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use directory::Directory;
 pub use directory::ListInfo;

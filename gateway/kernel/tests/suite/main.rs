@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod agreement;
+mod algebra;
+mod answers;
 mod fire;
 mod frame;
 mod lists;
@@ -9,6 +11,7 @@ mod named;
 mod packets;
 mod replies;
 mod sources;
+mod writers;
 
 use std::io::Write as _;
 

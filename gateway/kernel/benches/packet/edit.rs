@@ -1,0 +1,97 @@
+//! What one entry costs beside a long list: adding and deleting it, and how long after a ban was asked for its source
+//! is dropped.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use gateway_kernel::feed::prefixes::Span;
+use gateway_kernel::sandbox::{Action, Program as Ours, Sandbox};
+use gateway_kernel::{ListKind, NewEntry, Owner};
+
+use crate::prefixes::{Family, RULE, frame_v4, list};
+use crate::table::markdown;
+use crate::{Outcome, Scale};
+
+const PREFIXES: usize = 1_000_000;
+const EDITS: u32 = 10_000;
+const BANS: u32 = 1000;
+/// Shows that all works, and measures nothing.
+const PREFIXES_QUICK: usize = 20_000;
+const EDITS_QUICK: u32 = 200;
+const BANS_QUICK: u32 = 50;
+/// Of the benchmark networks (RFC 2544): no entry of the list need be near.
+const FIRST: u32 = 0xc612_0000;
+
+pub(crate) fn report(scale: &Scale) -> Outcome<String> {
+    eprintln!("edit");
+    let (prefixes, edits, bans) =
+        if scale.quick { (PREFIXES_QUICK, EDITS_QUICK, BANS_QUICK) } else { (PREFIXES, EDITS, BANS) };
+    let sandbox = Sandbox::load(Ours::Gateway)?;
+    // No source is in the list already: it would be dropped before it was banned.
+    let mut long = Family::V4.random(prefixes);
+    let sources = Span::new(source(0), source(edits))?;
+    long.retain(|prefix| {
+        !sources.prefixes().any(|of_sources| prefix.contains(&of_sources) || of_sources.contains(prefix))
+    });
+    sandbox.rules().replace(Owner::Operator, &list(&long), &mut |_| {})?;
+    drop(long);
+
+    let (mut added, mut deleted, mut dropped) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..edits {
+        let entry = entry(number, None);
+        added.push(timed(|| {
+            Ok(sandbox.rules().add(ListKind::Deny, std::slice::from_ref(&entry), &mut |_| {})?)
+        })?);
+    }
+    for number in 0..edits {
+        let prefix = [source(number).into()];
+        deleted.push(timed(|| Ok(sandbox.rules().remove(ListKind::Deny, &prefix)?))?);
+    }
+    for number in 0..bans {
+        let IpAddr::V4(address) = source(number) else { continue };
+        let (frame, entry) = (frame_v4(address), entry(number, Some(Duration::from_secs(600))));
+        if sandbox.run(&frame, 1)?.action != Action::Pass {
+            return Err(format!("{address} was dropped before it was banned").into());
+        }
+        dropped.push(timed(|| {
+            sandbox.rules().add(ListKind::Ban, std::slice::from_ref(&entry), &mut |_| {})?;
+            while sandbox.run(&frame, 1)?.action != Action::Drop {}
+            Ok(())
+        })?);
+    }
+    let rows = [
+        row("one entry added", added),
+        row("one entry deleted", deleted),
+        row("a ban, until its source's next packet is dropped", dropped),
+    ];
+    let header = ["beside a list of IPv4", "times", "median, µs", "99th percentile, µs", "longest, µs"];
+    Ok(format!(
+        "{}\nEach change by itself, under the writers' lock, beside a list of {prefixes} prefixes. The last row has a test run \
+         of the program in it, whose preparation by the kernel takes longer than the ban. The longest one is a table \
+         that was made anew because it was full.\n",
+        markdown(&header, &rows)
+    ))
+}
+
+fn source(number: u32) -> IpAddr {
+    Ipv4Addr::from(FIRST + number).into()
+}
+
+fn entry(number: u32, ttl: Option<Duration>) -> NewEntry {
+    NewEntry { prefix: source(number).into(), rule: RULE.to_owned(), ttl, shadow: false }
+}
+
+fn timed<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<Duration> {
+    let began = Instant::now();
+    work()?;
+    Ok(began.elapsed())
+}
+
+fn row(name: &str, mut times: Vec<Duration>) -> Vec<String> {
+    times.sort_unstable();
+    let at = |share: usize| {
+        let time = times.get((times.len() * share / 100).min(times.len().saturating_sub(1)));
+        time.map_or_else(|| "–".to_owned(), |time| format!("{:.1}", time.as_secs_f64() * 1e6))
+    };
+    vec![name.to_owned(), times.len().to_string(), at(50), at(99), at(100)]
+}
