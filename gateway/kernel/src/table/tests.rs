@@ -130,7 +130,7 @@ proptest! {
         for length in present.keys() {
             let level = Levels::Planned.of(*length, &memory, 2).unwrap();
             // What marks tell apart is not put together.
-            prop_assert!(level <= *length && (level + 3) / 4 == (length + 3) / 4, "{} in {}", length, level);
+            prop_assert!(level <= *length && level.div_ceil(4) == length.div_ceil(4), "{} in {}", length, level);
             prop_assert!(!apart || present.len() > MAX_LEVELS || level == *length);
         }
     }
@@ -145,7 +145,7 @@ proptest! {
             let ban = |number: u32| LiveEntry {
                 list: List::Ban,
                 key: key(number, number % 2 == 1),
-                shadow: number % 3 == 0,
+                shadow: number.is_multiple_of(3),
                 rule: number,
                 expires_ns: 0,
                 set_ns: time as u64,

@@ -66,7 +66,7 @@ fn single(number: u32) -> NewEntry {
         prefix: v4(0xc612_0000 + number * 64, 26 + (number % 7) as u8),
         rule: format!("label {}", number % LABELS),
         ttl: None,
-        shadow: number % 5 == 0,
+        shadow: number.is_multiple_of(5),
     }
 }
 
