@@ -18,7 +18,8 @@ fuzz_target!(|text: &str| {
     if absolute {
         return;
     }
-    let Err(report) = gateway::config::parse(text, Path::new("fuzz.yaml"), &env, Path::new("/nonexistent")) else {
+    let Err(report) = gateway::config::parse(text, Path::new("fuzz.yaml"), &env, Path::new("/nonexistent"))
+    else {
         return;
     };
     assert!(report.total() > 0 && !report.diagnostics().is_empty());
