@@ -28,8 +28,9 @@ pub(super) fn play(hosts: &Hosts, out: &mut Out) -> Outcome {
     title(out, "An operator bans the attacker while everything runs")?;
     let attacker = hosts.attacker.to_string();
     let ttl = format!("{}s", BAN.as_secs());
-    let banned_at = Instant::now();
     command(hosts, out, &["deny", "add", &attacker, "--ttl", &ttl, "--reason", "demo"])?;
+    // From here on: the ban began while the command ran, so that a whole BAN later it is over.
+    let banned_at = Instant::now();
     expect_dropped(hosts, out)?;
     expect_served(hosts, out, "client", hosts.client)?;
     command(hosts, out, &["explain", "packet", &attacker])?;
