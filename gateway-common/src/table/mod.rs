@@ -37,25 +37,42 @@ pub const LINE_WORDS: usize = 8;
 pub type Line = [u64; LINE_WORDS];
 
 /// Where lines are read, and the clock that their times to live go by.
-pub trait Lines {
+///
+/// What has a body here is as a table in one piece of memory answers. The kernel's program has shorter ways.
+pub trait Lines: Sized {
     /// A line in place.
     type Line: Words;
     /// A line, if the table is that long.
     fn line(&self, index: u32) -> Option<Self::Line>;
-    /// One of the first [`crate::abi::HEAD_LINES`] lines.
-    fn head(&self, index: u32) -> Option<Self::Line>;
-    /// Whether any prefix comes near an address of IPv4. The kernel's program has asked for all tables at once
-    /// before it looks at one of them.
-    fn is_near_v4(&self, address: u32) -> bool;
-    /// The same for IPv6: of the marks of its /32 and of its /48.
-    fn is_near_v6(&self, high: u64) -> (bool, bool);
     /// Boot clock in nanoseconds. Asked only when an entry with a time to live was found.
     fn now_ns(&self) -> u64;
+    /// One of the first [`crate::abi::HEAD_LINES`] lines.
+    fn head(&self, index: u32) -> Option<Self::Line> {
+        self.line(index)
+    }
+    /// Whether any prefix comes near an address of IPv4. The kernel's program has asked for all tables at once
+    /// before it looks at one of them.
+    fn is_near_v4(&self, address: u32) -> bool {
+        let (line, word, bit) = plane_bit(address);
+        is_set(self.line(line), word, bit)
+    }
+    /// The same for IPv6: of the marks of its /32 and of its /48.
+    fn is_near_v6(&self, high: u64) -> (bool, bool) {
+        let marked = |bits| {
+            let (line, word, bit) = mark(high, bits);
+            is_set(self.line(MARKS + line), word, bit)
+        };
+        (marked(32), marked(48))
+    }
     /// [`search_v4`]. The kernel's program has a function of its own for it, which the verifier walks once; in
     /// line it would walk it for every set and table.
-    fn search_v4(&self, set: u32, address: u32, hints: Hints) -> Hit;
+    fn search_v4(&self, set: u32, address: u32, hints: Hints) -> Hit {
+        search_v4(self, set, address, hints)
+    }
     /// [`search_v6`], likewise.
-    fn search_v6(&self, set: u32, high: u64, low: u64, hints: Hints) -> Hit;
+    fn search_v6(&self, set: u32, high: u64, low: u64, hints: Hints) -> Hit {
+        search_v6(self, set, high, low, hints)
+    }
 }
 
 /// The words of one line. Each is read exactly once a call: somebody else may write them.

@@ -4,8 +4,7 @@
 use std::cell::Cell;
 
 use gateway_common::table::{
-    Hints, Hit, LINE_WORDS, Lines, MARKS, MAX_LEVELS, SETS, Words, hints_v4, hints_v6, is_set, mark,
-    plane_bit, search_v4, search_v6,
+    Hints, Hit, LINE_WORDS, Lines, MAX_LEVELS, SETS, Words, hints_v4, hints_v6, search_v4, search_v6,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -41,33 +40,8 @@ impl<'a> Lines for Table<'a> {
         self.words.get(index * LINE_WORDS..(index + 1) * LINE_WORDS).map(Line)
     }
 
-    fn head(&self, index: u32) -> Option<Line<'a>> {
-        self.line(index)
-    }
-
-    fn is_near_v4(&self, address: u32) -> bool {
-        let (line, word, bit) = plane_bit(address);
-        is_set(self.line(line), word, bit)
-    }
-
-    fn is_near_v6(&self, high: u64) -> (bool, bool) {
-        let marked = |bits| {
-            let (line, word, bit) = mark(high, bits);
-            is_set(self.line(MARKS + line), word, bit)
-        };
-        (marked(32), marked(48))
-    }
-
     fn now_ns(&self) -> u64 {
         1 << 32
-    }
-
-    fn search_v4(&self, set: u32, address: u32, hints: Hints) -> Hit {
-        search_v4(self, set, address, hints)
-    }
-
-    fn search_v6(&self, set: u32, high: u64, low: u64, hints: Hints) -> Hit {
-        search_v6(self, set, high, low, hints)
     }
 }
 

@@ -6,10 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use gateway_common::abi::HEAD_LINES;
-use gateway_common::table::{
-    Hints, Hit, LINE_WORDS, Lines, MARKS, PLANE, PLANE_LINES, Words, is_set, mark, plane_bit, search_v4,
-    search_v6,
-};
+use gateway_common::table::{LINE_WORDS, Lines, MARKS, PLANE, PLANE_LINES, Words};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::error::Error;
@@ -191,33 +188,8 @@ impl<'a> Lines for &'a Memory {
         memory.words().get(start..start + LINE_WORDS).map(MemoryLine)
     }
 
-    fn head(&self, index: u32) -> Option<MemoryLine<'a>> {
-        self.line(index)
-    }
-
-    fn is_near_v4(&self, address: u32) -> bool {
-        let (line, word, bit) = plane_bit(address);
-        is_set(self.line(line), word, bit)
-    }
-
-    fn is_near_v6(&self, high: u64) -> (bool, bool) {
-        let marked = |bits| {
-            let (line, word, bit) = mark(high, bits);
-            is_set(self.line(MARKS + line), word, bit)
-        };
-        (marked(32), marked(48))
-    }
-
     fn now_ns(&self) -> u64 {
         boot_ns()
-    }
-
-    fn search_v4(&self, set: u32, address: u32, hints: Hints) -> Hit {
-        search_v4(self, set, address, hints)
-    }
-
-    fn search_v6(&self, set: u32, high: u64, low: u64, hints: Hints) -> Hit {
-        search_v6(self, set, high, low, hints)
     }
 }
 
