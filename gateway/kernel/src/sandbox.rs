@@ -127,13 +127,9 @@ impl Sandbox {
         let program: &Xdp =
             self.program(self.program)?.try_into().map_err(|error| kernel("run a program", error))?;
         let mut out = vec![0; frame.len().max(64)];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat,
-            ..TestRunOptions::new()
-        };
-        let result = program.test_run(options).map_err(|error| kernel("run a program", error))?;
+        let result = program
+            .test_run(over(frame, &mut out, repeat))
+            .map_err(|error| kernel("run a program", error))?;
         let action = match result.return_value {
             0 => Action::Aborted,
             1 => Action::Drop,
@@ -151,13 +147,9 @@ impl Sandbox {
         let program: &SchedClassifier =
             self.program(EGRESS_PROGRAM)?.try_into().map_err(|error| kernel("run a program", error))?;
         let mut out = vec![0; frame.len().max(64)];
-        let options = TestRunOptions {
-            data_in: Some(frame),
-            data_out: Some(&mut out),
-            repeat,
-            ..TestRunOptions::new()
-        };
-        let result = program.test_run(options).map_err(|error| kernel("run a program", error))?;
+        let result = program
+            .test_run(over(frame, &mut out, repeat))
+            .map_err(|error| kernel("run a program", error))?;
         Ok((result.return_value.cast_signed(), result.duration))
     }
 
@@ -223,6 +215,11 @@ impl Sandbox {
         HashMap::try_from(Map::LruHashMap(open_map(&self.pins.0.maps(), table.name())?))
             .map_err(|error| kernel("open the flows", error))
     }
+}
+
+/// A program's run over a frame, which is copied out again.
+fn over<'a>(frame: &'a [u8], out: &'a mut [u8], repeat: u32) -> TestRunOptions<'a> {
+    TestRunOptions { data_in: Some(frame), data_out: Some(out), repeat, ..TestRunOptions::new() }
 }
 
 /// Where sandboxes pin their maps, and under which name.

@@ -54,10 +54,11 @@ fn any_prefix() -> impl Strategy<Value = IpNet> {
     })
 }
 
-fn entry() -> impl Strategy<Value = NewEntry> {
+/// An entry for a prefix.
+pub(crate) fn entry_of(prefix: impl Strategy<Value = IpNet>) -> impl Strategy<Value = NewEntry> {
     // A time to live of nothing is over when anybody looks; ten minutes are not.
     let ttl = prop_oneof![Just(None), Just(Some(Duration::ZERO)), Just(Some(Duration::from_secs(600)))];
-    (prefix(), ttl, any::<bool>(), 0..4).prop_map(|(prefix, ttl, shadow, rule)| NewEntry {
+    (prefix, ttl, any::<bool>(), 0..4).prop_map(|(prefix, ttl, shadow, rule)| NewEntry {
         prefix,
         rule: format!("rule {rule}"),
         ttl,
@@ -91,7 +92,7 @@ fn list(owner: Owner) -> impl Strategy<Value = NewList> {
 
 pub(crate) fn operation() -> impl Strategy<Value = Operation> {
     let any_kind = || prop_oneof![Just(ListKind::Allow), Just(ListKind::Ban), Just(ListKind::Deny)];
-    let entries = || prop::collection::vec(entry(), 1..20);
+    let entries = || prop::collection::vec(entry_of(prefix()), 1..20);
     prop_oneof![
         6 => (any_kind(), entries()).prop_map(|(kind, entries)| Operation::Add(kind, entries)),
         4 => (any_kind(), prop::collection::vec(any_prefix(), 1..40))

@@ -1,7 +1,5 @@
 //! Kernel and host agree on what answers the host, where the default is to drop.
 
-use std::time::Duration;
-
 use gateway_common::abi::FlowTable;
 use gateway_common::verdict::{Reason, Verdict};
 use gateway_kernel::sandbox::{Action, Program, Sandbox};
@@ -11,6 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::agreement::frame;
+use crate::algebra::entry_of;
 use crate::frame::*;
 use crate::packets::run;
 
@@ -33,23 +32,12 @@ fn prefix() -> impl Strategy<Value = IpNet> {
     ]
 }
 
-fn entry() -> impl Strategy<Value = NewEntry> {
-    // A time to live of nothing is over when the packet comes; ten minutes are not.
-    let ttl = prop_oneof![Just(None), Just(Some(Duration::ZERO)), Just(Some(Duration::from_secs(600)))];
-    (prefix(), ttl, any::<bool>(), 0..4).prop_map(|(prefix, ttl, shadow, rule)| NewEntry {
-        prefix,
-        rule: format!("rule {rule}"),
-        ttl,
-        shadow,
-    })
-}
-
 /// The host has sent random frames; some that come are those turned round, so that they answer.
 #[test]
 fn kernel_and_host_agree_on_random_answers() {
     let Some(sandbox) = crate::sandbox_with(Program::Gateway, DefaultVerdict::Drop) else { return };
     let frames = || prop::collection::vec(frame(), 20);
-    let cases = (prop::collection::vec((0_usize..3, entry()), 0..10), frames(), frames());
+    let cases = (prop::collection::vec((0_usize..3, entry_of(prefix())), 0..10), frames(), frames());
     let mut runner = TestRunner::new(Config { cases: 60, failure_persistence: None, ..Config::default() });
     let answered = std::cell::Cell::new(0);
     let checked = runner.run(&cases, |(lists, sent, unasked)| {
