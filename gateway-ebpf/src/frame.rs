@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::bpf_xdp_get_buff_len,
     programs::{TcContext, XdpContext},
 };
-use gateway_common::packet::Frame;
+use gateway_common::packet::{Frame, Headers};
 
 /// Offsets stay below this, so the verifier can bound every pointer. The longest chain of headers that
 /// `parse` walks (two VLAN tags, IPv6, eight extension headers of at most 2 KiB) ends before it.
@@ -101,9 +101,14 @@ impl Frame for LinearFrame {
     }
 }
 
-/// Bytes of the whole frame, the buffers behind the first one included.
+/// Bytes of the whole frame, the buffers behind the first one included. Asking costs as much as reading the headers,
+/// so it is asked only of a frame whose packet does not end in the first buffer.
 #[inline(always)]
-pub fn total_len(ctx: &XdpContext) -> u64 {
+pub fn total_len(ctx: &XdpContext, headers: &Headers) -> u64 {
+    let linear = ctx.data_end() - ctx.data();
+    if headers.end_within(linear) {
+        return linear as u64;
+    }
     // SAFETY: the helper reads the context that the kernel gave to this very program.
     unsafe { bpf_xdp_get_buff_len(ctx.ctx) }
 }

@@ -35,12 +35,12 @@ pub fn gateway_xdp(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn judge_frame(ctx: &XdpContext) -> u32 {
     let frame = LinearFrame::new(ctx);
-    let length = frame::total_len(ctx);
     // Once a packet: for the default, and for how densely sources are noted.
     let Some(settings) = SETTINGS.get(0) else { return XDP_ABORTED };
     let mut headers = Headers::BLANK;
-    let judgement = judge(&frame, &mut headers, &mut InTheKernel { ctx, length, settings });
-    let recorded = record(&judgement, &headers, length, settings);
+    let mut stages = InTheKernel { ctx, length: 0, settings };
+    let judgement = judge(&frame, &mut headers, &mut stages);
+    let recorded = record(ctx, &judgement, stages.length, settings);
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "reason {} rule {}", judgement.reason as u32, judgement.rule);
     match recorded {

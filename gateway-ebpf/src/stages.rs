@@ -4,13 +4,13 @@
 use aya_ebpf::{bindings::xdp_md, programs::XdpContext};
 use gateway_common::{
     abi::Settings,
-    packet::{Address, Family, Frame},
+    packet::{Address, Family, Frame, Headers},
     stages::{Judgement, Outcome, Stages, judge_source, judge_unlisted},
     verdict::Reason,
 };
 
 use crate::{
-    frame::LinearFrame,
+    frame::{LinearFrame, total_len},
     maps::{KernelFlows, KernelTables, is_near},
     observe::RuleHits,
 };
@@ -18,12 +18,17 @@ use crate::{
 /// Judges by the pinned tables and flows.
 pub struct InTheKernel<'a> {
     pub ctx: &'a XdpContext,
-    /// Bytes of the frame.
+    /// Bytes of the frame, when its headers are read.
     pub length: u64,
     pub settings: &'a Settings,
 }
 
 impl Stages for InTheKernel<'_> {
+    #[inline(always)]
+    fn read(&mut self, headers: &Headers) {
+        self.length = total_len(self.ctx, headers);
+    }
+
     #[inline(always)]
     fn judge_source(&mut self, source: &Address) -> Outcome {
         // Almost no source has a prefix near it, and a call costs more than the look.

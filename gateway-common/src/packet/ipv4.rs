@@ -20,7 +20,7 @@ pub(super) fn read(frame: &impl Frame, headers: &mut Headers) -> Result<(), Reas
     }
     // A length of 0 is what the kernel's own merged packets above 64 KiB carry (BIG TCP), which generic
     // XDP sees; from the wire, the stack refuses it.
-    headers.end = if total_len == 0 { frame.len() } else { offset + total_len };
+    headers.end = if total_len == 0 { Headers::UNKNOWN_END } else { offset + total_len };
     if headers.end < offset + header_len {
         return Err(Reason::BadIpv4);
     }

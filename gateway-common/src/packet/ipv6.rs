@@ -26,7 +26,7 @@ pub(super) fn read(frame: &impl Frame, headers: &mut Headers) -> Result<(), Reas
     let length_next = u32::from_be(words[1]);
     let payload_len = (length_next >> 16) as usize;
     // 0 is a jumbogram (RFC 2675) or the kernel's own merged packet above 64 KiB.
-    headers.end = if payload_len == 0 { frame.len() } else { offset + 40 + payload_len };
+    headers.end = if payload_len == 0 { Headers::UNKNOWN_END } else { offset + 40 + payload_len };
     headers.packet.protocol = ((length_next >> 8) & 0xff) as u8;
     headers.hop_limit = (length_next & 0xff) as u8;
     headers.packet.source = Address::v6([words[2], words[3], words[4], words[5]]);

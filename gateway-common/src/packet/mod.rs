@@ -147,6 +147,16 @@ impl Headers {
     pub const BLANK: Self =
         Self { packet: Packet::BLANK, has_addresses: false, ether_type: 0, hop_limit: 0, offset: 0, end: 0 };
 
+    /// Where a packet ends that does not say it: behind whatever is there.
+    const UNKNOWN_END: usize = u32::MAX as usize;
+
+    /// Whether these first bytes of a frame are all that the packet needs by its own account. A frame that is
+    /// longer than them says so by its length field, or says nothing.
+    #[inline(always)]
+    pub const fn end_within(&self, bytes: usize) -> bool {
+        self.end != 0 && self.end <= bytes
+    }
+
     /// Where the transport header begins, when reading went well.
     #[inline(always)]
     pub(crate) const fn transport(&self) -> usize {

@@ -139,6 +139,8 @@ impl Judgement {
 /// function of its own for the lists and one for the default, which the verifier walks once; in line it would
 /// walk them once for each way through the headers.
 pub trait Stages {
+    /// The headers are read, as far as that went.
+    fn read(&mut self, _headers: &Headers) {}
     /// What allow, ban and deny say of a source.
     fn judge_source(&mut self, source: &Address) -> Outcome;
     /// What the default says of a packet on which they decide nothing.
@@ -178,7 +180,9 @@ impl<T: Tables, F: Flows, O: Observer> Stages for Inline<'_, T, F, O> {
 /// Judges a frame; what was read of it is left in `headers`.
 #[inline(always)]
 pub fn judge(frame: &impl Frame, headers: &mut Headers, stages: &mut impl Stages) -> Judgement {
-    match parse(frame, headers) {
+    let parsed = parse(frame, headers);
+    stages.read(headers);
+    match parsed {
         Ok(()) => {
             stages.left(Stage::Parse, Outcome::Next);
             judge_read(frame, &headers.packet, stages)

@@ -267,7 +267,7 @@ impl Live<'_> {
         (number < records).then(|| first + number * RECORD_LINES)
     }
 
-    fn take_record(&self) -> Option<u32> {
+    pub(super) fn take_record(&self) -> Option<u32> {
         let (free, used) = pair(self.0, 0, head::FREE);
         if let Some(line) = self.record(free) {
             let next = self.0.get(line, record::LINKS) as u32;
