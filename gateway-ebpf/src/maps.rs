@@ -9,15 +9,15 @@ use aya_ebpf::{
 use gateway_common::{
     abi::{
         COUNTER_SLOTS, Counter, EVENT_RING_BYTES, EventCredit, Flow, FlowKey, FlowTable, HEAD_LINES,
-        INTERFACE_SLOTS, Interface, MAPPED, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS, Settings,
-        Source, TABLE_FLAGS, TABLE_SLOTS, UNUSED_FLOWS_CAPACITY, lists_slot, live_slot,
+        INTERFACE_SLOTS, Interface, MAPPED, NEAR_WORD, RULE_SLOTS, RuleCounter, RuleRecord, SOURCE_SLOTS,
+        Settings, Source, TABLE_FLAGS, TABLE_SLOTS, UNUSED_FLOWS_CAPACITY, lists_slot, live_slot,
     },
     flows::Flows,
     packet::{Address, Family},
     stages::Tables,
     table::{
-        HINTS_V6, Hints, Hit, LINE_WORDS, Line, Lines, MARKS_LINES, PLANE, PLANE_LINES, Words, is_set, mark,
-        plane_bit, search_v4, search_v6,
+        Grain, Hints, Hit, LINE_WORDS, Line, Lines, NEAR_V4_LINES, NEAR_V6_LINES, Words, near_v4, near_v6,
+        search_v4, search_v6,
     },
 };
 
@@ -28,18 +28,18 @@ type Table = InnerArray<Line, 1, { TABLE_FLAGS as usize }>;
 #[btf_map(name = "tables")]
 static TABLES: ArrayOfMaps<Table, TABLE_SLOTS> = ArrayOfMaps::new();
 /// Which of them are in force: in the first word, one number, so a packet meets the lists of one generation. The
-/// second says when it was changed last, for writers.
+/// second says when it was changed last, for writers; the third how `near_v4` and `near_v6` are to be read.
 #[map(name = "in_force")]
 static IN_FORCE: Array<Line> = Array::pinned(1, MAPPED);
 /// By slot: the lines that describe a table.
 #[map(name = "heads")]
 static HEADS: Array<[Line; HEAD_LINES]> = Array::pinned(TABLE_SLOTS as u32, MAPPED);
-/// A bit for each /24 that a prefix of any table in force touches.
+/// What prefixes of any table in force touch, by /24.
 #[map(name = "near_v4")]
-static NEAR_V4: Array<Line> = Array::pinned(PLANE_LINES, MAPPED);
-/// A bit for each hash of a /32 or /48 of IPv6 that a prefix of any table in force touches.
+static NEAR_V4: Array<Line> = Array::pinned(NEAR_V4_LINES, MAPPED);
+/// The same by hash of a /32 or /48 of IPv6.
 #[map(name = "near_v6")]
-static NEAR_V6: Array<Line> = Array::pinned(MARKS_LINES, MAPPED);
+static NEAR_V6: Array<Line> = Array::pinned(NEAR_V6_LINES, MAPPED);
 
 /// By interface row and reason.
 #[map(name = "counters")]
@@ -73,11 +73,18 @@ static RULES: Array<RuleRecord> = Array::pinned(RULE_SLOTS, MAPPED);
 #[map(name = "interfaces")]
 static INTERFACES: Array<Interface> = Array::pinned(INTERFACE_SLOTS, 0);
 
-/// The pinned tables, as the stages ask them.
-pub struct KernelTables;
+/// The pinned tables, as the stages ask them about a source that has prefixes near it.
+pub struct KernelTables {
+    pub near: u32,
+}
 
 impl Tables for KernelTables {
     type Lines = KernelLines;
+
+    #[inline(always)]
+    fn near(&self, _source: &Address) -> u32 {
+        self.near
+    }
 
     #[inline(always)]
     fn in_force(&self) -> Option<(KernelLines, KernelLines)> {
@@ -86,37 +93,16 @@ impl Tables for KernelTables {
     }
 }
 
-/// Whether a prefix of any table comes near a source.
+/// What the tables in force have near a source.
 #[inline(always)]
-pub fn is_near(source: &Address) -> bool {
+pub fn near(source: &Address) -> u32 {
+    let Some(in_force) = IN_FORCE.get_ptr(0) else { return 0 };
+    let grain = Grain::from_word(KernelLine(in_force).word(NEAR_WORD));
     let (high, _) = source.halves();
     match source.family {
-        Family::V4 => {
-            let (line, word, bit) = plane_bit(high as u32);
-            is_set(NEAR_V4.get_ptr(line - PLANE).map(KernelLine), word, bit)
-        }
-        Family::V6 => {
-            let (middle, long) = near_v6(high);
-            middle || long || has_short_prefixes()
-        }
+        Family::V4 => near_v4(|line| NEAR_V4.get_ptr(line).map(KernelLine), grain, high as u32),
+        Family::V6 => near_v6(|line| NEAR_V6.get_ptr(line).map(KernelLine), grain, high),
     }
-}
-
-#[inline(always)]
-fn near_v6(high: u64) -> (bool, bool) {
-    let marked = |bits| {
-        let (line, word, bit) = mark(high, bits);
-        is_set(NEAR_V6.get_ptr(line).map(KernelLine), word, bit)
-    };
-    (marked(32), marked(48))
-}
-
-/// Whether a table has a prefix of IPv6 that is too short for a mark.
-#[inline(always)]
-fn has_short_prefixes() -> bool {
-    let Some((live, lists)) = KernelTables.in_force() else { return false };
-    let short = |lines: KernelLines| lines.head(HINTS_V6).is_some_and(|head| head.word(2) != 0);
-    short(live) || short(lists)
 }
 
 /// One slot of the map of tables. By number and not by the table's address, for the functions below take
@@ -137,17 +123,6 @@ impl Lines for KernelLines {
         let lines = HEADS.get_ptr(self.0)?.cast::<Line>();
         // SAFETY: the line is kept inside the value, which lives as long as the map.
         Some(KernelLine(unsafe { lines.add(index as usize & (HEAD_LINES - 1)) }))
-    }
-
-    #[inline(always)]
-    fn is_near_v4(&self, _address: u32) -> bool {
-        // Asked before, of all tables at once.
-        true
-    }
-
-    #[inline(always)]
-    fn is_near_v6(&self, high: u64) -> (bool, bool) {
-        near_v6(high)
     }
 
     #[inline(always)]

@@ -11,7 +11,7 @@ use gateway_common::{
 
 use crate::{
     frame::{LinearFrame, total_len},
-    maps::{KernelFlows, KernelTables, is_near},
+    maps::{KernelFlows, KernelTables, near},
     observe::RuleHits,
 };
 
@@ -32,13 +32,14 @@ impl Stages for InTheKernel<'_> {
     #[inline(always)]
     fn judge_source(&mut self, source: &Address) -> Outcome {
         // Almost no source has a prefix near it, and a call costs more than the look.
-        if !is_near(source) {
+        let near = near(source);
+        if near == 0 {
             return Outcome::Next;
         }
         let words = source.words;
         let high = (words[0] as u64) << 32 | words[1] as u64;
         let low = (words[2] as u64) << 32 | words[3] as u64;
-        let number = judge_listed(source.family as u32, high, low, self.length);
+        let number = judge_listed(source.family as u32 | near << NEAR_AT, high, low, self.length);
         let judgement = Judgement { reason: reason_of((number >> 32) as u8), rule: number as u32 };
         match number >> 40 {
             0 => Outcome::Next,
@@ -68,14 +69,18 @@ fn reason_of(number: u8) -> Reason {
     }
 }
 
+/// Where the first argument of [`judge_listed`] says what is near, above the family.
+const NEAR_AT: u32 = 8;
+
 /// The list stages over the tables in force: [`Outcome::to_number`]. A global function: the verifier knows
 /// nothing of its arguments but that they are numbers, and so walks it once.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn judge_listed(family: u32, high: u64, low: u64, length: u64) -> u64 {
+pub extern "C" fn judge_listed(family_near: u32, high: u64, low: u64, length: u64) -> u64 {
     let words = [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32];
-    let family = if family == Family::V4 as u32 { Family::V4 } else { Family::V6 };
-    let outcome = judge_source(&Address { family, words }, &KernelTables, &mut RuleHits { length });
+    let family = if family_near & 0xff == Family::V4 as u32 { Family::V4 } else { Family::V6 };
+    let tables = KernelTables { near: family_near >> NEAR_AT };
+    let outcome = judge_source(&Address { family, words }, &tables, &mut RuleHits { length });
     outcome.to_number()
 }
 

@@ -25,6 +25,11 @@ pub const LISTS_TABLES: [u32; 2] = [0, 1];
 /// table is made anew, likewise by turns.
 pub const LIVE_TABLES: [u32; 2] = [2, 3];
 
+/// The word of the map `in_force` that says when it was changed, by the boot clock.
+pub const CHANGED_WORD: usize = 1;
+/// The word that says how `near_v4` and `near_v6` are to be read: a [`crate::table::Grain`].
+pub const NEAR_WORD: usize = 2;
+
 /// Which slots are in force, as the map `in_force` has it: one number, so that it is changed in one write.
 #[inline(always)]
 pub const fn in_force(lists: u32, live: u32) -> u64 {

@@ -21,15 +21,15 @@ pub use flows::{
 };
 pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
 pub use lists::{
-    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, HEAD_LINES, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6,
-    LISTS_TABLES, LIVE_TABLES, List, MAPPED, NO_RULE, RULE_SLOTS, RuleRecord, TABLE_FLAGS, TABLE_SLOTS,
-    WAITING_SLOT, in_force, lists_slot, live_slot,
+    ALLOW_CAPACITY, BAN_CAPACITY, CHANGED_WORD, DENY_CAPACITY, HEAD_LINES, LISTS_CAPACITY_V4,
+    LISTS_CAPACITY_V6, LISTS_TABLES, LIVE_TABLES, List, MAPPED, NEAR_WORD, NO_RULE, RULE_SLOTS, RuleRecord,
+    TABLE_FLAGS, TABLE_SLOTS, WAITING_SLOT, in_force, lists_slot, live_slot,
 };
 pub use settings::Settings;
 pub use sources::{SOURCE_SLOTS, Source, source_slot};
 
 /// Version of everything in this module; part of the pin directory's name.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// The XDP program's name in the object and in the kernel.
 pub const XDP_PROGRAM: &str = "gateway_xdp";

@@ -14,7 +14,7 @@ pub use replies::judge_unlisted;
 use crate::abi::{List, NO_RULE};
 use crate::flows::Flows;
 use crate::packet::{Address, Family, Frame, Headers, Packet, parse};
-use crate::table::{Hints, Hit, Lines, hints_v4, hints_v6, set_of};
+use crate::table::{Hints, Hit, Lines, hints, set_of};
 use crate::verdict::{Reason, Verdict};
 
 /// Where the list stages look things up. Each table is asked for once a packet, so that a packet sees one
@@ -22,6 +22,8 @@ use crate::verdict::{Reason, Verdict};
 pub trait Tables {
     /// A table's lines.
     type Lines: Lines + Copy;
+    /// What the tables in force have near a source, as [`crate::table::near_v4`] says it: almost always nothing.
+    fn near(&self, source: &Address) -> u32;
     /// The table of entries made singly (bans, and what operators add and delete), and the one of the lists.
     fn in_force(&self) -> Option<(Self::Lines, Self::Lines)>;
 }
@@ -264,14 +266,15 @@ struct Near<L> {
 impl<L: Lines + Copy> Near<L> {
     #[inline(always)]
     fn to(source: &Address, tables: &impl Tables<Lines = L>) -> Option<Self> {
+        let near = tables.near(source);
+        if near == 0 {
+            return None;
+        }
         let (live, lists) = tables.in_force()?;
         let (high, low) = source.halves();
-        let (live_hints, list_hints) = match source.family {
-            Family::V4 => (hints_v4(&live, high as u32), hints_v4(&lists, high as u32)),
-            Family::V6 => (hints_v6(&live, high), hints_v6(&lists, high)),
-        };
-        let any = live_hints.any() || list_hints.any();
-        any.then_some(Self { family: source.family, high, low, live, live_hints, lists, list_hints })
+        let v6 = matches!(source.family, Family::V6);
+        let (live_hints, list_hints) = (hints(&live, v6, near), hints(&lists, v6, near));
+        Some(Self { family: source.family, high, low, live, live_hints, lists, list_hints })
     }
 
     /// The entry that holds for the source: the most specific one, and of two equals the one made singly.

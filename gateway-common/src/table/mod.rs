@@ -7,16 +7,15 @@
 //! line 0        head: what the table is (userspace only, but for nothing)
 //! lines 2..14   a head a family and set: where its slots are, and which prefix lengths are in use
 //! line 14, 15   hints of IPv4 and IPv6
-//! lines 16..    a bit for each /24 that any prefix touches (2 MiB)
-//!               a bit for each hash of a /32 or /48 of IPv6 that any prefix touches (2 MiB)
-//!               two bits for each /24: covered by a prefix, or with longer prefixes inside (long lists only)
+//! lines 16..    lists: two bits for each /24, covered by a prefix or with longer prefixes inside (4 MiB)
+//!               lists: two bits by hash for each /32 or /48 of IPv6 that any prefix touches (2 MiB)
 //!               slots, hashed: a word a prefix of IPv4, three of IPv6
 //!               records: time to live, rule and evidence of entries that were made singly
 //! ```
 //!
 //! The bits of all tables in force stand together in the maps `near_v4` and `near_v6`, so a source that no prefix
-//! comes near costs one line, whatever the tables hold. One that a prefix touches is
-//! looked for by *level*, longest prefix first: a level is a number of leading bits that are hashed to find a
+//! comes near costs a line or two, whatever the tables hold ([`near_v4`]). One that a prefix
+//! touches is looked for by *level*, longest prefix first: a level is a number of leading bits that are hashed to find a
 //! line, and the slots of that line say by themselves how long their prefix is. Lists that are made as a whole
 //! have at most four lengths in a level, so that every length there is costs nine look-ups and not 33; a table
 //! that is edited in place has a level a length, so that of two nested entries, of which the longer one's time
@@ -25,10 +24,16 @@
 //! A slot of IPv4 is one word, so a reader sees it whole or not at all; a slot of IPv6 is published by its
 //! first word, and a reader looks at that word twice.
 
+mod near;
 mod opaque;
 mod search;
 
-pub use search::{Hints, hints_v4, hints_v6, is_set, search_v4, search_v6};
+pub use near::{
+    ANYTHING, COARSEST, FINEST_V4, FINEST_V6, Grain, KINDS_LINES, KINDS_V4, LONG, LONG_FROM, MARKED_FROM,
+    MARKED_V6, MARKS_LINES, MIDDLE, NEAR_V4_LINES, NEAR_V6_LINES, NETWORK_BITS, Place, SHORT, at_level,
+    kinds_at, mark_at, near_in_v4, near_in_v6, near_v4, near_v6, network_v4, networks_v6,
+};
+pub use search::{Hints, hints, search_v4, search_v6};
 
 /// 64-bit words of a line: a cache line of most machines.
 pub const LINE_WORDS: usize = 8;
@@ -50,20 +55,6 @@ pub trait Lines: Sized {
     fn head(&self, index: u32) -> Option<Self::Line> {
         self.line(index)
     }
-    /// Whether any prefix comes near an address of IPv4. The kernel's program has asked for all tables at once
-    /// before it looks at one of them.
-    fn is_near_v4(&self, address: u32) -> bool {
-        let (line, word, bit) = plane_bit(address);
-        is_set(self.line(line), word, bit)
-    }
-    /// The same for IPv6: of the marks of its /32 and of its /48.
-    fn is_near_v6(&self, high: u64) -> (bool, bool) {
-        let marked = |bits| {
-            let (line, word, bit) = mark(high, bits);
-            is_set(self.line(MARKS + line), word, bit)
-        };
-        (marked(32), marked(48))
-    }
     /// [`search_v4`]. The kernel's program has a function of its own for it, which the verifier walks once; in
     /// line it would walk it for every set and table.
     fn search_v4(&self, set: u32, address: u32, hints: Hints) -> Hit {
@@ -82,28 +73,22 @@ pub trait Words {
 }
 
 /// "GATEWAY" and the version of everything in this module.
-pub const MAGIC: u64 = 0x4741_5445_5741_5902;
+pub const MAGIC: u64 = 0x4741_5445_5741_5903;
 
 /// Sets of a family: three lists, each enforced or in shadow mode.
 pub const SETS: u32 = 6;
 /// The first set's head. IPv4's come first, then IPv6's.
 pub const SET_HEADS: u32 = 2;
-/// Hints of IPv4: word 0 is the first line of the two-bit plane, or 0 where there is none.
+/// Hints of IPv4: word 0 is the first line of the two bits a network, or 0 where the table has none.
 pub const HINTS_V4: u32 = 14;
-/// Hints of IPv6: word 2 is 1 if a prefix is so short that marks do not show it.
+/// Hints of IPv6: word 0 is the first line of the marks, or 0; word 2 says which kinds of prefixes there are.
 pub const HINTS_V6: u32 = 15;
+/// The word of IPv6's hints that says which kinds of prefixes there are.
+pub const KINDS_WORD: usize = 2;
 /// The word of a family's hints that has a bit for each set with a prefix in it.
 pub const SETS_WORD: usize = 4;
-/// The plane of touched networks of IPv4: a bit a /24.
-pub const PLANE: u32 = 16;
-/// Lines of that plane.
-pub const PLANE_LINES: u32 = (1 << 24) / (LINE_WORDS as u32 * 64);
-/// The plane of marks of IPv6.
-pub const MARKS: u32 = PLANE + PLANE_LINES;
-/// Lines of that plane: as many marks as there are /24s.
-pub const MARKS_LINES: u32 = PLANE_LINES;
-/// Lines of the plane of two bits a /24.
-pub const KINDS_LINES: u32 = 2 * PLANE_LINES;
+/// The first line behind the heads.
+pub const FIRST_LINE: u32 = crate::abi::HEAD_LINES as u32;
 
 /// Lines in a row that a look-up follows from where a prefix belongs; writers go no further either.
 pub const CHAIN_V4: u32 = 4;
@@ -238,34 +223,6 @@ pub const fn slot_v6(prefix_len: u32, version: u8, payload: u32) -> u64 {
 #[inline(always)]
 pub const fn read_slot_v6(word: u64) -> (u32, u8, u32) {
     (((word >> V6_LENGTH_AT) as u32).wrapping_sub(1), (word >> PAYLOAD_BITS) as u8, (word & PAYLOAD) as u32)
-}
-
-/// Where a /24's bit is: line, word, bit.
-#[inline(always)]
-pub const fn plane_bit(address: u32) -> (u32, usize, u32) {
-    (PLANE + (address >> 17), (address >> 14) as usize & 7, (address >> 8) & 63)
-}
-
-/// Where the two bits of a /24 are, behind the first line of their plane: line, word, lower bit. The lower
-/// one says that a prefix covers the /24, the upper one that longer prefixes are inside.
-#[inline(always)]
-pub const fn kinds_bits(address: u32) -> (u32, usize, u32) {
-    (address >> 16, (address >> 13) as usize & 7, (address >> 7) & 62)
-}
-
-/// Networks of IPv6 that get a mark: longer prefixes mark their /48, others their /32. The shortest mark
-/// nothing: they would mark too much.
-pub const MARKED_FROM: u32 = 21;
-/// The shortest prefix that marks /48s.
-pub const LONG_FROM: u32 = 45;
-
-/// Where the mark of a network of IPv6 is, behind the first line of a plane of marks: line, word, bit. `bits` is
-/// 32 or 48. Networks that share a mark by chance cost a look-up; whoever makes that happen on purpose gains
-/// nothing, so the hash needs no secret, and the planes of several tables can be put together.
-#[inline(always)]
-pub const fn mark(high: u64, bits: u32) -> (u32, usize, u32) {
-    let mark = (mix((high >> (64 - bits)) | (bits as u64) << 56, 0) >> 40) as u32;
-    (mark >> 9, (mark >> 6) as usize & 7, mark & 63)
 }
 
 /// The line of a set in which a prefix of IPv4 belongs, by its level.

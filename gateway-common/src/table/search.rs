@@ -5,9 +5,9 @@
 
 use super::opaque::opaque;
 use super::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, Hit, LEVELS_AT, LONG_FROM, Lines, MARKED_FROM, MAX_LEVELS,
-    NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SETS_WORD, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT, V4_LENGTH_AT,
-    V6_HIGH_SHIFT_AT, V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words, home_v4, home_v6, kinds_bits, set_head,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, Hit, LEVELS_AT, LONG, LONG_FROM, Lines, MARKED_FROM, MAX_LEVELS,
+    MIDDLE, NO_LEVEL, PAYLOAD, PAYLOAD_BITS, SETS_WORD, SHORT, SLOTS_V4, SLOTS_V6, V4_ADDRESS_AT,
+    V4_LENGTH_AT, V6_HIGH_SHIFT_AT, V6_LENGTH_AT, V6_LOW_SHIFT_AT, Words, home_v4, home_v6, set_head,
 };
 
 /// Levels of a set of IPv4: each length, and none at all.
@@ -20,15 +20,12 @@ pub struct Hints(u32);
 impl Hints {
     /// No prefix comes near.
     pub const NONE: Self = Self(0);
-    const SHORT: u32 = 1;
-    const MIDDLE: u32 = 2;
-    const LONG: u32 = 4;
-    const LEVELS: u32 = 7;
+    const LEVELS: u32 = super::ANYTHING;
     const SETS_AT: u32 = 8;
 
     #[inline(always)]
-    const fn new(levels: u32, sets: u64) -> Self {
-        Self(levels | (sets as u32) << Self::SETS_AT)
+    const fn new(near: u32, sets: u64) -> Self {
+        Self(near & Self::LEVELS | (sets as u32) << Self::SETS_AT)
     }
 
     /// As a function of the kernel's program takes it.
@@ -57,52 +54,27 @@ impl Hints {
 
     #[inline(always)]
     const fn v4(self, level: u32) -> bool {
-        self.0 & if level > 24 { Self::LONG } else { Self::MIDDLE } != 0
+        self.0 & if level > 24 { LONG } else { MIDDLE } != 0
     }
 
     #[inline(always)]
     const fn v6(self, level: u32) -> bool {
         let class = if level >= LONG_FROM {
-            Self::LONG
+            LONG
         } else if level >= MARKED_FROM {
-            Self::MIDDLE
+            MIDDLE
         } else {
-            Self::SHORT
+            SHORT
         };
         self.0 & class != 0
     }
 }
 
-/// Whether a bit of a plane is set.
+/// Where to look in a table for an address that has these prefixes near it.
 #[inline(always)]
-pub fn is_set(line: Option<impl Words>, word: usize, bit: u32) -> bool {
-    line.is_some_and(|line| line.word(word) >> bit & 1 != 0)
-}
-
-/// Which prefixes come near an address of IPv4 (host order).
-#[inline(always)]
-pub fn hints_v4<L: Lines>(lines: &L, address: u32) -> Hints {
-    if !lines.is_near_v4(address) {
-        return Hints::NONE;
-    }
-    let Some(head) = lines.head(HINTS_V4) else { return Hints::NONE };
-    let (first, sets) = (head.word(0) as u32, head.word(SETS_WORD));
-    let both = Hints::new(Hints::MIDDLE | Hints::LONG, sets);
-    if first == 0 {
-        return both;
-    }
-    let (line, word, bit) = kinds_bits(address);
-    let Some(kinds) = lines.line(first.wrapping_add(line)) else { return both };
-    Hints::new(((kinds.word(word) >> bit) as u32 & 3) << 1, sets)
-}
-
-/// Which prefixes come near an address of IPv6 (its upper half).
-#[inline(always)]
-pub fn hints_v6<L: Lines>(lines: &L, high: u64) -> Hints {
-    let Some(head) = lines.head(HINTS_V6) else { return Hints::NONE };
-    let (middle, long) = lines.is_near_v6(high);
-    let levels = head.word(2) as u32 & Hints::SHORT | (middle as u32) << 1 | (long as u32) << 2;
-    Hints::new(levels, head.word(SETS_WORD))
+pub fn hints<L: Lines>(lines: &L, v6: bool, near: u32) -> Hints {
+    let Some(head) = lines.head(if v6 { HINTS_V6 } else { HINTS_V4 }) else { return Hints::NONE };
+    Hints::new(near, head.word(SETS_WORD))
 }
 
 /// The longest prefix of a set that covers an address of IPv4 (host order) and holds.

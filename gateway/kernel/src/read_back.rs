@@ -6,7 +6,7 @@ use std::sync::Arc;
 use gateway_common::abi::List;
 use gateway_common::packet::{Address, Family};
 use gateway_common::stages::Match;
-use gateway_common::table::{Hit, hints_v4, hints_v6, search_v4, search_v6, set_of};
+use gateway_common::table::{ANYTHING, Hit, hints, search_v4, search_v6, set_of};
 use ipnet::IpNet;
 
 use crate::entry::{ListKind, Owner};
@@ -136,7 +136,7 @@ impl Reader {
 fn search(memory: &Memory, set: u32, address: &Address) -> Hit {
     let (high, low) = address.halves();
     match address.family {
-        Family::V4 => search_v4(&memory, set, high as u32, hints_v4(&memory, high as u32)),
-        Family::V6 => search_v6(&memory, set, high, low, hints_v6(&memory, high)),
+        Family::V4 => search_v4(&memory, set, high as u32, hints(&memory, false, ANYTHING)),
+        Family::V6 => search_v6(&memory, set, high, low, hints(&memory, true, ANYTHING)),
     }
 }

@@ -4,7 +4,8 @@
 use std::cell::Cell;
 
 use gateway_common::table::{
-    Hints, Hit, LINE_WORDS, Lines, MAX_LEVELS, SETS, Words, hints_v4, hints_v6, search_v4, search_v6,
+    ANYTHING, Hit, LINE_WORDS, Lines, MAX_LEVELS, SETS, Words, hints, near_in_v4, near_in_v6, search_v4,
+    search_v6,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -54,10 +55,13 @@ fuzz_target!(|bytes: &[u8]| {
     for ends in [false, true] {
         let reads = Cell::new(0);
         let table = Table { words: &words, reads: &reads, ends };
-        let near = [hints_v4(&table, v4), hints_v6(&table, high), Hints::from_number(7)];
+        let near = [near_in_v4(&table, v4), near_in_v6(&table, high), ANYTHING];
         for set in 0..SETS {
-            for hints in near {
-                for hit in [search_v4(&table, set, v4, hints), search_v6(&table, set, high, low, hints)] {
+            for near in near {
+                let hints = [false, true].map(|v6| hints(&table, v6, near));
+                let hits =
+                    [search_v4(&table, set, v4, hints[0]), search_v6(&table, set, high, low, hints[1])];
+                for hit in hits {
                     assert!(reads.replace(0) <= 2 * MOST_LINES);
                     assert!(!hit.is_some() || hit.prefix_len() <= 1 << 16, "{hit:?}");
                 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use gateway_common::abi::{Counter, Flow, FlowKey, FlowTable, RuleCounter, Source};
 use gateway_common::flows::Flows;
-use gateway_common::packet::Address;
+use gateway_common::packet::{Address, Family};
 use gateway_common::stages::Tables;
+use gateway_common::table::{near_in_v4, near_in_v6};
 use gateway_common::verdict::Reason;
 
 pub(crate) use pinned::{Pinned, boot_ns, kernel, open_map, open_per_cpu, processors};
@@ -139,6 +140,15 @@ impl InForce {
 
 impl<'a> Tables for &'a InForce {
     type Lines = &'a Memory;
+
+    fn near(&self, source: &Address) -> u32 {
+        let (high, _) = source.halves();
+        let of = |table: &Arc<Memory>| match source.family {
+            Family::V4 => near_in_v4(&&**table, high as u32),
+            Family::V6 => near_in_v6(&&**table, high),
+        };
+        of(&self.live) | of(&self.lists)
+    }
 
     fn in_force(&self) -> Option<(&'a Memory, &'a Memory)> {
         Some((&self.live, &self.lists))

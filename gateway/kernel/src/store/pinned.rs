@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    self, COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, HEAD_LINES, INTERFACE_SLOTS, Interface,
-    LISTS_TABLES, LIVE_TABLES, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source, TABLE_SLOTS,
-    WAITING_SLOT,
+    self, CHANGED_WORD, COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, HEAD_LINES, INTERFACE_SLOTS,
+    Interface, LISTS_TABLES, LIVE_TABLES, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source,
+    TABLE_SLOTS, WAITING_SLOT,
 };
 use gateway_common::packet::Address;
-use gateway_common::table::{MARKS_LINES, PLANE_LINES};
+use gateway_common::table::{NEAR_V4_LINES, NEAR_V6_LINES};
 use gateway_common::verdict::Reason;
 
 use super::{InterfaceCounters, Lock, Made, Slot, Store};
@@ -31,8 +31,6 @@ use crate::table::{Memory, Near, Place};
 
 /// What tables are pinned as, before their number.
 const TABLE_PIN: &str = "table_";
-/// The word behind what is in force: when it was changed, by the boot clock.
-const CHANGED: usize = 1;
 /// Longer than any run of a program.
 const LONGEST_RUN_NS: u64 = 1_000_000_000;
 /// Looks for a table that another process puts away at the same moment.
@@ -45,7 +43,7 @@ pub(crate) struct Pinned {
     /// Tables that are mapped into this process, by number: mapping one again would cost more than most of what
     /// is done with it.
     mapped: Mutex<HashMap<u32, Arc<Memory>>>,
-    in_force: Memory,
+    in_force: Arc<Memory>,
     heads: Arc<Memory>,
     near: Arc<Near>,
     rules: Arc<Memory>,
@@ -67,16 +65,20 @@ impl Pinned {
     pub(crate) fn open(dir: &PinDir) -> Result<Self, Error> {
         let maps = dir.maps();
         let mapped = |name: &str, lines: u32| Memory::of_map(open_map(&maps, name)?.fd().as_fd(), lines);
-        let in_force = mapped("in_force", 1)?;
+        let in_force = Arc::new(mapped("in_force", 1)?);
         if in_force.get(0, 0) == 0 {
             in_force.set(0, 0, abi::in_force(LISTS_TABLES[0], LIVE_TABLES[0]));
         }
         Ok(Self {
             tables: open_map(&maps, "tables")?,
             mapped: Mutex::default(),
+            near: Arc::new(Near {
+                v4: mapped("near_v4", NEAR_V4_LINES)?,
+                v6: mapped("near_v6", NEAR_V6_LINES)?,
+                in_force: Arc::clone(&in_force),
+            }),
             in_force,
             heads: Arc::new(mapped("heads", TABLE_SLOTS as u32 * HEAD_LINES as u32)?),
-            near: Arc::new(Near { v4: mapped("near_v4", PLANE_LINES)?, v6: mapped("near_v6", MARKS_LINES)? }),
             rules: Arc::new(mapped("rules", RULE_SLOTS * RECORD_LINES)?),
             rule_hits: RwLock::new(open_per_cpu(&maps, "rule_hits")?),
             counters: RwLock::new(open_per_cpu(&maps, "counters")?),
@@ -124,14 +126,14 @@ impl Pinned {
 
     /// What is in force from now on, in one write.
     fn choose(&self, chosen: u64) {
-        self.in_force.set(0, CHANGED, boot_ns());
+        self.in_force.set(0, CHANGED_WORD, boot_ns());
         self.in_force.set(0, 0, chosen);
     }
 
     /// Waits until no program is left that looked for the table before the one in force, whose place is going to be
     /// filled. No program runs for a second, so there is nothing to wait for but after a change just now.
     fn wait_for_programs(&self) -> Result<(), Error> {
-        if boot_ns().saturating_sub(self.in_force.get(0, CHANGED)) > LONGEST_RUN_NS {
+        if boot_ns().saturating_sub(self.in_force.get(0, CHANGED_WORD)) > LONGEST_RUN_NS {
             return Ok(());
         }
         // The kernel waits for them whenever a map of maps is written. Nobody looks at this slot.
@@ -142,9 +144,8 @@ impl Pinned {
 
     /// Takes bits out that no table in force has any more.
     fn tidy_near(&self) -> Result<(), Error> {
-        let tables = [self.table(Slot::Live)?, self.table(Slot::Lists)?];
-        self.near.become_those_of(&tables.into_iter().flatten().collect::<Vec<_>>());
-        Ok(())
+        let (lists, live) = (self.table(Slot::Lists)?, self.table(Slot::Live)?);
+        self.near.become_that_of(lists.as_deref(), live.as_deref())
     }
 
     /// Puts a table into the map of tables. The kernel returns when every program that might have met the one

@@ -1,8 +1,8 @@
 //! Where things are in a table: computed before it is made, read from its head lines ever after.
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, KINDS_LINES, LEVELS_AT, LINE_WORDS, MAGIC, MARKS, MARKS_LINES, MAX_LEVELS,
-    NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
+    CHAIN_V4, CHAIN_V6, FIRST_LINE, HINTS_V4, HINTS_V6, KINDS_LINES, LEVELS_AT, LINE_WORDS, MAGIC,
+    MARKS_LINES, MAX_LEVELS, NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
 };
 
 use super::memory::Memory;
@@ -99,8 +99,9 @@ pub(crate) struct Wanted {
     pub(crate) prefixes: [[u64; SETS as usize]; 2],
     /// Levels of sets, if they are known beforehand.
     pub(crate) levels: [[Vec<u8>; SETS as usize]; 2],
-    /// Whether prefixes of IPv4 are told apart by the kinds plane.
-    pub(crate) kinds: bool,
+    /// Whether it says by itself what comes near its prefixes. One that is edited has few, and goes without: it is
+    /// made anew the quicker.
+    pub(crate) planes: bool,
     pub(crate) records: u32,
     pub(crate) overlaps: u32,
     pub(crate) directory_bytes: u32,
@@ -113,7 +114,8 @@ pub(crate) struct Wanted {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub(crate) lines: u32,
-    kinds: u32,
+    /// First lines of the two planes, or 0.
+    planes: [u32; 2],
     sets: [[(u32, u32); SETS as usize]; 2],
     records: u32,
     overlaps: u32,
@@ -124,13 +126,17 @@ pub(crate) struct Layout {
 impl Layout {
     /// Places everything; `None` if it is more than a table can have.
     pub(crate) fn of(wanted: &Wanted) -> Option<Self> {
-        let mut next = u64::from(MARKS + MARKS_LINES);
+        let mut next = u64::from(FIRST_LINE);
         let mut take = |lines: u64| {
             let first = next;
             next += lines;
             first as u32
         };
-        let kinds = if wanted.kinds { take(u64::from(KINDS_LINES)) } else { 0 };
+        // A family without a prefix needs none.
+        let planes = [(0, KINDS_LINES), (1, MARKS_LINES)].map(|(family, lines): (usize, u32)| {
+            let any = wanted.prefixes[family].iter().any(|prefixes| *prefixes > 0);
+            if wanted.planes && any { take(u64::from(lines)) } else { 0 }
+        });
         // A few lines more each time, too: half as much again is next to nothing for a small set.
         let roomy = |lines: u64| {
             let slack = u64::from(wanted.slack);
@@ -153,7 +159,7 @@ impl Layout {
         let deleted = take(u64::from(wanted.lists).div_ceil(LINE_WORDS as u64));
         // Whole pages, since that is what the kernel maps.
         let lines = u32::try_from(next.next_multiple_of(64)).ok().filter(|lines| *lines < 1 << 26)?;
-        Some(Self { lines, kinds, sets, records, overlaps, directory, deleted })
+        Some(Self { lines, planes, sets, records, overlaps, directory, deleted })
     }
 
     /// Writes the head lines of an empty table. The seed spreads prefixes: another attempt takes another.
@@ -163,7 +169,8 @@ impl Layout {
         memory.set(0, head::DIRECTORY, pair(self.directory, wanted.directory_bytes));
         memory.set(0, head::OVERLAPS, pair(self.overlaps, wanted.overlaps));
         memory.set(0, head::DELETED, u64::from(self.deleted));
-        memory.set(HINTS_V4, 0, u64::from(self.kinds));
+        memory.set(HINTS_V4, 0, u64::from(self.planes[0]));
+        memory.set(HINTS_V6, 0, u64::from(self.planes[1]));
         for (v6, sets) in self.sets.iter().enumerate() {
             for (set, (first, lines)) in sets.iter().enumerate() {
                 let line = set_head(v6 == 1, set as u32);

@@ -15,9 +15,6 @@ use crate::error::Error;
 const ATTEMPTS: u32 = 8;
 /// From this attempt on lengths no longer share levels: look-ups ask more often, but neighbours crowd no more.
 const APART_FROM: u32 = 2;
-/// Below this many prefixes of IPv4 their lines stay in the processor's cache, and the kinds plane (4 MiB) would
-/// cost more than the look-ups it saves.
-const KINDS_FROM: u64 = 20_000;
 /// Words of an entry that another list has already: set, length and payload; address.
 const OVERLAP_WORDS: usize = 4;
 
@@ -114,7 +111,7 @@ fn measure(
         generation,
         prefixes: [[0; SETS as usize]; 2],
         levels: Default::default(),
-        kinds: false,
+        planes: true,
         records: 0,
         overlaps: 0,
         directory_bytes: u32::try_from(directory_bytes).map_err(|_| too_large())?,
@@ -134,7 +131,6 @@ fn measure(
             return Err(Error::Full { map: map.to_owned(), capacity, used: 0, wanted: used });
         }
     }
-    wanted.kinds = v4 >= KINDS_FROM;
     Ok((wanted, lengths))
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
         generation: 0,
         prefixes,
         levels: Default::default(),
-        kinds: false,
+        planes: false,
         records: records as u32,
         overlaps: 0,
         directory_bytes: 0,

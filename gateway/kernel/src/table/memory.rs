@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use gateway_common::abi::HEAD_LINES;
-use gateway_common::table::{LINE_WORDS, Lines, MARKS, PLANE, PLANE_LINES, Words};
+use gateway_common::table::{LINE_WORDS, Lines, Words};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
+use super::near::Near;
 use crate::error::Error;
 use crate::store::{boot_ns, kernel};
 
@@ -31,44 +32,6 @@ pub(crate) struct Place {
     /// Of the heads.
     pub(crate) row: u32,
     pub(crate) near: Arc<Near>,
-}
-
-/// The bits of all tables in force.
-#[derive(Debug)]
-pub(crate) struct Near {
-    pub(crate) v4: Memory,
-    pub(crate) v6: Memory,
-}
-
-impl Near {
-    /// Adds the bits of a table, before it comes into force.
-    pub(crate) fn add(&self, table: &Memory) {
-        for (near, plane) in self.planes() {
-            for (bits, own) in near.words().iter().zip(table.plane(plane)) {
-                let both = bits.load(Ordering::Relaxed) | own.load(Ordering::Relaxed);
-                bits.store(both, Ordering::Release);
-            }
-        }
-    }
-
-    /// Leaves the bits of these tables, and no others.
-    pub(crate) fn become_those_of(&self, tables: &[Arc<Memory>]) {
-        for (near, plane) in self.planes() {
-            for (index, bits) in near.words().iter().enumerate() {
-                let own = |table: &Arc<Memory>| {
-                    table.plane(plane).get(index).map_or(0, |word| word.load(Ordering::Relaxed))
-                };
-                let wanted = tables.iter().map(own).fold(0, |all, own| all | own);
-                if bits.load(Ordering::Relaxed) != wanted {
-                    bits.store(wanted, Ordering::Release);
-                }
-            }
-        }
-    }
-
-    fn planes(&self) -> [(&Memory, u32); 2] {
-        [(&self.v4, PLANE), (&self.v6, MARKS)]
-    }
 }
 
 // SAFETY: the memory is reached through atomics only, and belongs to this value until it is dropped.
@@ -142,15 +105,17 @@ impl Memory {
         }
     }
 
-    /// Sets bits of a plane where those of all tables in force stand together, if this is one of them.
-    pub(crate) fn set_near(&self, line: u32, word: usize, bits: u64) {
-        let Some(place) = self.place.get() else { return };
-        let (near, line) =
-            if line < MARKS { (&place.near.v4, line - PLANE) } else { (&place.near.v6, line - MARKS) };
-        let former = near.get(line, word);
+    /// Sets bits of a word.
+    pub(crate) fn set_bits(&self, line: u32, word: usize, bits: u64) {
+        let former = self.get(line, word);
         if former & bits != bits {
-            near.set(line, word, former | bits);
+            self.set(line, word, former | bits);
         }
+    }
+
+    /// What programs look at before they look into this table, if it is in force.
+    pub(crate) fn near(&self) -> Option<&Near> {
+        self.place.get().map(|place| &*place.near)
     }
 
     /// Shows this table's head in a place, where it is kept up to date from now on.
@@ -162,12 +127,6 @@ impl Memory {
         }
         // A table has one place as long as it is in force.
         let _ = self.place.set(place);
-    }
-
-    /// A plane of a bit a network.
-    fn plane(&self, line: u32) -> &[AtomicU64] {
-        let start = line as usize * LINE_WORDS;
-        self.words().get(start..start + PLANE_LINES as usize * LINE_WORDS).unwrap_or_default()
     }
 }
 

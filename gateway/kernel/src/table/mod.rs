@@ -6,6 +6,7 @@ mod layout;
 mod lists;
 mod live;
 mod memory;
+mod near;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -14,5 +15,6 @@ pub(crate) use directory::Directory;
 pub use directory::ListInfo;
 pub(crate) use lists::{Content, Generation, Item, build as build_lists, digest};
 pub(crate) use live::{Live, LiveEntry, MAX_EVIDENCE, Put, build as build_live};
-pub(crate) use memory::{Memory, Near, Place};
+pub(crate) use memory::{Memory, Place};
+pub(crate) use near::Near;
 pub(crate) use slots::{Key, NoRoom};

@@ -3,14 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, LONG_FROM, MARKED_FROM, MARKS, SETS, SETS_WORD, SLOTS_V4,
-    SLOTS_V6, home_v4, home_v6, kinds_bits, mark, plane_bit, read_slot_v4, read_slot_v6, set_head, slot_v4,
-    slot_v6,
+    CHAIN_V4, CHAIN_V6, HINTS_V4, HINTS_V6, KINDS_WORD, SETS, SETS_WORD, SLOTS_V4, SLOTS_V6, home_v4,
+    home_v6, read_slot_v4, read_slot_v6, set_head, slot_v4, slot_v6,
 };
 use ipnet::IpNet;
 
 use super::layout::{Levels, add_level, pair};
 use super::memory::Memory;
+use super::near::{Planes, kind_v6};
 
 /// A prefix as tables keep it: the address's bits from the top of two words, whatever the family. Two words
 /// and not one of 128 bits, whose alignment would make a list of millions half as large again.
@@ -126,7 +126,7 @@ impl Slots<'_> {
 
     /// Tells readers that a set is not empty, which stays so until the next table.
     fn note_set(&self, v6: bool, set: u32) {
-        self.set_bits(if v6 { HINTS_V6 } else { HINTS_V4 }, SETS_WORD, 1 << set);
+        self.memory.set_bits(if v6 { HINTS_V6 } else { HINTS_V4 }, SETS_WORD, 1 << set);
     }
 
     /// Puts a prefix in that is not there yet. Readers see it when its first word is written, last of all.
@@ -191,56 +191,12 @@ impl Slots<'_> {
     /// Tells readers that a prefix comes near the addresses it covers. Never taken back: a bit too many costs a
     /// look-up, and the next table has it not.
     fn hint(&self, key: Key) {
-        if !key.v6 {
-            return self.hint_v4(key.v4(), u32::from(key.length));
+        if key.v6 {
+            self.memory.set_bits(HINTS_V6, KINDS_WORD, kind_v6(key.length).into());
         }
-        let length = u32::from(key.length);
-        let bits = match length {
-            length if length < MARKED_FROM => return self.set_bits(HINTS_V6, 2, 1),
-            length if length < LONG_FROM => 32,
-            _ => 48,
-        };
-        for network in 0..1_u64 << bits_below(bits, length) {
-            let (line, word, bit) = mark(key.high + (network << (64 - bits)), bits);
-            self.set_near(MARKS + line, word, 1 << bit);
-        }
-    }
-
-    fn hint_v4(&self, address: u32, length: u32) {
-        let networks = 1_u32 << bits_below(24, length);
-        let kinds = self.memory.get(HINTS_V4, 0) as u32;
-        let kind = if length > 24 { 2 } else { 1 };
-        let mut network = 0;
-        while network < networks {
-            let address = address + (network << 8);
-            // A word at once where the prefix covers all of it.
-            let (line, word, bit) = plane_bit(address);
-            let whole = networks - network >= 64 && bit == 0;
-            self.set_near(line, word, if whole { u64::MAX } else { 1 << bit });
-            if kinds != 0 {
-                let (line, word, bit) = kinds_bits(address);
-                if whole {
-                    let all = 0x5555_5555_5555_5555 * kind;
-                    self.set_bits(kinds + line, word, all);
-                    self.set_bits(kinds + line, word + 1, all);
-                } else {
-                    self.set_bits(kinds + line, word, kind << bit);
-                }
-            }
-            network += if whole { 64 } else { 1 };
-        }
-    }
-
-    /// Sets bits of a plane, here and, if the table is in force, where the bits of all tables stand together.
-    fn set_near(&self, line: u32, word: usize, bits: u64) {
-        self.set_bits(line, word, bits);
-        self.memory.set_near(line, word, bits);
-    }
-
-    fn set_bits(&self, line: u32, word: usize, bits: u64) {
-        let former = self.memory.get(line, word);
-        if former & bits != bits {
-            self.memory.set(line, word, former | bits);
+        Planes::of(self.memory).mark(key);
+        if let Some(near) = self.memory.near() {
+            near.mark(key);
         }
     }
 
@@ -264,9 +220,4 @@ impl Slots<'_> {
             }
         }
     }
-}
-
-/// How many bits of a network of `bits` a prefix of this length leaves open.
-fn bits_below(bits: u32, length: u32) -> u32 {
-    bits.saturating_sub(length)
 }

@@ -1,17 +1,24 @@
 //! What the suites do not reach: full chains, a head that changes under a reader, the order in which bans leave.
 
 use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gateway_common::abi::List;
-use gateway_common::table::{LEVELS_AT, MAX_LEVELS, NO_LEVEL, set_head};
+use gateway_common::abi::{List, NEAR_WORD};
+use gateway_common::table::{
+    COARSEST, FINEST_V4, FINEST_V6, Grain, LEVELS_AT, LINE_WORDS, LONG, Lines as _, MAX_LEVELS, MIDDLE,
+    NEAR_V4_LINES, NEAR_V6_LINES, NO_LEVEL, near_v4, near_v6, set_head,
+};
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::layout::{Layout, Levels, Wanted, add_level, head, pair, plan_levels};
 use super::live::{Live, LiveEntry, build};
+use super::near::kind_v6;
 use super::slots::{NoRoom, Slots};
-use super::{Key, Memory};
-use crate::entry::SetBy;
+use super::{Content, Item, Key, ListInfo, Memory, Near, build_lists};
+use crate::entry::{ListKind, Owner, SetBy};
 
 /// A table with room for some prefixes of each family in its first set.
 fn table(prefixes: u64) -> Memory {
@@ -21,7 +28,7 @@ fn table(prefixes: u64) -> Memory {
         generation: 1,
         prefixes: sets,
         levels: Default::default(),
-        kinds: true,
+        planes: true,
         records: 0,
         overlaps: 0,
         directory_bytes: 0,
@@ -114,6 +121,111 @@ struct Made(Memory);
 impl AsRef<Memory> for Made {
     fn as_ref(&self) -> &Memory {
         &self.0
+    }
+}
+
+/// The maps that programs look at first, with nothing in them.
+fn nothing_near() -> Near {
+    Near {
+        v4: Memory::anonymous(NEAR_V4_LINES).unwrap(),
+        v6: Memory::anonymous(NEAR_V6_LINES).unwrap(),
+        in_force: Arc::new(Memory::anonymous(1).unwrap()),
+    }
+}
+
+/// Every word of them.
+fn words(near: &Near) -> Vec<u64> {
+    let all = [&near.v4, &near.v6, &near.in_force].map(Memory::words);
+    all.into_iter().flatten().map(|word| word.load(Ordering::Relaxed)).collect()
+}
+
+/// What programs see near an address when they ask these levels.
+fn seen(near: &Near, high: u64, v6: bool, levels: (u32, u32)) -> u32 {
+    let kinds = Grain::from_word(near.in_force.get(0, NEAR_WORD)).kinds_v6();
+    let grain = Grain::new(levels.0, levels.1, kinds);
+    match v6 {
+        false => near_v4(|line| (&near.v4).line(line), grain, (high >> 32) as u32),
+        true => near_v6(|line| (&near.v6).line(line), grain, high),
+    }
+}
+
+/// Prefixes of both families, rarely very short ones.
+fn prefixes() -> impl Strategy<Value = Vec<Key>> {
+    let v4 = (any::<u32>(), prop_oneof![9 => 16_u8..=32, 1 => 0_u8..=32]);
+    let v4 = v4.prop_map(|(address, length)| IpNet::new(Ipv4Addr::from(address).into(), length).unwrap());
+    let v6 = (any::<u128>(), prop_oneof![9 => 28_u8..=128, 1 => 0_u8..=128]);
+    let v6 = v6.prop_map(|(address, length)| IpNet::new(Ipv6Addr::from(address).into(), length).unwrap());
+    prop::collection::vec(prop_oneof![v4, v6].prop_map(|prefix| Key::from(prefix.trunc())), 0..40)
+}
+
+/// A generation of one list with these prefixes, and entries made singly.
+fn tables(list: &[Key], single: &[Key]) -> (Made, Made) {
+    let info = ListInfo {
+        kind: ListKind::Deny,
+        name: "list".to_owned(),
+        owner: Owner::Operator,
+        source: String::new(),
+        shadow: false,
+        entries_v4: 0,
+        entries_v6: 0,
+        generation: 1,
+        loaded_at: 0,
+        digest: 0,
+        rules: vec![0],
+    };
+    let items = list.iter().map(|key| Item { key: *key, rule: 0, shadow: false }).collect();
+    let mut make = |lines| Memory::anonymous(lines).map(Made);
+    let lists = build_lists(&[Content { info, items }], 1, &mut make, &mut |_| {}).unwrap();
+    let entry = |key: &Key| LiveEntry {
+        list: List::Deny,
+        key: *key,
+        shadow: false,
+        rule: 0,
+        expires_ns: 0,
+        set_ns: 0,
+        by: SetBy::Cli,
+        evidence: String::new(),
+    };
+    let entries: Vec<LiveEntry> = single.iter().map(entry).collect();
+    (lists, build(&entries, [[0; 6]; 2], 0, &mut make).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whoever covers an address is seen near it at every level, whether it came with its table or alone; and what
+    /// goes leaves nothing behind.
+    #[test]
+    fn near_shows_every_prefix_and_forgets_those_that_went(list in prefixes(), mut single in prefixes()) {
+        single.truncate(20);
+        let (lists, live) = tables(&list, &single);
+        let near = nothing_near();
+        near.add(&lists.0);
+        near.add(&live.0);
+        let alone = nothing_near();
+        list.iter().chain(&single).for_each(|key| alone.mark(*key));
+        for key in list.iter().chain(&single) {
+            let wanted = match (key.v6, key.length) {
+                (false, ..=24) => MIDDLE,
+                (false, _) => LONG,
+                (true, _) => kind_v6(key.length),
+            };
+            for level in COARSEST..=FINEST_V6 {
+                for near in [&near, &alone] {
+                    let seen = seen(near, key.high, key.v6, (level.min(FINEST_V4), level));
+                    prop_assert!(seen & wanted != 0, "{:?} at level {}: {}", key, level, seen);
+                }
+            }
+        }
+        for (lists, live) in [(Some(&lists.0), Some(&live.0)), (None, Some(&live.0)), (Some(&lists.0), None), (None, None)] {
+            near.become_that_of(lists, live).unwrap();
+            let fresh = nothing_near();
+            [lists, live].into_iter().flatten().for_each(|table| fresh.add(table));
+            prop_assert!(lists.is_none() && live.is_none() || words(&near) == words(&fresh));
+        }
+        let left = words(&near);
+        let bits = left.len() - LINE_WORDS;
+        prop_assert!(left[..bits].iter().all(|word| *word == 0), "only how to read is said");
     }
 }
 
