@@ -28,7 +28,7 @@ type Table = InnerArray<Line, 1, { TABLE_FLAGS as usize }>;
 #[btf_map(name = "tables")]
 static TABLES: ArrayOfMaps<Table, TABLE_SLOTS> = ArrayOfMaps::new();
 /// Which of them are in force: in the first word, one number, so a packet meets the lists of one generation. The
-/// second says when it was changed last, for writers; the third how `near_v4` and `near_v6` are to be read.
+/// second says how `near_v4` and `near_v6` are to be read.
 #[map(name = "in_force")]
 static IN_FORCE: Array<Line> = Array::pinned(1, MAPPED);
 /// By slot: the lines that describe a table.

@@ -14,21 +14,22 @@ pub enum List {
 }
 
 /// Slots of the map of tables.
-pub const TABLE_SLOTS: usize = 5;
+pub const TABLE_SLOTS: usize = 11;
 /// A slot that no program looks at: whoever writes it waits, as for any, until every program that runs has ended.
-pub const WAITING_SLOT: u32 = 4;
+pub const WAITING_SLOT: u32 = 10;
 /// The two slots of lists: the generation in force and the one before, by turns. The number in the map `in_force`
 /// says which one is in force; a packet looks once, and asks that slot for all that it wants to know. A writer
 /// fills the other slot and changes the number.
 pub const LISTS_TABLES: [u32; 2] = [0, 1];
-/// The two slots of entries made singly: bans, and what operators add and delete. They change in place; when the
-/// table is made anew, likewise by turns.
-pub const LIVE_TABLES: [u32; 2] = [2, 3];
+/// The slots of entries made singly: bans, and what operators add and delete. They change in place; when the table is
+/// made anew, likewise by turns. A slot may be filled once every program has ended that could have read its number,
+/// for which a ban should not wait. So there are as many as a table can become full and double within a second.
+pub const LIVE_TABLES: [u32; 8] = [2, 3, 4, 5, 6, 7, 8, 9];
 
-/// The word of the map `in_force` that says when it was changed, by the boot clock.
-pub const CHANGED_WORD: usize = 1;
-/// The word that says how `near_v4` and `near_v6` are to be read: a [`crate::table::Grain`].
-pub const NEAR_WORD: usize = 2;
+/// The word of the map `in_force` that says how `near_v4` and `near_v6` are to be read: a [`crate::table::Grain`].
+pub const NEAR_WORD: usize = 1;
+/// The word of a slot's first line in the map `heads` that says when the slot was last in force, by the boot clock.
+pub const LEFT_WORD: usize = 7;
 
 /// Which slots are in force, as the map `in_force` has it: one number, so that it is changed in one write.
 #[inline(always)]
@@ -92,5 +93,5 @@ pub struct RuleRecord {
 
 const _: () = {
     assert!(size_of::<RuleRecord>() == 128 && align_of::<RuleRecord>() == 4);
-    assert!(RULE_SLOTS < NO_RULE && LIVE_TABLES[1] < WAITING_SLOT && WAITING_SLOT < TABLE_SLOTS as u32);
+    assert!(RULE_SLOTS < NO_RULE && LIVE_TABLES[7] < WAITING_SLOT && WAITING_SLOT < TABLE_SLOTS as u32);
 };

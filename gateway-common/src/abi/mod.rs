@@ -21,9 +21,9 @@ pub use flows::{
 };
 pub use interfaces::{INTERFACE_SLOTS, Interface, Mode};
 pub use lists::{
-    ALLOW_CAPACITY, BAN_CAPACITY, CHANGED_WORD, DENY_CAPACITY, HEAD_LINES, LISTS_CAPACITY_V4,
-    LISTS_CAPACITY_V6, LISTS_TABLES, LIVE_TABLES, List, MAPPED, NEAR_WORD, NO_RULE, RULE_SLOTS, RuleRecord,
-    TABLE_FLAGS, TABLE_SLOTS, WAITING_SLOT, in_force, lists_slot, live_slot,
+    ALLOW_CAPACITY, BAN_CAPACITY, DENY_CAPACITY, HEAD_LINES, LEFT_WORD, LISTS_CAPACITY_V4, LISTS_CAPACITY_V6,
+    LISTS_TABLES, LIVE_TABLES, List, MAPPED, NEAR_WORD, NO_RULE, RULE_SLOTS, RuleRecord, TABLE_FLAGS,
+    TABLE_SLOTS, WAITING_SLOT, in_force, lists_slot, live_slot,
 };
 pub use settings::Settings;
 pub use sources::{SOURCE_SLOTS, Source, source_slot};

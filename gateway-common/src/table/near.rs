@@ -68,7 +68,7 @@ impl Grain {
         self.0
     }
 
-    /// What the map has. A word that nobody has written yet names the coarsest level.
+    /// What the map has. A word that nobody has written yet names a level without a bit.
     #[inline(always)]
     pub const fn from_word(word: u64) -> Self {
         Self(word)

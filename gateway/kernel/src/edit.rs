@@ -174,10 +174,17 @@ impl<'a> Edit<'a> {
     fn put_in_new_table(&self, wanted: &[Vec<LiveEntry>]) -> Result<Vec<Added>, Error> {
         let now_ns = self.store.now_ns();
         let live = Live(&self.live);
-        let mut all: HashMap<(List, Key), LiveEntry> = HashMap::new();
+        // Few come to many, so only they are looked up.
+        let coming: HashSet<(List, Key)> =
+            wanted.iter().flatten().map(|entry| (entry.list, entry.key)).collect();
+        let mut there: HashMap<(List, Key), LiveEntry> = HashMap::new();
+        let mut all = Vec::new();
         live.for_each(&mut |entry| {
-            if !entry.is_over(now_ns) {
-                all.insert((entry.list, entry.key), entry);
+            let place = (entry.list, entry.key);
+            if coming.contains(&place) {
+                there.extend((!entry.is_over(now_ns)).then_some((place, entry)));
+            } else if !entry.is_over(now_ns) {
+                all.push(entry);
             }
         });
         let mut done = Vec::with_capacity(wanted.len());
@@ -185,15 +192,16 @@ impl<'a> Edit<'a> {
             let mut added = Added::default();
             for entry in entries {
                 let place = (entry.list, entry.key);
-                added.note(match all.get(&place) {
+                added.note(match there.get(&place) {
                     Some(former) if former.says_the_same(entry) => Put::Unchanged,
-                    _ => all.insert(place, entry.clone()).map_or(Put::Added, |_| Put::Updated),
+                    _ => there.insert(place, entry.clone()).map_or(Put::Added, |_| Put::Updated),
                 });
             }
             done.push(added);
         }
+        all.extend(there.into_values());
         let (mut bans, mut all): (Vec<_>, Vec<_>) =
-            all.into_values().partition(|entry| entry.list == List::Ban);
+            all.into_iter().partition(|entry| entry.list == List::Ban);
         bans.sort_by_key(|entry| entry.set_ns);
         let beyond = bans.len().saturating_sub(self.bans.max as usize);
         all.extend(bans.into_iter().skip(beyond));

@@ -4,6 +4,7 @@
 //! whoever may open the directory finds it (asking the kernel for a map by number would take CAP_SYS_ADMIN).
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use gateway_common::abi::{
-    self, CHANGED_WORD, COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, HEAD_LINES, INTERFACE_SLOTS,
-    Interface, LISTS_TABLES, LIVE_TABLES, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source,
+    self, COUNTER_SLOTS, Counter, Flow, FlowKey, FlowTable, HEAD_LINES, INTERFACE_SLOTS, Interface,
+    LEFT_WORD, LISTS_TABLES, LIVE_TABLES, RULE_SLOTS, RuleCounter, SOURCE_SLOTS, Settings, Source,
     TABLE_SLOTS, WAITING_SLOT,
 };
 use gateway_common::packet::Address;
@@ -27,7 +28,7 @@ use crate::interfaces::name_of;
 use crate::pin::PinDir;
 use crate::rulebook::RECORD_LINES;
 use crate::sys;
-use crate::table::{Memory, Near, Place};
+use crate::table::{Live, Memory, Near, Place};
 
 /// What tables are pinned as, before their number.
 const TABLE_PIN: &str = "table_";
@@ -66,17 +67,19 @@ impl Pinned {
         let maps = dir.maps();
         let mapped = |name: &str, lines: u32| Memory::of_map(open_map(&maps, name)?.fd().as_fd(), lines);
         let in_force = Arc::new(mapped("in_force", 1)?);
+        let near = Near {
+            v4: mapped("near_v4", NEAR_V4_LINES)?,
+            v6: mapped("near_v6", NEAR_V6_LINES)?,
+            in_force: Arc::clone(&in_force),
+        };
         if in_force.get(0, 0) == 0 {
+            near.begin();
             in_force.set(0, 0, abi::in_force(LISTS_TABLES[0], LIVE_TABLES[0]));
         }
         Ok(Self {
             tables: open_map(&maps, "tables")?,
             mapped: Mutex::default(),
-            near: Arc::new(Near {
-                v4: mapped("near_v4", NEAR_V4_LINES)?,
-                v6: mapped("near_v6", NEAR_V6_LINES)?,
-                in_force: Arc::clone(&in_force),
-            }),
+            near: Arc::new(near),
             in_force,
             heads: Arc::new(mapped("heads", TABLE_SLOTS as u32 * HEAD_LINES as u32)?),
             rules: Arc::new(mapped("rules", RULE_SLOTS * RECORD_LINES)?),
@@ -105,35 +108,40 @@ impl Pinned {
         match slot {
             Slot::Live => abi::live_slot(in_force),
             Slot::Lists => abi::lists_slot(in_force),
-            Slot::Former => idle(LISTS_TABLES, abi::lists_slot(in_force)),
+            Slot::Former => next(&LISTS_TABLES, abi::lists_slot(in_force)),
         }
     }
 
-    /// Brings a table into force in the idle one of two places; `chosen` is what is in force then. Whatever
-    /// programs may look for is there before they may look for it, and goes after they do not any more.
+    /// Brings a table into force in an idle place; `chosen` is what is in force then. Whatever programs may look for
+    /// is there before they may look for it, and goes after they do not any more.
     fn bring_into_force(&self, made: &Made, place: u32, chosen: u64) -> Result<(), Error> {
+        self.wait_for_programs(place)?;
         self.near.add(&made.memory);
         made.memory.show_at(Place {
             heads: Arc::clone(&self.heads),
             row: place,
             near: Arc::clone(&self.near),
         });
-        self.wait_for_programs()?;
         self.put(place, made)?;
         self.choose(chosen);
-        self.tidy_near()
+        Ok(())
     }
 
     /// What is in force from now on, in one write.
     fn choose(&self, chosen: u64) {
-        self.in_force.set(0, CHANGED_WORD, boot_ns());
+        let before = self.in_force.get(0, 0);
+        let slots = |in_force| [abi::lists_slot(in_force), abi::live_slot(in_force)];
+        for place in slots(before).into_iter().filter(|place| !slots(chosen).contains(place)) {
+            self.heads.set(place * HEAD_LINES as u32, LEFT_WORD, boot_ns());
+        }
         self.in_force.set(0, 0, chosen);
     }
 
-    /// Waits until no program is left that looked for the table before the one in force, whose place is going to be
-    /// filled. No program runs for a second, so there is nothing to wait for but after a change just now.
-    fn wait_for_programs(&self) -> Result<(), Error> {
-        if boot_ns().saturating_sub(self.in_force.get(0, CHANGED_WORD)) > LONGEST_RUN_NS {
+    /// Waits until no program is left that looked for the table in a place that is going to be filled. No program
+    /// runs for a second, so mostly there is nothing to wait for.
+    fn wait_for_programs(&self, place: u32) -> Result<(), Error> {
+        let left = self.heads.get(place * HEAD_LINES as u32, LEFT_WORD);
+        if boot_ns().saturating_sub(left) > LONGEST_RUN_NS {
             return Ok(());
         }
         // The kernel waits for them whenever a map of maps is written. Nobody looks at this slot.
@@ -148,8 +156,7 @@ impl Pinned {
         self.near.become_that_of(lists.as_deref(), live.as_deref())
     }
 
-    /// Puts a table into the map of tables. The kernel returns when every program that might have met the one
-    /// before has ended.
+    /// Puts a table into the map of tables.
     fn put(&self, place: u32, made: &Made) -> Result<(), Error> {
         let Some(map) = &made.map else { return Ok(()) };
         let own: OwnedFd = map.try_clone().map_err(|error| kernel("keep a table", error))?;
@@ -160,20 +167,35 @@ impl Pinned {
             Err(_) if self.pin_of(number).exists() => {}
             pinned => pinned.map_err(|error| kernel("pin a table", error))?,
         }
-        sys::set_inner(self.tables.fd().as_fd(), place, map.as_fd())
-            .map_err(|error| kernel("put a table into force", error))?;
+        self.set_slot(place, map, number).map_err(|error| kernel("put a table into force", error))?;
         locked(&self.mapped).insert(number, Arc::clone(&made.memory));
         Ok(())
+    }
+
+    /// Fills a slot of the map of tables. The kernel does so at once, and then takes some twenty milliseconds to see
+    /// every program end that might have met the table before. That one is in nobody's way, and a ban that made
+    /// this table necessary is not to wait: another thread does.
+    fn set_slot(&self, place: u32, map: &OwnedFd, number: u32) -> io::Result<()> {
+        let (outer, inner) = (self.tables.fd().as_fd().try_clone_to_owned()?, map.try_clone()?);
+        let fill = move || sys::set_inner(outer.as_fd(), place, inner.as_fd());
+        let waiting = std::thread::Builder::new().name("put-table".to_owned()).spawn(fill)?;
+        while !waiting.is_finished() {
+            if sys::inner_id(self.tables.fd().as_fd(), place)? == Some(number) {
+                return Ok(());
+            }
+            std::thread::yield_now();
+        }
+        waiting.join().unwrap_or_else(|_| Err(io::Error::other("the thread that does it panicked")))
     }
 
     fn pin_of(&self, number: u32) -> PathBuf {
         self.dir.maps().join(format!("{TABLE_PIN}{number}"))
     }
 
-    /// Numbers of the tables in the slots.
+    /// Numbers of the tables that are in force or could be again.
     fn numbers(&self) -> Result<Vec<u32>, Error> {
-        let numbers = (0..WAITING_SLOT).map(|place| self.number_at(place));
-        Ok(numbers.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let numbers = [Slot::Live, Slot::Lists, Slot::Former].map(|slot| self.number(slot));
+        Ok(numbers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// The rows of the interface table.
@@ -274,13 +296,22 @@ impl Store for Pinned {
     }
 
     fn publish_live(&self, made: &Made) -> Result<(), Error> {
-        let place = idle(LIVE_TABLES, self.place(Slot::Live));
-        self.bring_into_force(made, place, abi::in_force(self.place(Slot::Lists), place))
+        // Of a table that only grew, all bits stay. Finding out that they do would take the time of a hundred bans.
+        let grew = |live: Arc<Memory>| Live(&live).only_grew_to(Live(&made.memory));
+        let only_grew = self.table(Slot::Live)?.is_none_or(grew);
+        let place = next(&LIVE_TABLES, self.place(Slot::Live));
+        self.bring_into_force(made, place, abi::in_force(self.place(Slot::Lists), place))?;
+        if only_grew {
+            self.near.tune();
+            return Ok(());
+        }
+        self.tidy_near()
     }
 
     fn publish_lists(&self, made: &Made) -> Result<(), Error> {
         let place = self.place(Slot::Former);
-        self.bring_into_force(made, place, abi::in_force(place, self.place(Slot::Live)))
+        self.bring_into_force(made, place, abi::in_force(place, self.place(Slot::Live)))?;
+        self.tidy_near()
     }
 
     fn exchange_lists(&self) -> Result<(), Error> {
@@ -417,8 +448,9 @@ impl Store for Pinned {
 }
 
 /// Of two places the one that is not in force.
-fn idle([first, second]: [u32; 2], in_force: u32) -> u32 {
-    if in_force == first { second } else { first }
+fn next(places: &[u32], in_force: u32) -> u32 {
+    let at = places.iter().position(|place| *place == in_force);
+    places[at.map_or(0, |at| (at + 1) % places.len())]
 }
 
 /// CLOCK_BOOTTIME in nanoseconds: the clock that the programs read.

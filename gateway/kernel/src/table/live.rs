@@ -12,8 +12,8 @@ use crate::error::Error;
 
 /// No record.
 const NONE: u32 = u32::MAX;
-/// Room in a table that has nothing in it yet, a set of IPv4 and of IPv6.
-const FIRST_ROOM: u64 = 256;
+/// Room in a table that has nothing in it yet, a set of IPv4 and of IPv6: 2 MiB in all.
+const FIRST_ROOM: u64 = 1024;
 /// Bytes of evidence.
 pub(crate) const MAX_EVIDENCE: usize = 64;
 /// Attempts to place all entries.
@@ -73,7 +73,7 @@ pub(crate) enum Put {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Live<'a>(pub(crate) &'a Memory);
 
-/// A live table with these entries and room for more of them, or as many again if that is more.
+/// A live table with these entries, of which no two are of one list and prefix, and room for more of them, or as many again if that is more.
 pub(crate) fn build<M: AsRef<Memory>>(
     entries: &[LiveEntry],
     room: [[u64; SETS as usize]; 2],
@@ -110,7 +110,7 @@ pub(crate) fn build<M: AsRef<Memory>>(
         let made = make(layout.lines)?;
         layout.write(made.as_ref(), &wanted, mix(u64::from(attempt) + 1, crate::store::boot_ns()));
         let live = Live(made.as_ref());
-        if by_age.iter().all(|entry| live.put(entry).is_ok()) {
+        if by_age.iter().all(|entry| live.put_new(entry).is_ok()) {
             live.0.set(1, tally::EVICTED, evicted);
             return Ok(made);
         }
@@ -161,6 +161,14 @@ impl Live<'_> {
         self.0.get(1, tally::STALE) > held.max(4096)
     }
 
+    /// Whether a table that took this one's place has its entries and more. It is at least likely: a few prefixes
+    /// less, and what is near them stays marked for a while.
+    pub(crate) fn only_grew_to(&self, next: Self) -> bool {
+        let held = |live: &Self| [List::Allow, List::Ban, List::Deny].map(|list| live.count(list));
+        let (before, after) = (held(self), held(&next));
+        self.0.get(1, tally::STALE) == 0 && before.iter().zip(after).all(|(before, after)| *before <= after)
+    }
+
     fn tally(&self, list: List, v6: bool, change: i64) {
         let word = tally::ENTRIES + list as usize * 2 + usize::from(v6);
         self.0.set(1, word, self.0.get(1, word).saturating_add_signed(change));
@@ -205,6 +213,18 @@ impl Live<'_> {
             self.link_newest(number);
         }
         Ok(put)
+    }
+
+    /// Puts an entry in of whose list and prefix there is none.
+    fn put_new(&self, entry: &LiveEntry) -> Result<(), NoRoom> {
+        let number = self.take_record().ok_or(NoRoom)?;
+        self.write(number, entry);
+        self.slots().insert(set_of(entry.list, entry.shadow), entry.key, number)?;
+        self.tally(entry.list, entry.key.v6, 1);
+        if entry.list == List::Ban {
+            self.link_newest(number);
+        }
+        Ok(())
     }
 
     /// The entry of a list for this very prefix.

@@ -44,7 +44,7 @@ impl Near {
         } else {
             entries(table, &mut |key| self.mark(key));
         }
-        self.tune(self.grain().kinds_v6() | kinds_v6(table));
+        self.note(kinds_v6(table));
     }
 
     /// Leaves what comes near the prefixes of these tables, and nothing else.
@@ -58,7 +58,8 @@ impl Near {
         }
         self.set_v4(&|index, _| planes.v4(index) | made.v4(index));
         self.set_v6(&|index, _| planes.v6(index) | made.v6(index));
-        self.tune([lists, live].into_iter().flatten().map(kinds_v6).fold(0, |all, kinds| all | kinds));
+        let kinds = [lists, live].into_iter().flatten().map(kinds_v6).fold(0, |all, kinds| all | kinds);
+        self.choose_levels(kinds);
         Ok(())
     }
 
@@ -87,17 +88,27 @@ impl Near {
     }
 
     /// From now on there are such prefixes of IPv6.
-    fn note(&self, kind: u32) {
+    fn note(&self, kinds: u32) {
         let grain = self.grain();
-        if grain.kinds_v6() & kind == 0 {
-            let grain = Grain::new(grain.v4(), grain.v6(), grain.kinds_v6() | kind);
+        if grain.kinds_v6() | kinds != grain.kinds_v6() {
+            let grain = Grain::new(grain.v4(), grain.v6(), grain.kinds_v6() | kinds);
             self.in_force.set(0, NEAR_WORD, grain.to_word());
         }
     }
 
+    /// Nothing is near anything yet.
+    pub(crate) fn begin(&self) {
+        self.in_force.set(0, NEAR_WORD, Grain::new(COARSEST, COARSEST, 0).to_word());
+    }
+
+    /// After bits were added: the level that was best may not be so any more.
+    pub(crate) fn tune(&self) {
+        self.choose_levels(self.grain().kinds_v6());
+    }
+
     /// Lets programs ask the level that is cheapest: a coarse one stays in the processor's nearer caches, and lets
     /// more addresses through to what is looked at next.
-    fn tune(&self, kinds_v6: u32) {
+    fn choose_levels(&self, kinds_v6: u32) {
         let v4 = cheapest(&self.v4, FINEST_V4, &|set| PAST_V4 * set);
         // Two bits have to be set.
         let v6 = cheapest(&self.v6, FINEST_V6, &|set| PAST_V6 * set * set);

@@ -221,6 +221,7 @@ proptest! {
             near.become_that_of(lists, live).unwrap();
             let fresh = nothing_near();
             [lists, live].into_iter().flatten().for_each(|table| fresh.add(table));
+            fresh.tune();
             prop_assert!(lists.is_none() && live.is_none() || words(&near) == words(&fresh));
         }
         let left = words(&near);
