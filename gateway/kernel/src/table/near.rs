@@ -119,18 +119,19 @@ impl Near {
     fn set_v4(&self, wanted: &dyn Fn(usize, u64) -> u64) {
         let words = self.v4.words().get(KINDS_V4 as usize * LINE_WORDS..).unwrap_or_default();
         for (chunk, words) in words.chunks_exact(2 * CHUNK).enumerate() {
-            let mut changed = false;
+            let mut any = false;
             for (index, word) in words.iter().enumerate() {
                 let former = word.load(READ);
                 let wanted = wanted(chunk * 2 * CHUNK + index, former);
                 if former != wanted {
                     word.store(wanted, WRITE);
-                    changed = true;
                 }
+                any |= former | wanted != 0;
             }
-            if changed {
-                let any = |pair: usize| joined(words[2 * pair].load(READ), words[2 * pair + 1].load(READ));
-                raise(&self.v4, chunk, std::array::from_fn(any));
+            // Whether or not a word changed: a writer may have been killed between it and the coarser levels.
+            if any {
+                let pair = |pair: usize| joined(words[2 * pair].load(READ), words[2 * pair + 1].load(READ));
+                raise(&self.v4, chunk, std::array::from_fn(pair));
             }
         }
     }
@@ -139,16 +140,16 @@ impl Near {
     fn set_v6(&self, wanted: &dyn Fn(usize, u64) -> u64) {
         let words = self.v6.words().get(words_of(FINEST_V6)).unwrap_or_default();
         for (chunk, words) in words.chunks_exact(CHUNK).enumerate() {
-            let mut changed = false;
+            let mut any = false;
             for (index, word) in words.iter().enumerate() {
                 let former = word.load(READ);
                 let wanted = wanted(chunk * CHUNK + index, former);
                 if former != wanted {
                     word.store(wanted, WRITE);
-                    changed = true;
                 }
+                any |= former | wanted != 0;
             }
-            if changed {
+            if any {
                 raise(&self.v6, chunk, std::array::from_fn(|index| words[index].load(READ)));
             }
         }

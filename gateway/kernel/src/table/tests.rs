@@ -201,6 +201,12 @@ proptest! {
         let (lists, live) = tables(&list, &single);
         let near = nothing_near();
         near.add(&lists.0);
+        // As if its writer had been killed before the coarser levels, and the next one brought the same.
+        for (memory, finest) in [(&near.v4, FINEST_V4), (&near.v6, FINEST_V6 - 1)] {
+            let levels = &memory.words()[..(2 << finest) / 64];
+            levels.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        near.add(&lists.0);
         near.add(&live.0);
         let alone = nothing_near();
         list.iter().chain(&single).for_each(|key| alone.mark(*key));
