@@ -77,11 +77,33 @@ impl<'a> Edit<'a> {
         let total = wanted.iter().map(Vec::len).sum::<usize>();
         let done = if total <= AT_ONCE { self.put_in_place(&wanted) } else { Err(NoRoom) };
         let done = match done {
-            Ok(done) => done,
+            Ok(done) => {
+                self.make_room();
+                done
+            }
             Err(NoRoom) => self.put_in_new_table(&wanted)?,
         };
         progress(total);
         Ok(done)
+    }
+
+    /// Makes a crowded table anew. The entries that came last are in force by now, so no packet waits for it.
+    fn make_room(&self) {
+        if !Live(&self.live).is_crowded() {
+            return;
+        }
+        if let Err(error) = self.remake() {
+            // Nothing is lost: who finds no room at all will be told.
+            tracing::warn!("the table of single entries stays as small as it is: {error}");
+        }
+    }
+
+    /// Makes the table of single entries anew, with what is in it.
+    fn remake(&self) -> Result<(), Error> {
+        let live = Live(&self.live);
+        let mut entries = Vec::new();
+        live.for_each(&mut |entry| entries.push(entry));
+        remake(self.store, &entries, live.evicted()).map(|_| ())
     }
 
     fn entry(
@@ -267,11 +289,8 @@ impl<'a> Edit<'a> {
     /// Takes entries out whose time is over; makes the table anew if too much of it is gone.
     pub(crate) fn expire(self) -> Result<usize, Error> {
         let expired = self.drop_expired(self.store.now_ns());
-        let live = Live(&self.live);
-        if live.is_stale() {
-            let mut entries = Vec::new();
-            live.for_each(&mut |entry| entries.push(entry));
-            remake(self.store, &entries, live.evicted())?;
+        if Live(&self.live).is_stale() {
+            self.remake()?;
         }
         // What a writer left behind that died with a table half made.
         self.store.sweep()?;

@@ -91,7 +91,8 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
     Ok(format!(
         "{}\nEach change by itself, under the writers' lock, beside a list of {prefixes} prefixes. In the last row one \
          thread bans and another runs the program over packets, so it has in it that a thread wakes, and a test run's \
-         preparation. The longest ones are tables that were made anew because they were full.\n",
+         preparation. The longest additions have made room for the next ones, \
+         after their entry was in force.\n",
         markdown(&header, &rows)
     ))
 }

@@ -181,7 +181,7 @@ impl Layout {
                     add_level(memory, line, *level);
                 }
                 if wanted.records > 0 {
-                    memory.set(line, 2, u64::from(self.records));
+                    memory.set(line, ENTRIES_WORD, u64::from(self.records));
                 }
             }
         }
@@ -192,6 +192,27 @@ impl Layout {
         }
         memory.set(0, head::MAGIC, MAGIC);
     }
+}
+
+/// The word of a set's head that says where records begin (low half) and, where entries are made singly, how many
+/// the set has (high half).
+const ENTRIES_WORD: usize = 2;
+
+/// So many entries more or less are in a set.
+pub(crate) fn count_entry(memory: &Memory, v6: bool, set: u32, change: i32) {
+    let head = set_head(v6, set);
+    let (records, entries) = pair(memory, head, ENTRIES_WORD);
+    let entries = entries.saturating_add_signed(change);
+    memory.set(head, ENTRIES_WORD, u64::from(records) | u64::from(entries) << 32);
+}
+
+/// Whether a set has so many of the entries that its layout was made for that one more may find its lines full. Up
+/// to there that happens next to never: lines of IPv6 have two slots only, and sooner a row of them is full.
+pub(crate) fn is_crowded(memory: &Memory, v6: bool, set: u32) -> bool {
+    let head = set_head(v6, set);
+    let ((_, lines), (_, entries)) = (pair(memory, head, 0), pair(memory, head, ENTRIES_WORD));
+    let (lines, entries) = (u64::from(lines), u64::from(entries));
+    if v6 { entries * 2 > lines } else { entries * 8 > lines * 3 * SLOTS_V4 as u64 }
 }
 
 /// A pair of words as heads keep them: first line and number.

@@ -4,9 +4,9 @@
 use gateway_common::abi::List;
 use gateway_common::table::{RECORD_LINES, SETS, mix, set_of};
 
-use super::layout::{Layout, Levels, Wanted, head, pair, tally};
+use super::layout::{Layout, Levels, Wanted, count_entry, head, is_crowded, pair, tally};
 use super::memory::Memory;
-use super::slots::{Key, NoRoom, Slots};
+use super::slots::{Key, NoRoom, Place, Slots};
 use crate::entry::SetBy;
 use crate::error::Error;
 
@@ -73,7 +73,7 @@ pub(crate) enum Put {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Live<'a>(pub(crate) &'a Memory);
 
-/// A live table with these entries, of which no two are of one list and prefix, and room for more of them, or as many again if that is more.
+/// A live table with these entries, of which no two are of one list and prefix, and room for more of them.
 pub(crate) fn build<M: AsRef<Memory>>(
     entries: &[LiveEntry],
     room: [[u64; SETS as usize]; 2],
@@ -84,9 +84,10 @@ pub(crate) fn build<M: AsRef<Memory>>(
     for entry in entries {
         prefixes[usize::from(entry.key.v6)][set_of(entry.list, entry.shadow) as usize] += 1;
     }
-    for (family, room) in prefixes.iter_mut().zip(room) {
+    for (v6, (family, room)) in prefixes.iter_mut().zip(room).enumerate() {
         for (set, room) in family.iter_mut().zip(room) {
-            *set = (*set + room).max(*set * 2).max(FIRST_ROOM);
+            // So much that half as many again may come before the set is crowded.
+            *set = (*set + room).max(*set * [2, 4][v6]).max(FIRST_ROOM);
         }
     }
     let records = prefixes.iter().flatten().sum::<u64>();
@@ -174,6 +175,23 @@ impl Live<'_> {
         self.0.set(1, word, self.0.get(1, word).saturating_add_signed(change));
     }
 
+    fn insert(&self, set: u32, key: Key, number: u32) -> Result<(), NoRoom> {
+        self.slots().insert(set, key, number)?;
+        count_entry(self.0, key.v6, set, 1);
+        Ok(())
+    }
+
+    fn take_out(&self, set: u32, key: Key, place: Place) {
+        self.slots().remove(place);
+        count_entry(self.0, key.v6, set, -1);
+    }
+
+    /// Whether the table is to be made anew before one of its sets is full, since whoever meets a full one waits
+    /// until that is done.
+    pub(crate) fn is_crowded(&self) -> bool {
+        [false, true].into_iter().any(|v6| (0..SETS).any(|set| is_crowded(self.0, v6, set)))
+    }
+
     /// Puts an entry in; one for the same prefix and list is replaced.
     pub(crate) fn put(&self, entry: &LiveEntry) -> Result<Put, NoRoom> {
         let (set, other) = (set_of(entry.list, entry.shadow), set_of(entry.list, !entry.shadow));
@@ -191,14 +209,14 @@ impl Live<'_> {
                 Put::Updated
             }
             None => {
-                if let Err(NoRoom) = self.slots().insert(set, entry.key, number) {
+                if let Err(NoRoom) = self.insert(set, entry.key, number) {
                     self.free_record(number);
                     return Err(NoRoom);
                 }
                 // The other mode's entry goes after the new one has come.
                 match self.slots().find(other, entry.key) {
                     Some((place, former)) => {
-                        self.slots().remove(place);
+                        self.take_out(other, entry.key, place);
                         self.free_record(former);
                         Put::Updated
                     }
@@ -219,7 +237,7 @@ impl Live<'_> {
     fn put_new(&self, entry: &LiveEntry) -> Result<(), NoRoom> {
         let number = self.take_record().ok_or(NoRoom)?;
         self.write(number, entry);
-        self.slots().insert(set_of(entry.list, entry.shadow), entry.key, number)?;
+        self.insert(set_of(entry.list, entry.shadow), entry.key, number)?;
         self.tally(entry.list, entry.key.v6, 1);
         if entry.list == List::Ban {
             self.link_newest(number);
@@ -239,8 +257,9 @@ impl Live<'_> {
     pub(crate) fn remove(&self, list: List, key: Key) -> bool {
         let mut removed = false;
         for shadow in [false, true] {
-            if let Some((place, number)) = self.slots().find(set_of(list, shadow), key) {
-                self.slots().remove(place);
+            let set = set_of(list, shadow);
+            if let Some((place, number)) = self.slots().find(set, key) {
+                self.take_out(set, key, place);
                 self.free_record(number);
                 removed = true;
             }

@@ -81,6 +81,52 @@ fn chains_fill_and_empty_and_nobody_behind_is_lost() {
 }
 
 #[test]
+fn a_table_is_crowded_before_it_is_full_and_not_once_it_is_made_anew() {
+    let entry = |number: u32, v6: bool, shadow: bool| LiveEntry {
+        list: List::Ban,
+        key: key(number, v6),
+        shadow,
+        rule: 0,
+        expires_ns: 0,
+        set_ns: number.into(),
+        by: SetBy::Cli,
+        evidence: String::new(),
+    };
+    let empty = || build(&[], [[0; 6]; 2], 0, &mut |lines| Memory::anonymous(lines).map(Made)).unwrap();
+    for v6 in [false, true] {
+        let (mut made, mut times) = (empty(), 0);
+        for number in 0..20_000 {
+            let put = Live(&made.0).put(&entry(number, v6, number % 8 == 0));
+            assert!(put.is_ok(), "{number} {v6}");
+            if Live(&made.0).is_crowded() {
+                let mut entries = Vec::new();
+                Live(&made.0).for_each(&mut |entry| entries.push(entry));
+                made =
+                    build(&entries, [[0; 6]; 2], 0, &mut |lines| Memory::anonymous(lines).map(Made)).unwrap();
+                assert!(!Live(&made.0).is_crowded(), "{number}");
+                times += 1;
+            }
+        }
+        assert!((5..16).contains(&times), "{times}");
+
+        // What leaves, and what changes into the other mode, makes room.
+        let made = empty();
+        let live = Live(&made.0);
+        let until_crowded = (0..1024).find(|number| {
+            live.put(&entry(*number, v6, false)).unwrap();
+            live.is_crowded()
+        });
+        let last = until_crowded.unwrap();
+        live.put(&entry(0, v6, true)).unwrap();
+        assert!(!live.is_crowded());
+        live.put(&entry(last + 1, v6, false)).unwrap();
+        assert!(live.is_crowded());
+        assert!(live.remove(List::Ban, key(1, v6)));
+        assert!(!live.is_crowded());
+    }
+}
+
+#[test]
 fn a_reader_of_levels_misses_none_while_others_come() {
     // Which were there before a walk began; the order makes each word's levels move on.
     let order: Vec<u8> =
