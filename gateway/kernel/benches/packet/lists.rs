@@ -1,5 +1,5 @@
 //! Nanoseconds a packet by list size, beside an LPM trie of the same prefixes, both above a program that only
-//! makes the random source. A test run repeats one frame, and without new sources the table's hot lines would
+//! makes the random source; and of ours what the list adds, for a trie's program does nothing but look up. A test run repeats one frame, and without new sources the table's hot lines would
 //! stay in the cache and every list look alike.
 
 use std::time::Instant;
@@ -43,6 +43,8 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
         "gateway, ns",
         "LPM trie, ns",
         "trie / gateway",
+        "of the gateway's the list, ns",
+        "trie / list",
         "gateway filled in, s",
         "gateway's maps, MiB",
         "trie filled in, s",
@@ -50,9 +52,10 @@ pub(crate) fn report(scale: &Scale) -> Outcome<String> {
     ];
     Ok(format!(
         "{}\nNanoseconds a packet above the floor's, medians (least–most) of {} alternating rounds of {} packets \
-         with random sources: a lookup misses unless every source is denied, and then the rule is counted. Half of the \
-         prefixes are /24 and half /32 (IPv6: /48 and /64). The trie's program looks up and does nothing else; the \
-         gateway's parses, judges and counts. Memory is what the kernel says of all maps made since the program was \
+         with random sources. No source is in a network of the list, but where every source is denied; there the rule \
+         is counted. Half of the prefixes are /24 and half /32 (IPv6: /48 and /64). The trie's program looks up and \
+         does nothing else; the gateway's parses, judges and counts. What the list adds is what the gateway takes \
+         above itself with an empty one, of the same rounds. Memory is what the kernel says of all maps made since the program was \
          loaded, so nobody else may be loading any; of a trie it counts the prefixes, not the nodes between them.\n",
         markdown(&header, &rows),
         scale.rounds,
@@ -91,12 +94,14 @@ fn measure(row: &Row, scale: &Scale) -> Outcome<Vec<String>> {
     eprintln!("{name}");
     let frame = row.family.frame();
     let floor = Sandbox::load(Ours::BenchFloor)?;
+    let idle = ours(&[])?;
     let ours = ours(&row.prefixes)?;
     let trie = trie(row)?;
-    let (mut gateway, mut lpm, mut ratio) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut gateway, mut lpm, mut list) = (Vec::new(), Vec::new(), Vec::new());
     // The first round warms caches and is not counted.
     for round in 0..=scale.rounds {
         let base = floor.run(&frame, scale.repeat)?.mean.as_nanos() as f64;
+        let unlisted = idle.program.run(&frame, scale.repeat)?.mean.as_nanos() as f64;
         let judged = ours.program.run(&frame, scale.repeat)?;
         let looked_up = trie.program.run(&frame, scale.repeat)?;
         let hit = (judged.action == Action::Drop, looked_up.action == program::DROP);
@@ -104,17 +109,20 @@ fn measure(row: &Row, scale: &Scale) -> Outcome<Vec<String>> {
             return Err(format!("{name}: (gateway, trie) dropped: {hit:?}, and both should have").into());
         }
         if round > 0 {
-            let above = [judged.mean, looked_up.mean].map(|mean| mean.as_nanos() as f64 - base);
-            gateway.push(above[0]);
-            lpm.push(above[1]);
-            // A nanosecond is the least that the kernel's figures can tell from nothing.
-            ratio.push(above[1].max(1.0) / above[0].max(1.0));
+            let [judged, looked_up] = [judged.mean, looked_up.mean].map(|mean| mean.as_nanos() as f64);
+            gateway.push(judged - base);
+            lpm.push(looked_up - base);
+            list.push(judged - unlisted);
         }
     }
     if row.hit {
         let counted = u64::from(scale.repeat) * (scale.rounds as u64 + 1);
         check_counted(&ours.program, counted)?;
     }
+    // A nanosecond is the least that the kernel's figures can tell from nothing.
+    let ratio = |to: &[f64]| -> Vec<f64> {
+        lpm.iter().zip(to).map(|(trie, ours)| trie.max(1.0) / ours.max(1.0)).collect()
+    };
     let show =
         |figures: &[f64], digits| Spread::of(figures).map_or_else(|| "–".to_owned(), |it| it.show(digits));
     let filled =
@@ -125,7 +133,9 @@ fn measure(row: &Row, scale: &Scale) -> Outcome<Vec<String>> {
         format!("{family}, {}", row.name),
         show(&gateway, 0),
         show(&lpm, 0),
-        show(&ratio, 1),
+        show(&ratio(&gateway), 1),
+        if row.prefixes.is_empty() { "–".to_owned() } else { show(&list, 0) },
+        if row.prefixes.is_empty() { "–".to_owned() } else { show(&ratio(&list), 1) },
         filled(ours.seconds),
         mib(ours.bytes),
         filled(trie.seconds),

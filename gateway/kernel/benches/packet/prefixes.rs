@@ -23,7 +23,8 @@ impl Family {
         }
     }
 
-    /// Random prefixes: half are networks, half as long as one sees them.
+    /// Random prefixes: half are networks, half as long as one sees them. The networks have odd numbers, and the
+    /// programs' sources are from even ones: none is in a network of the list.
     pub(crate) fn random(self, count: usize) -> Vec<IpNet> {
         match self {
             Self::V4 => random_v4(count).map(IpNet::from).collect(),
@@ -84,21 +85,21 @@ pub(crate) fn shuffled_v4(count: usize) -> Vec<Ipv4Net> {
     prefixes
 }
 
-/// Half /24, half /32.
+/// Half /24 of odd number, half /32.
 fn random_v4(count: usize) -> impl Iterator<Item = Ipv4Net> {
     let mut random = Random(7);
     (0..count).filter_map(move |number| {
-        let length = if number % 2 == 0 { 24 } else { 32 };
-        Some(Ipv4Net::new(Ipv4Addr::from(random.next() as u32), length).ok()?.trunc())
+        let (length, odd) = if number % 2 == 0 { (24, 0x100) } else { (32, 0) };
+        Some(Ipv4Net::new(Ipv4Addr::from(random.next() as u32 | odd), length).ok()?.trunc())
     })
 }
 
-/// Half /48, half /64, in 2000::/3.
+/// Half /48 of odd number, half /64, in 2000::/3.
 fn random_v6(count: usize) -> impl Iterator<Item = Ipv6Net> {
     let mut random = Random(11);
     (0..count).filter_map(move |number| {
-        let high = random.next() & 0x1fff_ffff_ffff_ffff | 0x2000_0000_0000_0000;
-        let length = if number % 2 == 0 { 48 } else { 64 };
+        let (length, odd) = if number % 2 == 0 { (48, 0x1_0000) } else { (64, 0) };
+        let high = random.next() & 0x1fff_ffff_ffff_ffff | 0x2000_0000_0000_0000 | odd;
         Some(Ipv6Net::new(Ipv6Addr::from(u128::from(high) << 64), length).ok()?.trunc())
     })
 }

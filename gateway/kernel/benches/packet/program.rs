@@ -27,6 +27,7 @@ pub(crate) fn lpm(v4: &LpmTrie, v6: &LpmTrie) -> Outcome<Program> {
     code.load(HALF, R1, R7, 12);
     code.jump_if(EQUAL, R1, IPV6, "v6");
 
+    code.and(R0, !0x100_u32.to_be() as i32);
     code.store(WORD, R7, IPV4_SOURCE, R0);
     code.store(WORD, R10, -4, R0);
     code.store_number(R10, -8, 32);
@@ -39,6 +40,7 @@ pub(crate) fn lpm(v4: &LpmTrie, v6: &LpmTrie) -> Outcome<Program> {
     code.swap_to_network_order(R0);
     code.store(WORD, R7, IPV6_SOURCE, R0);
     code.call(PRANDOM);
+    code.and(R0, !0x1_0000_u32.to_be() as i32);
     code.store(WORD, R7, IPV6_SOURCE + 4, R0);
     for offset in [0, 4, 8, 12] {
         code.load(WORD, R1, R7, IPV6_SOURCE + offset);
