@@ -29,7 +29,7 @@ pub use settings::Settings;
 pub use sources::{SOURCE_SLOTS, Source, source_slot};
 
 /// Version of everything in this module; part of the pin directory's name.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// The XDP program's name in the object and in the kernel.
 pub const XDP_PROGRAM: &str = "gateway_xdp";

@@ -7,7 +7,7 @@
 //! line 0        head: what the table is (userspace only, but for nothing)
 //! lines 2..14   a head a family and set: where its slots are, and which prefix lengths are in use
 //! line 14, 15   hints of IPv4 and IPv6
-//! lines 16..    lists: two bits for each /24, covered by a prefix or with longer prefixes inside (4 MiB)
+//! lines 16..    lists: two bits for each /24, which say what prefixes are near (4 MiB), and one for each /23 (1 MiB)
 //!               lists: two bits by hash for each /32 or /48 of IPv6 that any prefix touches (2 MiB)
 //!               slots, hashed: a word a prefix of IPv4, three of IPv6
 //!               records: time to live, rule and evidence of entries that were made singly
@@ -29,9 +29,10 @@ mod opaque;
 mod search;
 
 pub use near::{
-    ANYTHING, COARSEST, FINEST_V4, FINEST_V6, Grain, KINDS_LINES, KINDS_V4, LONG, LONG_FROM, MARKED_FROM,
-    MARKED_V6, MARKS_LINES, MIDDLE, NEAR_V4_LINES, NEAR_V6_LINES, NETWORK_BITS, Place, SHORT, at_level,
-    kinds_at, mark_at, near_in_v4, near_in_v6, near_v4, near_v6, network_v4, networks_v6,
+    ANYTHING, BLOCK_BITS, COARSEST, FINEST_V4, FINEST_V4_LINES, FINEST_V6, Grain, KINDS_LINES, KINDS_V4,
+    LONG, LONG_FROM, MARKED_FROM, MARKED_V6, MARKS_LINES, MIDDLE, NEAR_V4_LINES, NEAR_V6_LINES, NETWORK_BITS,
+    Place, SHORT, at_level, kinds_at, longs_at, mark_at, near_in_v4, near_in_v6, near_v4, near_v6,
+    network_v4, networks_v6,
 };
 pub use search::{Hints, hints, search_v4, search_v6};
 
@@ -73,7 +74,7 @@ pub trait Words {
 }
 
 /// "GATEWAY" and the version of everything in this module.
-pub const MAGIC: u64 = 0x4741_5445_5741_5903;
+pub const MAGIC: u64 = 0x4741_5445_5741_5904;
 
 /// Sets of a family: three lists, each enforced or in shadow mode.
 pub const SETS: u32 = 6;

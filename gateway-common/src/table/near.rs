@@ -1,7 +1,7 @@
 //! What is near: bits that tell most addresses from all prefixes, before any table is looked into.
 //!
 //! An address has a network of 24 bits: of IPv4 its /24, of IPv6 two hashes of its /32 and two of its /48. The map
-//! `near_v4` says of each what prefixes touch it, two bits; `near_v6` has a bit for each hash. That is megabytes, and a
+//! `near_v4` has two bits for each, which say what prefixes touch it; `near_v6` has a bit for each hash. That is megabytes, and a
 //! processor that has other things to do has them in none of its caches: reading a word takes as long as all the rest
 //! of a packet. So in front of the bits stands a pyramid of coarser
 //! ones: level `n` has a bit for the first `n` bits of a network, set if any below it is. All levels are kept, and
@@ -24,6 +24,8 @@ const LINE_BITS: u32 = LINE_WORDS as u32 * 64;
 pub const KINDS_V4: u32 = (2 << FINEST_V4) / LINE_BITS;
 /// Lines of two bits a network.
 pub const KINDS_LINES: u32 = (2 << NETWORK_BITS) / LINE_BITS;
+/// Lines of the finest level of IPv4.
+pub const FINEST_V4_LINES: u32 = (1 << FINEST_V4) / LINE_BITS;
 /// Lines of a bit a network.
 pub const MARKS_LINES: u32 = (1 << NETWORK_BITS) / LINE_BITS;
 /// Lines of the map `near_v4`.
@@ -110,10 +112,29 @@ pub const fn at_level(network: u32, level: u32) -> Place {
 }
 
 /// The place of a network's two bits, behind the first line of theirs; the lower bit. It says that a prefix
-/// covers the network, the one above it that longer prefixes are inside.
+/// covers the network. The upper bits of a line's 256 networks tell of longer prefixes: [`longs_at`].
 #[inline(always)]
 pub const fn kinds_at(network: u32) -> Place {
     place(network << 1)
+}
+
+/// Bits of a block, the longest part of an address of IPv4 that longer prefixes set bits for.
+pub const BLOCK_BITS: u32 = 28;
+
+/// The three bits, word and bit each, that an address's block has among the upper ones of its line. All are set if a
+/// prefix longer than /24 is there. Not one for its network: a list of a million hosts has one in 3 of 100 networks,
+/// and every packet from those would cost a look-up.
+#[inline(always)]
+pub const fn longs_at(address: u32) -> [(usize, u32); 3] {
+    // Fibonacci hashing of the twelve bits that a line does not say (Knuth, vol. 3, 6.4).
+    let hash = (address >> (32 - BLOCK_BITS) & 0xfff).wrapping_mul(0x9e37_79b1);
+    [upper_at(hash >> 24), upper_at(hash >> 16 & 0xff), upper_at(hash >> 8 & 0xff)]
+}
+
+#[inline(always)]
+const fn upper_at(network: u32) -> (usize, u32) {
+    let (_, word, bit) = kinds_at(network);
+    (word, bit + 1)
 }
 
 /// The place of a network's bit, behind the first line of a plane of marks.
@@ -154,8 +175,17 @@ pub fn near_v4<L: Words>(lines: impl Fn(u32) -> Option<L>, grain: Grain, address
     if !is_set(lines(coarse.0), coarse) {
         return 0;
     }
-    let (line, word, bit) = kinds_at(network);
-    lines(KINDS_V4 + line).map_or(ANYTHING, |line| ((line.word(word) >> bit) as u32 & 3) * MIDDLE)
+    lines(KINDS_V4 + kinds_at(network).0).map_or(ANYTHING, |line| kinds_v4(&line, address))
+}
+
+/// What the line of an address's network says.
+#[inline(always)]
+fn kinds_v4(line: &impl Words, address: u32) -> u32 {
+    let (_, word, bit) = kinds_at(network_v4(address));
+    let [first, second, third] = longs_at(address).map(|(word, bit)| line.word(word) >> bit);
+    let long = first & second & third & 1;
+    let middle = line.word(word) >> bit & 1;
+    (middle as u32 * MIDDLE) | (long as u32 * LONG)
 }
 
 /// What is near an address of IPv6 (its upper half), likewise.
@@ -186,9 +216,8 @@ pub fn near_in_v4<L: Lines>(table: &L, address: u32) -> u32 {
     if first == 0 {
         return ANYTHING;
     }
-    let (line, word, bit) = kinds_at(network_v4(address));
-    let line = table.line(first.wrapping_add(line));
-    line.map_or(ANYTHING, |line| ((line.word(word) >> bit) as u32 & 3) * MIDDLE)
+    let line = table.line(first.wrapping_add(kinds_at(network_v4(address)).0));
+    line.map_or(ANYTHING, |line| kinds_v4(&line, address))
 }
 
 /// What a table alone has near an address of IPv6 (its upper half).

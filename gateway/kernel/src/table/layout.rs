@@ -1,11 +1,12 @@
 //! Where things are in a table: computed before it is made, read from its head lines ever after.
 
 use gateway_common::table::{
-    CHAIN_V4, CHAIN_V6, FIRST_LINE, HINTS_V4, HINTS_V6, KINDS_LINES, LEVELS_AT, LINE_WORDS, MAGIC,
-    MARKS_LINES, MAX_LEVELS, NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
+    CHAIN_V4, CHAIN_V6, FIRST_LINE, HINTS_V4, HINTS_V6, LEVELS_AT, LINE_WORDS, MAGIC, MARKS_LINES,
+    MAX_LEVELS, NO_LEVEL, RECORD_LINES, SETS, SLOTS_V4, set_head,
 };
 
 use super::memory::Memory;
+use super::near::PLANE_V4_LINES;
 
 /// Words of line 0. What a table of lists and one of single entries need not both have shares a word.
 pub(crate) mod head {
@@ -133,7 +134,7 @@ impl Layout {
             first as u32
         };
         // A family without a prefix needs none.
-        let planes = [(0, KINDS_LINES), (1, MARKS_LINES)].map(|(family, lines): (usize, u32)| {
+        let planes = [(0, PLANE_V4_LINES), (1, MARKS_LINES)].map(|(family, lines): (usize, u32)| {
             let any = wanted.prefixes[family].iter().any(|prefixes| *prefixes > 0);
             if wanted.planes && any { take(u64::from(lines)) } else { 0 }
         });

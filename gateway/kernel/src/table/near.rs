@@ -1,12 +1,13 @@
 //! Keeps the bits that programs look at before they look into any table: [`gateway_common::table::near_v4`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use gateway_common::abi::NEAR_WORD;
 use gateway_common::table::{
-    COARSEST, FINEST_V4, FINEST_V6, Grain, HINTS_V4, HINTS_V6, KINDS_LINES, KINDS_V4, KINDS_WORD, LINE_WORDS,
-    LONG, LONG_FROM, MARKED_FROM, MARKED_V6, MARKS_LINES, MIDDLE, NETWORK_BITS, SHORT, at_level, kinds_at,
-    mark_at, network_v4, networks_v6,
+    BLOCK_BITS, COARSEST, FINEST_V4, FINEST_V4_LINES, FINEST_V6, Grain, HINTS_V4, HINTS_V6, KINDS_LINES,
+    KINDS_V4, KINDS_WORD, LINE_WORDS, LONG, LONG_FROM, MARKED_FROM, MARKED_V6, MARKS_LINES, MIDDLE,
+    NETWORK_BITS, Place, SHORT, at_level, kinds_at, longs_at, mark_at, network_v4, networks_v6,
 };
 
 use super::layout::Levels;
@@ -16,14 +17,23 @@ use crate::error::Error;
 
 /// Words of a plane of a bit a network that one word of the coarsest level stands for.
 const CHUNK: usize = (1 << (NETWORK_BITS - COARSEST)) as usize;
-/// Words of the coarsest level.
-const CHUNKS: usize = (1 << COARSEST) / 64;
+/// Lines of a table's plane of IPv4: two bits a network, and the finest level.
+pub(super) const PLANE_V4_LINES: u32 = KINDS_LINES + FINEST_V4_LINES;
 /// Nanoseconds to read a random word of a level, above one in the nearest cache: measured on a busy machine (Zen 3,
 /// 512 KiB of second-level cache), once each 160 ns. Of 8 KiB first, then twice as much each.
 const READING: [f64; (FINEST_V6 - COARSEST + 1) as usize] = [0.0, 0.0, 0.0, 0.0, 3.0, 8.0, 16.0, 40.0, 95.0];
 /// What an address costs that a level lets through: of IPv4 a word of 4 MiB, of IPv6 a look-up in the tables.
 const PAST_V4: f64 = 125.0;
 const PAST_V6: f64 = 300.0;
+/// Where a level lets most addresses through, the processor expects as much, and reads that word of IPv4 while it goes
+/// on to the next packet. Then this is what one costs, and that one which the level holds back after all.
+const PAST_V4_EXPECTED: f64 = 36.0;
+const HELD_BACK_V4: f64 = 20.0;
+
+/// What lies behind a level costs an address of IPv4, by the share that the level lets through.
+fn past_v4(share: f64) -> f64 {
+    if share < 0.5 { PAST_V4 * share } else { PAST_V4_EXPECTED * share + HELD_BACK_V4 * (1.0 - share) }
+}
 
 /// The bits of all tables in force, in memory that programs read.
 #[derive(Debug)]
@@ -39,8 +49,7 @@ impl Near {
     pub(crate) fn add(&self, table: &Memory) {
         let planes = Planes::of(table);
         if planes.v4.is_some() || planes.v6.is_some() {
-            self.set_v4(&|index, bits| bits | planes.v4(index));
-            self.set_v6(&|index, bits| bits | planes.v6(index));
+            self.set(&|plane, index, bits| bits | planes.word(plane, index));
         } else {
             entries(table, &mut |key| self.mark(key));
         }
@@ -51,13 +60,12 @@ impl Near {
     pub(crate) fn become_that_of(&self, lists: Option<&Memory>, live: Option<&Memory>) -> Result<(), Error> {
         let planes = lists.map(Planes::of).unwrap_or_default();
         // Of a table without planes they are made here; what nobody writes to takes no memory.
-        let single = Memory::anonymous(KINDS_LINES + MARKS_LINES)?;
-        let made = Planes { v4: Some((&single, 0)), v6: Some((&single, KINDS_LINES)) };
+        let single = Memory::anonymous(PLANE_V4_LINES + MARKS_LINES)?;
+        let made = Planes { v4: Some((&single, 0)), v6: Some((&single, PLANE_V4_LINES)) };
         if let Some(live) = live {
             entries(live, &mut |key| made.mark(key));
         }
-        self.set_v4(&|index, _| planes.v4(index) | made.v4(index));
-        self.set_v6(&|index, _| planes.v6(index) | made.v6(index));
+        self.set(&|plane, index, _| planes.word(plane, index) | made.word(plane, index));
         let kinds = [lists, live].into_iter().flatten().map(kinds_v6).fold(0, |all, kinds| all | kinds);
         self.choose_levels(kinds);
         Ok(())
@@ -65,22 +73,16 @@ impl Near {
 
     /// Adds what comes near one prefix of a table in force. Before the prefix is there.
     pub(crate) fn mark(&self, key: Key) {
-        let Some((networks, kind)) = networks(key) else { return self.note(SHORT) };
-        for (first, count) in networks {
-            if key.v6 {
-                for level in COARSEST..=FINEST_V6 {
-                    fill_level(&self.v6, level, first, count);
-                }
-            } else {
-                fill_kinds(&self.v4, KINDS_V4, first, count, kind);
-                for level in COARSEST..=FINEST_V4 {
-                    fill_level(&self.v4, level, first, count);
-                }
-            }
+        if !key.v6 {
+            mark_kinds(&self.v4, KINDS_V4, key);
+            let (first, count) = networks_of_v4(key);
+            (COARSEST..=FINEST_V4).for_each(|level| fill_level(&self.v4, level, first, count));
+            return;
         }
-        if key.v6 {
-            self.note(kind);
+        for network in networks_of_v6(key) {
+            (COARSEST..=FINEST_V6).for_each(|level| fill_level(&self.v6, level, network, 1));
         }
+        self.note(kind_v6(key.length));
     }
 
     fn grain(&self) -> Grain {
@@ -109,51 +111,53 @@ impl Near {
     /// Lets programs ask the level that is cheapest: a coarse one stays in the processor's nearer caches, and lets
     /// more addresses through to what is looked at next.
     fn choose_levels(&self, kinds_v6: u32) {
-        let v4 = cheapest(&self.v4, FINEST_V4, &|set| PAST_V4 * set);
+        let v4 = cheapest(&self.v4, FINEST_V4, &past_v4);
         // Two bits have to be set.
         let v6 = cheapest(&self.v6, FINEST_V6, &|set| PAST_V6 * set * set);
         self.in_force.set(0, NEAR_WORD, Grain::new(v4, v6, kinds_v6).to_word());
     }
 
-    /// Gives every word of the two bits a network of IPv4 another value, by its index and the one it has.
-    fn set_v4(&self, wanted: &dyn Fn(usize, u64) -> u64) {
-        let words = self.v4.words().get(KINDS_V4 as usize * LINE_WORDS..).unwrap_or_default();
-        for (chunk, words) in words.chunks_exact(2 * CHUNK).enumerate() {
-            let mut any = false;
-            for (index, word) in words.iter().enumerate() {
-                let former = word.load(READ);
-                let wanted = wanted(chunk * 2 * CHUNK + index, former);
-                if former != wanted {
-                    word.store(wanted, WRITE);
-                }
-                any |= former | wanted != 0;
-            }
-            // Whether or not a word changed: a writer may have been killed between it and the coarser levels.
-            if any {
-                let pair = |pair: usize| joined(words[2 * pair].load(READ), words[2 * pair + 1].load(READ));
-                raise(&self.v4, chunk, std::array::from_fn(pair));
-            }
-        }
+    /// Gives every word another value, by its index in its plane and the one it has.
+    fn set(&self, wanted: &dyn Fn(Plane, usize, u64) -> u64) {
+        let kinds = self.v4.words().get(KINDS_V4 as usize * LINE_WORDS..).unwrap_or_default();
+        set_words(kinds, &|index, former| wanted(Plane::KindsV4, index, former));
+        set_levels(&self.v4, FINEST_V4, &|index, former| wanted(Plane::FinestV4, index, former));
+        set_levels(&self.v6, FINEST_V6, &|index, former| wanted(Plane::FinestV6, index, former));
     }
+}
 
-    /// The same of the marks of IPv6.
-    fn set_v6(&self, wanted: &dyn Fn(usize, u64) -> u64) {
-        let words = self.v6.words().get(words_of(FINEST_V6)).unwrap_or_default();
-        for (chunk, words) in words.chunks_exact(CHUNK).enumerate() {
-            let mut any = false;
-            for (index, word) in words.iter().enumerate() {
-                let former = word.load(READ);
-                let wanted = wanted(chunk * CHUNK + index, former);
-                if former != wanted {
-                    word.store(wanted, WRITE);
-                }
-                any |= former | wanted != 0;
-            }
-            if any {
-                raise(&self.v6, chunk, std::array::from_fn(|index| words[index].load(READ)));
-            }
+/// Gives words another value. True: one of them is or was not 0.
+fn set_words(words: &[AtomicU64], wanted: &dyn Fn(usize, u64) -> u64) -> bool {
+    let mut any = false;
+    for (index, word) in words.iter().enumerate() {
+        let former = word.load(READ);
+        let wanted = wanted(index, former);
+        if former != wanted {
+            word.store(wanted, WRITE);
+        }
+        any |= former | wanted != 0;
+    }
+    any
+}
+
+/// Gives every word of a finest level another value, and the coarser levels what follows from it.
+fn set_levels(memory: &Memory, finest: u32, wanted: &dyn Fn(usize, u64) -> u64) {
+    let size = CHUNK >> (NETWORK_BITS - finest);
+    let words = memory.words().get(words_of(finest)).unwrap_or_default();
+    for (chunk, words) in words.chunks_exact(size).enumerate() {
+        // Whether or not a word changed: a writer may have been killed between it and the coarser levels.
+        if set_words(words, &|index, former| wanted(chunk * size + index, former)) {
+            raise(memory, finest, chunk, words);
         }
     }
+}
+
+/// What a table keeps of [`Near`]'s bits: the coarser levels follow.
+#[derive(Debug, Clone, Copy)]
+enum Plane {
+    KindsV4,
+    FinestV4,
+    FinestV6,
 }
 
 /// The planes of a table: where they begin.
@@ -170,27 +174,38 @@ impl<'a> Planes<'a> {
         Self { v4: first(HINTS_V4).map(|line| (table, line)), v6: first(HINTS_V6).map(|line| (table, line)) }
     }
 
-    fn v4(&self, index: usize) -> u64 {
-        word(self.v4, index)
-    }
-
-    fn v6(&self, index: usize) -> u64 {
-        word(self.v6, index)
+    fn word(&self, plane: Plane, index: usize) -> u64 {
+        match plane {
+            Plane::KindsV4 => word(self.v4, index),
+            Plane::FinestV4 => word(self.v4, KINDS_LINES as usize * LINE_WORDS + index),
+            Plane::FinestV6 => word(self.v6, index),
+        }
     }
 
     /// Adds a prefix.
     pub(super) fn mark(&self, key: Key) {
-        let plane = if key.v6 { self.v6 } else { self.v4 };
-        let (Some((memory, line)), Some((networks, kind))) = (plane, networks(key)) else { return };
-        for (first, count) in networks {
-            if key.v6 {
-                let (ahead, word, bit) = mark_at(first);
-                memory.set_bits(line + ahead, word, 1 << bit);
-            } else {
-                fill_kinds(memory, line, first, count, kind);
+        match (self.v4, self.v6) {
+            (Some((memory, line)), _) if !key.v6 => {
+                mark_kinds(memory, line, key);
+                let (first, count) = networks_of_v4(key);
+                // Half as many bits as networks.
+                let at = |network: u32| behind(line + KINDS_LINES, mark_at(network / 2));
+                fill(memory, at(first), at(first + (count - 1)), u64::MAX);
             }
+            (_, Some((memory, line))) if key.v6 => {
+                for network in networks_of_v6(key) {
+                    let (line, word, bit) = behind(line, mark_at(network));
+                    memory.set_bits(line, word, 1 << bit);
+                }
+            }
+            _ => {}
         }
     }
+}
+
+/// A place behind a line.
+fn behind(first: u32, (line, word, bit): Place) -> Place {
+    (first + line, word, bit)
 }
 
 /// A word of a plane, by its index; 0 where there is no plane.
@@ -212,24 +227,24 @@ fn kinds_v6(table: &Memory) -> u32 {
     table.get(HINTS_V6, KINDS_WORD) as u32
 }
 
-/// The networks that a prefix touches, in rows of a first one and a number, and what it is to them; `None` for those
-/// that no bit tells of.
-fn networks(key: Key) -> Option<(impl Iterator<Item = (u32, u32)>, u32)> {
-    let length = u32::from(key.length);
-    let (kind, bits) = match (key.v6, kind_v6(key.length)) {
-        (false, _) => (if length > NETWORK_BITS { LONG } else { MIDDLE }, NETWORK_BITS),
-        (true, SHORT) => return None,
-        (true, MIDDLE) => (MIDDLE, MARKED_V6[0]),
-        (true, kind) => (kind, MARKED_V6[1]),
+/// The networks that a prefix of IPv4 touches: a first one and a number.
+fn networks_of_v4(key: Key) -> (u32, u32) {
+    (network_v4((key.high >> 32) as u32), open(NETWORK_BITS, key))
+}
+
+/// The networks that a prefix of IPv6 has bits for: none if it is a short one.
+fn networks_of_v6(key: Key) -> impl Iterator<Item = u32> {
+    let (bits, prefixes) = match kind_v6(key.length) {
+        SHORT => (MARKED_V6[0], 0),
+        MIDDLE => (MARKED_V6[0], open(MARKED_V6[0], key)),
+        _ => (MARKED_V6[1], open(MARKED_V6[1], key)),
     };
-    let open = 1_u32 << bits.saturating_sub(length);
-    // Neighbours of IPv6 are none in the plane, and each has two places there.
-    let (rows, count) = if key.v6 { (2 * open, 1) } else { (1, open) };
-    let first = move |row: u32| match key.v6 {
-        true => networks_v6(key.high + (u64::from(row / 2) << (64 - bits)), bits)[row as usize % 2],
-        false => network_v4((key.high >> 32) as u32),
-    };
-    Some(((0..rows).map(move |row| (first(row), count)), kind))
+    (0..prefixes).flat_map(move |one| networks_v6(key.high + (u64::from(one) << (64 - bits)), bits))
+}
+
+/// How many prefixes of so many bits cover another one.
+fn open(bits: u32, key: Key) -> u32 {
+    1 << bits.saturating_sub(key.length.into())
 }
 
 /// Every prefix of a table that is edited in place.
@@ -243,18 +258,24 @@ fn fill_level(memory: &Memory, level: u32, first: u32, count: u32) {
     fill(memory, at_level(first, level), at_level(last, level), u64::MAX);
 }
 
-/// Sets a kind for a row of networks.
-fn fill_kinds(memory: &Memory, line: u32, first: u32, count: u32, kind: u32) {
-    let at = |network: u32, more: u32| {
-        let (ahead, word, bit) = kinds_at(network);
-        (line + ahead, word, bit + more)
-    };
-    fill(memory, at(first, 0), at(first + (count - 1), 1), 0x5555_5555_5555_5555 * u64::from(kind / MIDDLE));
+/// Sets what the two bits a network, which begin at this line, say of a prefix.
+fn mark_kinds(memory: &Memory, line: u32, key: Key) {
+    let (first, count) = networks_of_v4(key);
+    let at = |network: u32| behind(line, kinds_at(network));
+    if u32::from(key.length) <= NETWORK_BITS {
+        return fill(memory, at(first), at(first + (count - 1)), 0x5555_5555_5555_5555);
+    }
+    for block in 0..open(BLOCK_BITS, key) {
+        let address = (key.high >> 32) as u32 + (block << (32 - BLOCK_BITS));
+        for (word, bit) in longs_at(address) {
+            memory.set_bits(at(first).0, word, 1 << bit);
+        }
+    }
 }
 
 /// Sets the bits of a pattern from the first to the last.
-fn fill(memory: &Memory, first: gateway_common::table::Place, last: gateway_common::table::Place, bits: u64) {
-    let index = |(line, word, _): gateway_common::table::Place| line as usize * LINE_WORDS + word;
+fn fill(memory: &Memory, first: Place, last: Place, bits: u64) {
+    let index = |(line, word, _): Place| line as usize * LINE_WORDS + word;
     for at in index(first)..=index(last) {
         let below = if at == index(first) { u64::MAX << first.2 } else { u64::MAX };
         let above = if at == index(last) { u64::MAX >> (63 - last.2) } else { u64::MAX };
@@ -273,10 +294,12 @@ fn cheapest(memory: &Memory, finest: u32, past: &dyn Fn(f64) -> f64) -> u32 {
     levels.min_by(|(_, cost), (_, other)| cost.total_cmp(other)).map_or(finest, |(level, _)| level)
 }
 
-/// Makes the coarser levels of a chunk what its networks' bits say.
-fn raise(memory: &Memory, chunk: usize, mut bits: [u64; CHUNK]) {
-    let mut words = CHUNK;
-    for level in (COARSEST..NETWORK_BITS).rev() {
+/// Makes the coarser levels of a chunk what the finest one says.
+fn raise(memory: &Memory, finest: u32, chunk: usize, finest_words: &[AtomicU64]) {
+    let mut bits = [0; CHUNK];
+    bits.iter_mut().zip(finest_words).for_each(|(bits, word)| *bits = word.load(READ));
+    let mut words = finest_words.len();
+    for level in (COARSEST..finest).rev() {
         words /= 2;
         for index in 0..words {
             bits[index] = joined(bits[2 * index], bits[2 * index + 1]);
@@ -310,7 +333,7 @@ fn halved(word: u64) -> u64 {
     (word | word >> 16) & 0xffff_ffff
 }
 
-const READ: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Relaxed;
-const WRITE: std::sync::atomic::Ordering = std::sync::atomic::Ordering::Release;
+const READ: Ordering = Ordering::Relaxed;
+const WRITE: Ordering = Ordering::Release;
 
-const _: () = assert!(CHUNK * CHUNKS * 64 == 1 << NETWORK_BITS && FINEST_V6 == NETWORK_BITS);
+const _: () = assert!(FINEST_V6 == NETWORK_BITS && FINEST_V4 + 1 == NETWORK_BITS && BLOCK_BITS <= 32);

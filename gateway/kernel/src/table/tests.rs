@@ -262,9 +262,11 @@ proptest! {
                 (false, _) => LONG,
                 (true, _) => kind_v6(key.length),
             };
+            let open = u64::MAX.checked_shr(key.length.into()).unwrap_or_default();
+            let last = key.high | if key.v6 { open } else { open >> 32 << 32 };
             for level in COARSEST..=FINEST_V6 {
-                for near in [&near, &alone] {
-                    let seen = seen(near, key.high, key.v6, (level.min(FINEST_V4), level));
+                for (near, high) in [(&near, key.high), (&near, last), (&alone, key.high), (&alone, last)] {
+                    let seen = seen(near, high, key.v6, (level.min(FINEST_V4), level));
                     prop_assert!(seen & wanted != 0, "{:?} at level {}: {}", key, level, seen);
                 }
             }
