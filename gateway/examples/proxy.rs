@@ -30,6 +30,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
         listeners: vec![model::Listener {
             name: "web".to_owned(),
             address: listen,
+            tls: None,
             trusted_proxies: Vec::new(),
             header_timeout: minute,
             idle_timeout: minute,

@@ -29,6 +29,8 @@ use crate::proxy::{Proxy, ProxyError};
 
 /// How often expired entries are taken out of the maps. The programs ignore them at once, anyway.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Files are taken after two looks at the same state, so within twice this time.
+const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 /// Reloads that wait for the one under way.
 const RELOAD_QUEUE: usize = 4;
 /// Threads for what reads and writes maps beside the event loop.
@@ -234,6 +236,7 @@ impl Agent {
             tokio::spawn(serve_tcp(tcp, Arc::clone(&live)));
         }
         tokio::spawn(serve_unix(unix, Arc::clone(&live)));
+        tokio::spawn(renew_certificates(Arc::clone(&proxy)));
         if let Some(events) = events {
             tokio::spawn(pump(events, live.watchers.clone(), live.recent.clone()));
         }
@@ -450,6 +453,19 @@ impl Sweep {
                     self.unhealed = Some(why);
                 }
             }
+        }
+    }
+}
+
+/// Takes certificates that were replaced.
+async fn renew_certificates(proxy: Arc<Proxy>) {
+    let mut looks = tokio::time::interval(LOOK_AT_CERTIFICATES_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let proxy = Arc::clone(&proxy);
+        if let Err(why) = beside(move || proxy.renew_certificates()).await {
+            tracing::error!("certificates are not looked at: {why}");
         }
     }
 }

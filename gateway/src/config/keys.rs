@@ -20,7 +20,7 @@ use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::model::{Endpoint, HostPattern, PathPattern};
+use crate::model::{Endpoint, HostPattern, PathPattern, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -161,6 +161,8 @@ record! {
     Listener {
         /// Where it listens.
         address: Option<Located<SocketAddr>> = Required(At(Address)),
+        /// Speak TLS. Left out, the listener speaks in the clear.
+        tls: Option<Tls> = Optional(section::<Tls>()),
         /// Peers whose X-Forwarded-For and Forwarded headers are believed. Of everybody else they are replaced.
         trusted_proxies: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
         /// From the first byte of a request, or from accept, to the end of its headers. Later ones are answered 408.
@@ -173,6 +175,41 @@ record! {
         max_header_count: usize = Or(Count(1, 1000), "100"),
         /// Open connections over all workers. More wait in the kernel's queue until one closes.
         max_connections: usize = Or(Count(1, 1_000_000), "10000"),
+    }
+}
+
+record! {
+    /// `listeners.<name>.tls`
+    Tls {
+        /// Certificates. A client gets the one for the name that it asks for: exact before wildcard, and the first one if
+        /// there is none. Files that are replaced are taken within ten seconds.
+        certificates: Option<Vec<Located<Certificate>>> = Required(ListOf(At(section::<Certificate>()), 10_000)),
+        /// The oldest version that is spoken.
+        min_version: TlsVersion = Or(Choice(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]), "1.2"),
+        /// Ask clients for certificates. Upstreams get them in Client-Cert and Client-Cert-Chain (RFC 9440).
+        clients: Option<Clients> = Optional(section::<Clients>()),
+    }
+}
+
+record! {
+    /// An entry of `certificates`; paths are relative to the configuration's directory.
+    Certificate {
+        /// The certificate and, after it, those of its issuers, a PEM file.
+        cert: Option<String> = Required(FilePath(4096)),
+        /// Its private key, a PEM file.
+        key: Option<String> = Required(FilePath(4096)),
+        /// An OCSP response in DER to staple to it.
+        ocsp: Option<String> = Optional(FilePath(4096)),
+    }
+}
+
+record! {
+    /// `listeners.<name>.tls.clients`
+    Clients {
+        /// The authorities whose certificates are taken, a PEM file relative to the configuration's directory.
+        ca: Option<Located<String>> = Required(At(FilePath(4096))),
+        /// Refuse clients that show none.
+        required: bool = Or(Choice(&[("true", true), ("false", false)]), "true"),
     }
 }
 

@@ -16,8 +16,11 @@ use crate::config::node::Place;
 use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
-use crate::model::{Admin, ListSource, ListSources, Listener, Model, Proxy, Upstream};
+use crate::model::{
+    Admin, CertificateFiles, ClientAuthority, ListSource, ListSources, Listener, Model, Proxy, Tls, Upstream,
+};
 use crate::sources::Origin;
+use crate::tls;
 
 /// The model, without the hash. The caller drops it when anything was reported.
 pub(crate) fn lower(
@@ -26,7 +29,7 @@ pub(crate) fn lower(
     base_dir: &Path,
     hash: &mut Sha256,
 ) -> Option<Model> {
-    let listeners = listeners(&root.listeners, reader);
+    let listeners = listeners(&root.listeners, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
     let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader)).collect();
     let routes = routes::lower(&root.routes, &root.upstreams, reader);
@@ -36,10 +39,11 @@ pub(crate) fn lower(
     Some(Model { kernel, lists, proxy, admin: admin?, config_hash: String::new() })
 }
 
-fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>) -> Vec<Listener> {
+fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_dir: &Path) -> Vec<Listener> {
     let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
     let mut lowered = Vec::new();
-    for Named { name, value, .. } in listeners {
+    for Named { name, place, value } in listeners {
+        let place = *place;
         let Some(listener) = value else { continue };
         let Some(address) = &listener.address else { continue };
         if let Some(other) = taken.insert(address.value, name) {
@@ -49,6 +53,7 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>) -> Ve
         lowered.push(Listener {
             name: name.clone(),
             address: address.value,
+            tls: listener.tls.as_ref().and_then(|tls| secure(tls, place, reader, base_dir)),
             trusted_proxies: listener.trusted_proxies.clone(),
             header_timeout: listener.header_timeout,
             idle_timeout: listener.idle_timeout,
@@ -58,6 +63,32 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>) -> Ve
         });
     }
     lowered
+}
+
+/// The files are read here, so that `check` finds what is wrong with them.
+fn secure(tls: &keys::Tls, place: Place, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Tls> {
+    let mut certificates = Vec::new();
+    for Located { value: certificate, place, .. } in tls.certificates.as_ref()? {
+        let (Some(cert), Some(key)) = (&certificate.cert, &certificate.key) else { continue };
+        let ocsp = certificate.ocsp.as_ref().map(|ocsp| base_dir.join(ocsp));
+        let files = CertificateFiles { cert: base_dir.join(cert), key: base_dir.join(key), ocsp };
+        if let Err(why) = tls::check_certificate(&files) {
+            reader.error::<()>(*place, why);
+        }
+        certificates.push(files);
+    }
+    if certificates.is_empty() {
+        return reader.error(place, "`tls` needs at least one certificate");
+    }
+    let mut clients = None;
+    if let Some(keys::Clients { ca: Some(ca), required }) = &tls.clients {
+        let path = base_dir.join(&ca.value);
+        if let Err(why) = tls::authorities(&path) {
+            reader.error::<()>(ca.place, why);
+        }
+        clients = Some(ClientAuthority { ca: path, required: *required });
+    }
+    Some(Tls { certificates, min_version: tls.min_version, clients })
 }
 
 fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>) -> Option<Upstream> {

@@ -57,7 +57,26 @@ fn directory() -> tempfile::TempDir {
     for (name, bytes) in files {
         std::fs::write(dir.path().join(name), bytes).expect("a file in it");
     }
+    for (name, text) in certificates() {
+        std::fs::write(dir.path().join(name), text).expect("a file in it");
+    }
     dir
+}
+
+/// Two certificates with their keys, in PEM; made once.
+fn certificates() -> &'static [(&'static str, String); 4] {
+    static MADE: std::sync::OnceLock<[(&str, String); 4]> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| {
+        let made =
+            || rcgen::generate_simple_self_signed(vec!["example.com".to_owned()]).expect("a certificate");
+        let (site, other) = (made(), made());
+        [
+            ("site.pem", site.cert.pem()),
+            ("site.key", site.signing_key.serialize_pem()),
+            ("clients.pem", other.cert.pem()),
+            ("other.key", other.signing_key.serialize_pem()),
+        ]
+    })
 }
 
 fn read(text: &str) -> Result<Model, Report> {
@@ -430,6 +449,10 @@ listeners:
     max_header_size: 32KiB
     max_header_count: 100
     max_connections: 10000
+    tls:
+      certificates: [{cert: site.pem, key: site.key}]
+      min_version: 1.2
+      clients: {ca: clients.pem, required: true}
 upstreams:
   users:
     endpoints: [http://127.0.0.1:80]
@@ -448,10 +471,13 @@ admin:
 
 #[test]
 fn a_default_is_the_same_said_or_unsaid() {
-    let said = good(EVERY_DEFAULT);
-    let unsaid = good(
-        "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080}}\n\
-         upstreams: {users: {endpoints: [http://127.0.0.1]}}\nroutes: {all: {upstream: users}}\n",
+    let dir = directory();
+    let read = |text| parse(text, Path::new("gateway.yaml"), &env, dir.path()).expect("a good configuration");
+    let said = read(EVERY_DEFAULT);
+    let unsaid = read(
+        "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
+         key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1]}}\n\
+         routes: {all: {upstream: users}}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);

@@ -68,6 +68,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// How it speaks TLS; `None`: in the clear.
+    pub tls: Option<Tls>,
     /// Peers whose X-Forwarded-For and Forwarded are believed. Empty: nobody's.
     pub trusted_proxies: Vec<IpNet>,
     /// From the first byte of a request (or from accept) to the end of its headers: 408 after that.
@@ -80,6 +82,46 @@ pub struct Listener {
     pub max_header_count: usize,
     /// Open client connections over all workers; more are not accepted until one closes.
     pub max_connections: usize,
+}
+
+/// How a listener speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// At least one. The first is shown to clients that ask for a name that none of them has, or for none.
+    pub certificates: Vec<CertificateFiles>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// Who may issue clients' certificates; `None`: nobody is asked for one.
+    pub clients: Option<ClientAuthority>,
+}
+
+/// A certificate, its chain and its key, as files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// The certificate, and after it those of its issuers.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// What its issuer's OCSP responder said of it, in DER (RFC 6960).
+    pub ocsp: Option<PathBuf>,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// Clients that show certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientAuthority {
+    /// The authorities' certificates, as a file in PEM.
+    pub ca: PathBuf,
+    /// Whether clients without a certificate are refused.
+    pub required: bool,
 }
 
 /// A named set of equal servers.

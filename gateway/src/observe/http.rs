@@ -195,9 +195,11 @@ pub(crate) enum Refused {
     NoFileDescriptors,
     /// The system has no memory for it.
     NoMemory,
+    /// No TLS handshake came about, or not in time.
+    TlsHandshake,
 }
 
-const REFUSED: [&str; 4] = ["denied", "error", "no_file_descriptors", "no_memory"];
+const REFUSED: [&str; 5] = ["denied", "error", "no_file_descriptors", "no_memory", "tls_handshake"];
 
 impl ListenerMeter {
     pub(crate) fn new(listener: &str) -> Self {

@@ -15,9 +15,9 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::framing::{Framing, Limits, Refusal, Step};
+use super::stream::Stream;
 use super::watch::Watch;
 
 /// Where a worker reads heads into before they are checked; one for all of its connections.
@@ -29,7 +29,7 @@ pub(super) const SCRATCH_BYTES: usize = 16 * 1024;
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
 
 pub(super) struct ClientIo {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     framing: Framing,
     header_timeout: Duration,
     watch: Rc<Watch>,
@@ -57,7 +57,7 @@ struct Found {
 
 impl ClientIo {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         limits: Limits,
         header_timeout: Duration,
         watch: Rc<Watch>,
@@ -249,8 +249,9 @@ impl Write for ClientIo {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// A socket keeps nothing back; under TLS, what it did not take waits in front of it.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
     /// After a refusal, bytes may still be on their way; a socket that is closed with unread bytes resets
@@ -280,7 +281,7 @@ impl Drop for ClientIo {
     fn drop(&mut self) {
         if self.watch.is_aborted() {
             // A reset: an orderly end could pass for the end of the response.
-            let _ = SockRef::from(self.stream.inner()).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.stream.inner().tcp()).set_linger(Some(Duration::ZERO));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -16,6 +17,9 @@ use hyper::service::{Service, service_fn};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+
+use crate::observe::http::Refused;
 
 use super::body::ResponseBody;
 use super::client_io::ClientIo;
@@ -23,6 +27,7 @@ use super::forwarded::Peer;
 use super::framing::Limits;
 use super::pipeline;
 use super::snapshot::Local;
+use super::stream::Stream;
 use super::watch::{Expiry, Watch};
 use super::worker::Worker;
 
@@ -58,10 +63,11 @@ impl Session {
         let local = worker.local();
         let listener = find(&local, listens_on)?;
         let watch = Rc::new(Watch::new(now, local.listeners()[listener].header_timeout));
+        let is_secure = local.tls(listener).is_some();
         Some(Rc::new(Self {
             worker,
             watch,
-            peer: Peer::new(peer),
+            peer: Peer::new(peer, is_secure),
             listens_on,
             local: RefCell::new(local),
             listener: Cell::new(listener),
@@ -122,9 +128,10 @@ fn find(local: &Local, address: SocketAddr) -> Option<usize> {
 /// Serves a connection until it ends.
 pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     let watch = Rc::clone(&session.watch);
-    let mut http = pin!(speak(session, stream));
     let mut timer = Timer { sleep: pin!(tokio::time::sleep_until(watch.deadline().into())), is_set: false };
     let mut closing = Closing::default();
+    let Some(stream) = secure(&session, stream, &mut timer, &mut closing).await else { return };
+    let mut http = pin!(speak(session, stream));
     let mut waker_is_known = false;
     poll_fn(|cx| {
         if !std::mem::replace(&mut waker_is_known, true) {
@@ -146,10 +153,46 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     .await;
 }
 
+/// Shakes hands, where the listener speaks TLS. It has as long as a request's header has, and as little as that when
+/// the worker closes its connections. `None`: it did not come to a request.
+async fn secure(
+    session: &Session,
+    stream: TcpStream,
+    timer: &mut Timer<'_>,
+    closing: &mut Closing,
+) -> Option<Stream> {
+    let local = session.local();
+    let Some(tls) = local.tls(session.listener_index()) else { return Some(Stream::Plain(stream)) };
+    let watch = &session.watch;
+    let mut accepted = pin!(TlsAcceptor::from(tls.config()).accept(stream));
+    let shaken = poll_fn(|cx| {
+        watch.set_waker(cx.waker());
+        if let Poll::Ready(shaken) = accepted.as_mut().poll(cx) {
+            return Poll::Ready(shaken);
+        }
+        closing.begins(watch);
+        ready!(timer.poll(cx, watch));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    });
+    match shaken.await {
+        Ok(stream) => {
+            session.peer.shows(stream.get_ref().1.peer_certificates().unwrap_or_default());
+            let listener = &local.listeners()[session.listener_index()];
+            watch.secured(Instant::now(), listener.header_timeout);
+            Some(Stream::Tls(Box::new(stream)))
+        }
+        Err(error) => {
+            tracing::debug!(client = %session.peer.address(), %error, "no TLS handshake");
+            session.worker.count_refused(session.listens_on, Refused::TlsHandshake);
+            None
+        }
+    }
+}
+
 /// The connection as hyper runs it.
 fn speak(
     session: Rc<Session>,
-    stream: TcpStream,
+    stream: Stream,
 ) -> http1::Connection<
     ClientIo,
     impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,

@@ -1,35 +1,66 @@
-//! Says on whose behalf a request is forwarded: X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239).
+//! Says on whose behalf a request is forwarded: X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239), and with
+//! which certificate the client came: Client-Cert and Client-Cert-Chain (RFC 9440).
 //!
 //! What a peer says of hops before it counts only if the listener trusts that peer. From everybody else the
 //! fields are dropped and written anew, so an upstream may believe what it reads.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::{FORWARDED, HOST, HeaderName, HeaderValue};
 use ipnet::IpNet;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 
 /// The other end of a client connection, with what is written of it in every request.
 #[derive(Debug)]
 pub(super) struct Peer {
     address: IpAddr,
     text: HeaderValue,
+    /// `https` or `http`.
+    proto: &'static str,
+    /// The certificate it showed, and those of its issuers that came with it.
+    certificate: OnceCell<(HeaderValue, Option<HeaderValue>)>,
     /// The Host of the last request and the element of Forwarded it led to: a connection seldom asks for
     /// more than one.
     element: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr) -> Self {
+    pub(super) fn new(address: SocketAddr, is_secure: bool) -> Self {
         // On a dual-stack socket an IPv4 client has a mapped address; nobody wants to see that.
         let address = address.ip().to_canonical();
-        Self { address, text: value(address.to_string()), element: RefCell::new(None) }
+        Self {
+            address,
+            text: value(address.to_string()),
+            proto: if is_secure { "https" } else { "http" },
+            certificate: OnceCell::new(),
+            element: RefCell::new(None),
+        }
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// These certificates came in its handshake, its own one first; they were verified.
+    pub(super) fn shows(&self, chain: &[CertificateDer<'_>]) {
+        let Some((own, issuers)) = chain.split_first() else { return };
+        // Byte sequences of RFC 8941: base64 between colons.
+        let sequence = |certificate: &CertificateDer<'_>| format!(":{}:", STANDARD.encode(certificate));
+        let issuers = issuers.iter().map(sequence).collect::<Vec<_>>().join(", ");
+        let issuers = Some(issuers).filter(|issuers| !issuers.is_empty()).map(value);
+        // Once a connection: there is one handshake.
+        let _ = self.certificate.set((value(sequence(own)), issuers));
     }
 
     /// On whose behalf the peer asks. Behind a load balancer every connection has the same peer: a log that
@@ -62,7 +93,8 @@ impl Peer {
             let quote = if host.contains([':', '[']) { "\"" } else { "" };
             let _ = write!(element, ";host={quote}{host}{quote}");
         }
-        element.push_str(";proto=http");
+        element.push_str(";proto=");
+        element.push_str(self.proto);
         element
     }
 }
@@ -79,19 +111,30 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 pub(super) fn write(headers: &mut HeaderMap, peer: &Peer, trusted: &[IpNet]) {
     let host = headers.get(HOST).cloned();
     let element = peer.element(host.as_ref());
-    if is_trusted(peer.address, trusted) {
+    let is_trusted = is_trusted(peer.address, trusted);
+    if !is_trusted {
+        remove_claims(headers);
+    }
+    // A trusted peer that shows one of its own speaks of itself, and of nobody before it.
+    if let Some((own, issuers)) = peer.certificate.get() {
+        headers.insert(CLIENT_CERT, own.clone());
+        match issuers {
+            Some(issuers) => drop(headers.insert(CLIENT_CERT_CHAIN, issuers.clone())),
+            None => drop(headers.remove(CLIENT_CERT_CHAIN)),
+        }
+    }
+    if is_trusted {
         append(headers, X_FORWARDED_FOR, &peer.text);
         append(headers, FORWARDED, &element);
         // These two speak of the first hop: what a trusted peer says of it stays.
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(peer.proto));
         if let Some(host) = host {
             headers.entry(X_FORWARDED_HOST).or_insert(host);
         }
         return;
     }
-    remove_claims(headers);
     headers.insert(X_FORWARDED_FOR, peer.text.clone());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.proto));
     if let Some(host) = host {
         headers.insert(X_FORWARDED_HOST, host);
     }
@@ -116,6 +159,9 @@ fn is_claim(name: &HeaderName) -> bool {
     };
     match name {
         [b'f', ..] => name == b"forwarded",
+        [b'c', ..] => {
+            begins(b"client-cert") && (name.len() == 11 || (begins(b"client-cert-chain") && name.len() == 17))
+        }
         [b'x', ..] => begins(b"x-forwarded-") || (begins(b"x-real-ip") && name.len() == 9),
         _ => false,
     }
@@ -277,7 +323,7 @@ mod tests {
         ] {
             let mut map = headers(sent);
             map.insert(HOST, host.parse().unwrap());
-            write(&mut map, &Peer::new(peer.parse().unwrap()), &nets(trusted));
+            write(&mut map, &Peer::new(peer.parse().unwrap(), false), &nets(trusted));
             let names = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, FORWARDED];
             for (field, value) in names.iter().zip(expected) {
                 let lines: Vec<_> = map.get_all(field).iter().collect();
@@ -289,14 +335,14 @@ mod tests {
     #[test]
     fn without_a_host_there_is_none_to_tell() {
         let mut map = headers(&[("x-forwarded-host", "evil")]);
-        write(&mut map, &Peer::new("192.0.2.1:5".parse().unwrap()), &[]);
+        write(&mut map, &Peer::new("192.0.2.1:5".parse().unwrap(), false), &[]);
         assert_eq!(map.get(X_FORWARDED_HOST), None);
         assert_eq!(map[FORWARDED], "for=192.0.2.1;proto=http");
     }
 
     #[test]
     fn the_element_follows_the_host() {
-        let peer = Peer::new("192.0.2.1:5".parse().unwrap());
+        let peer = Peer::new("192.0.2.1:5".parse().unwrap(), false);
         for host in ["a.test", "a.test", "b.test"] {
             let mut map = HeaderMap::new();
             map.insert(HOST, host.parse().unwrap());

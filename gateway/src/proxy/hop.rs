@@ -28,7 +28,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// What survives being named by `Connection`: no sender may name fields that are meant for every recipient
 /// (RFC 9110, section 7.6.1), and losing one of these changes who asks, what is asked or how it is read.
 /// Every other field goes, whatever its name looks like, for so the standard has it.
-static END_TO_END: [HeaderName; 17] = [
+static END_TO_END: [HeaderName; 19] = [
     // Where the request goes.
     header::HOST,
     // How the content is read.
@@ -47,6 +47,8 @@ static END_TO_END: [HeaderName; 17] = [
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("client-cert"),
+    HeaderName::from_static("client-cert-chain"),
     // What the other side is told to keep, and for whom.
     header::SET_COOKIE,
     header::WWW_AUTHENTICATE,

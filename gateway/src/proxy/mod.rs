@@ -16,6 +16,7 @@ mod problem;
 mod request;
 mod route;
 mod snapshot;
+mod stream;
 mod upstream;
 mod watch;
 mod worker;
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::model;
+use crate::{model, tls};
 
 use listen::{Address, Bound};
 use snapshot::Snapshot;
@@ -44,6 +45,8 @@ pub struct Proxy {
     workers: Vec<Handle>,
     /// What listens now. The lock also keeps reloads apart.
     addresses: Mutex<Vec<(String, Address)>>,
+    /// How listeners speak TLS, those with one setting alike.
+    tls: Mutex<Vec<Arc<tls::Server>>>,
 }
 
 /// Why the proxy cannot start, or cannot take a new configuration. Nothing has changed then.
@@ -66,6 +69,14 @@ pub enum ProxyError {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// A file that TLS needs.
+    #[error("listener {listener}: {why}")]
+    Tls {
+        /// The listener's name.
+        listener: String,
+        /// What is wrong with which file.
+        why: String,
     },
     /// A worker thread could not be started.
     #[error("cannot start worker {index}: {source}")]
@@ -156,13 +167,14 @@ impl Proxy {
         let count = model.workers.max(1);
         let bound = model.listeners.iter().map(|listener| listen::bind(listener, count));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
+        let tls = secure(model, &[])?;
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handle = worker::start(index, Arc::clone(&admission));
             workers.push(handle.map_err(|source| ProxyError::Worker { index, source })?);
         }
-        let proxy = Self { workers, addresses: Mutex::default() };
-        proxy.apply(model, bound, &mut proxy.addresses())?;
+        let proxy = Self { workers, addresses: Mutex::default(), tls: Mutex::default() };
+        proxy.apply(model, bound, tls, &mut proxy.addresses())?;
         Ok(proxy)
     }
 
@@ -176,7 +188,8 @@ impl Proxy {
         let is_new = |l: &&model::Listener| !addresses.iter().any(|(_, a)| a.configured == l.address);
         let bound = model.listeners.iter().filter(is_new).map(|l| listen::bind(l, self.workers.len()));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
-        self.apply(model, bound, &mut addresses)?;
+        let tls = secure(model, &self.tls())?;
+        self.apply(model, bound, tls, &mut addresses)?;
         Ok(Reloaded { workers_need_restart: model.workers.max(1) != self.workers.len() })
     }
 
@@ -232,6 +245,29 @@ impl Proxy {
         endpoints.into_values().collect()
     }
 
+    /// Looks at the files that TLS is made of, and takes those that were replaced. It reads files: not for an event
+    /// loop. Returns how many listeners' settings have new ones.
+    pub fn renew_certificates(&self) -> usize {
+        let servers = self.tls().clone();
+        let looked = servers.iter().map(|server| server.look());
+        let renewed = looked.inspect(|looked| match looked {
+            tls::Looked::Failed(why) => {
+                tracing::error!(
+                    "a certificate was replaced by what cannot be used; the former one stays: {why}"
+                );
+            }
+            tls::Looked::Renewed => {
+                tracing::info!("certificates were replaced, and new connections get them")
+            }
+            tls::Looked::Nothing => {}
+        });
+        renewed.filter(|looked| *looked == tls::Looked::Renewed).count()
+    }
+
+    fn tls(&self) -> MutexGuard<'_, Vec<Arc<tls::Server>>> {
+        self.tls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn addresses(&self) -> MutexGuard<'_, Vec<(String, Address)>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -241,9 +277,14 @@ impl Proxy {
         &self,
         model: &model::Proxy,
         bound: Vec<Bound>,
+        tls: Vec<Option<Arc<tls::Server>>>,
         addresses: &mut Vec<(String, Address)>,
     ) -> Result<(), ProxyError> {
-        let snapshot = Arc::new(Snapshot::new(model));
+        let mut servers: Vec<Arc<tls::Server>> = tls.iter().flatten().map(Arc::clone).collect();
+        servers.sort_by_key(Arc::as_ptr);
+        servers.dedup_by_key(|server| Arc::as_ptr(server));
+        *self.tls() = servers;
+        let snapshot = Arc::new(Snapshot::new(model, tls));
         let mut shares: Vec<Vec<(Address, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known: Vec<Address> = addresses.drain(..).map(|(_, address)| address).collect();
         for Bound { address, sockets } in bound {
@@ -270,6 +311,32 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// How each listener speaks TLS. A setting that is in use stays, but its files are read again: whoever reloads expects
+/// that. Listeners with one setting share it, and so a client's session is taken up at any of them.
+fn secure(
+    model: &model::Proxy,
+    known: &[Arc<tls::Server>],
+) -> Result<Vec<Option<Arc<tls::Server>>>, ProxyError> {
+    let mut fresh: Vec<Arc<tls::Server>> = Vec::new();
+    let mut secured = Vec::with_capacity(model.listeners.len());
+    for listener in &model.listeners {
+        let Some(settings) = &listener.tls else {
+            secured.push(None);
+            continue;
+        };
+        let has = |server: &&Arc<tls::Server>| server.has(settings);
+        let server = match (fresh.iter().find(has), known.iter().find(has)) {
+            (Some(server), _) => Ok(Arc::clone(server)),
+            (None, Some(server)) => server.reload().map(|()| Arc::clone(server)),
+            (None, None) => tls::Server::load(settings).map(Arc::new),
+        };
+        let server = server.map_err(|why| ProxyError::Tls { listener: listener.name.clone(), why })?;
+        fresh.push(Arc::clone(&server));
+        secured.push(Some(server));
+    }
+    Ok(secured)
 }
 
 impl fmt::Debug for Proxy {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::model;
 use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
+use crate::tls;
 
 use super::route::Router;
 use super::upstream::Upstream;
@@ -16,22 +17,25 @@ use super::upstream::Upstream;
 pub(super) struct Snapshot {
     pub(super) router: Router,
     pub(super) model: model::Proxy,
+    /// In the order of the listeners; `None` for those in the clear.
+    tls: Vec<Option<Arc<tls::Server>>>,
 }
 
 impl Snapshot {
-    pub(super) fn new(model: &model::Proxy) -> Self {
-        Self { router: Router::new(&model.routes), model: model.clone() }
+    pub(super) fn new(model: &model::Proxy, tls: Vec<Option<Arc<tls::Server>>>) -> Self {
+        Self { router: Router::new(&model.routes), model: model.clone(), tls }
     }
 
     /// What a worker has before it is told anything.
     pub(super) fn empty() -> Self {
-        Self::new(&model::Proxy {
+        let nothing = model::Proxy {
             workers: 1,
             drain_timeout: Duration::ZERO,
             listeners: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
-        })
+        };
+        Self::new(&nothing, Vec::new())
     }
 }
 
@@ -72,6 +76,11 @@ impl Local {
 
     pub(super) fn listeners(&self) -> &[model::Listener] {
         &self.snapshot.model.listeners
+    }
+
+    /// How a listener speaks TLS, if it does.
+    pub(super) fn tls(&self, listener: usize) -> Option<&Arc<tls::Server>> {
+        self.snapshot.tls.get(listener)?.as_ref()
     }
 
     pub(super) fn upstreams(&self) -> &[Rc<Upstream>] {

@@ -84,6 +84,13 @@ impl Watch {
         self.expired.set(false);
     }
 
+    /// The handshake is done: the time for the first head begins.
+    pub(super) fn secured(&self, now: Instant, header_timeout: Duration) {
+        if self.phase.get() == Phase::Head {
+            self.enter(Phase::Head, now + header_timeout);
+        }
+    }
+
     /// The first bytes of a head came, and not all of it.
     pub(super) fn head_begins(&self, timeout: Duration) {
         if self.phase.get() == Phase::Idle {

@@ -258,11 +258,11 @@ impl Worker {
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, address: &Address, slot: Slot) {
         let local_address = stream.local_addr().unwrap_or(address.actual);
         if !(self.admission)(peer, local_address) {
-            return self.count_refused(address, Refused::Denied);
+            return self.count_refused(address.configured, Refused::Denied);
         }
         if stream.set_nodelay(true).is_err() {
             // It is gone already.
-            return self.count_refused(address, Refused::Broken);
+            return self.count_refused(address.configured, Refused::Broken);
         }
         let Some(session) = Session::new(Rc::clone(self), peer, address.configured, Instant::now()) else {
             return;
@@ -282,8 +282,9 @@ impl Worker {
         });
     }
 
-    fn count_refused(&self, address: &Address, reason: Refused) {
-        if let Some(meter) = self.local().listener_meter(address.configured) {
+    /// A connection to a listener was not served; its address as it stands in the configuration.
+    pub(super) fn count_refused(&self, listens_on: SocketAddr, reason: Refused) {
+        if let Some(meter) = self.local().listener_meter(listens_on) {
             meter.count_refused(reason);
             self.counted();
         }
@@ -366,7 +367,7 @@ async fn accept(worker: Rc<Worker>, address: Address, socket: Rc<AsyncFd<TcpList
                 drop(slot);
                 if let Some(reason) = exhausted(&error) {
                     tracing::warn!(%error, address = %address.actual, "cannot accept; trying again");
-                    worker.count_refused(&address, reason);
+                    worker.count_refused(address.configured, reason);
                     tokio::time::sleep(ACCEPT_BACKOFF).await;
                 }
             }

@@ -9,11 +9,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use super::fetch::{Fetched, Validators, fetch};
-use super::files::{self, Watch};
 use super::last_good::{Copy, Head, Slot, Staged, StoreError, digest};
 use super::schedule::{Schedule, chance};
 use super::status::{Outcome, epoch_ms};
 use super::{Entry, Offered, Origin, Shared, Source, Url};
+use crate::files::{self, Watch};
 
 /// Follows a source until its task is aborted.
 pub(super) async fn follow(shared: Arc<Shared>, entry: Arc<Entry>) {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use super::files::read_bounded;
+use crate::files::read_bounded;
 
 /// Bytes of a body, of a fetched list as of one in a file: some ten million lines.
 pub(super) const MAX_BYTES: u64 = 256 * 1024 * 1024;

@@ -4,7 +4,6 @@
 
 mod address;
 mod fetch;
-mod files;
 mod follow;
 mod last_good;
 mod schedule;

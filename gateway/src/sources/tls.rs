@@ -8,7 +8,7 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
-use super::files::read_bounded;
+use crate::files::read_bounded;
 
 /// Bytes of a file of authorities: a system's whole set has about a quarter of that.
 const MAX_CA_BYTES: u64 = 1024 * 1024;

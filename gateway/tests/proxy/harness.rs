@@ -23,6 +23,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
         listeners: vec![model::Listener {
             name: "web".to_owned(),
             address: "127.0.0.1:0".parse().unwrap(),
+            tls: None,
             trusted_proxies: Vec::new(),
             header_timeout: LONG,
             idle_timeout: LONG,

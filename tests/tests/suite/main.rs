@@ -21,4 +21,5 @@ mod proxy;
 mod reload;
 mod sources;
 mod takeover;
+mod tls;
 mod userspace;

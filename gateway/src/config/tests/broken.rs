@@ -99,7 +99,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "map is a list",
         "listeners:\n  - address: 0.0.0.0:80\n",
         &[
-            "2:3+1 expected a map from names to maps with `address`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count` and `max_connections`, found a list",
+            "2:3+1 expected a map from names to maps with `address`, `tls`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count` and `max_connections`, found a list",
         ],
     ),
     (
@@ -147,6 +147,51 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &[
             "2:3+64 `uuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuuu…` cannot be a name; names are 1 to 63 of a-z, 0-9, _ and -",
         ],
+    ),
+    (
+        "certificate that is not there",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: no.pem, key: site.key}]}\n",
+        &["4:26+29 DIR/no.pem is not there"],
+    ),
+    (
+        "certificate with another's key",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: other.key}]}\n",
+        &["4:26+32 the key in DIR/other.key is not that of the certificate in DIR/site.pem"],
+    ),
+    (
+        "certificate and key exchanged",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.key, key: site.pem}]}\n",
+        &["4:26+31 DIR/site.key cannot be used: there is no certificate in PEM in it"],
+    ),
+    (
+        "no private key",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: secret.txt}]}\n",
+        &["4:26+33 DIR/secret.txt cannot be used: there is no private key in PEM in it, or it is encrypted"],
+    ),
+    (
+        "no OCSP response",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: site.key, ocsp: site.pem}]}\n",
+        &["4:26+47 DIR/site.pem cannot be used: it is no OCSP response in DER"],
+    ),
+    (
+        "no certificate at all",
+        "listeners:\n  web: {address: 0.0.0.0:8443, tls: {certificates: []}}\n  other: {address: 0.0.0.0:8444, tls: {}}\n",
+        &[
+            "2:3+3 `tls` needs at least one certificate",
+            "3:39+2 `certificates` is missing; it takes a list, each entry a map with `cert`, `key` and `ocsp`",
+        ],
+    ),
+    (
+        "authority without a certificate",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: site.key}], \
+         clients: {ca: secret.txt}}\n",
+        &["4:74+10 DIR/secret.txt cannot be used: there is no certificate in PEM in it"],
+    ),
+    (
+        "version that nobody speaks",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: site.key}], \
+         min_version: 1.1}\n",
+        &["4:73+3 expected `1.2` or `1.3`, found `1.1` -> 1.2"],
     ),
     (
         "duration without unit",

@@ -1,4 +1,5 @@
-//! Lists in files: looked at in short intervals, read when they have come to rest.
+//! Files that people and programs replace while the agent runs: looked at in short intervals, read when they have
+//! come to rest.
 //!
 //! Looking costs one `stat`. inotify was weighed and left out: it loses a file that is renamed over, says nothing
 //! of network file systems, and would still need a rest after the last write.
@@ -10,14 +11,14 @@ use std::path::Path;
 
 /// Follows one file. It knows what the last look saw and what was read last, and decides what a look means.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(crate) struct Watch {
     seen: Option<Stamp>,
     read: Option<Stamp>,
 }
 
 /// What tells one state of a file from another. A file that was renamed over it has another inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -27,31 +28,31 @@ pub(super) struct Stamp {
 impl Watch {
     /// Takes in a look, and says whether the file is to be read now: when two looks agree on a state that was
     /// not read yet. `at_once` reads whatever is there.
-    pub(super) fn looks(&mut self, now: Stamp, at_once: bool) -> bool {
+    pub(crate) fn looks(&mut self, now: Stamp, at_once: bool) -> bool {
         let rests = self.seen.replace(now) == Some(now);
         at_once || (rests && self.read != Some(now))
     }
 
     /// The file was read whole in this state.
-    pub(super) fn has_read(&mut self, stamp: Stamp) {
+    pub(crate) fn has_read(&mut self, stamp: Stamp) {
         self.read = Some(stamp);
     }
 
     /// The file could not be looked at or read. When it can be again it is read, even unchanged: the failure
     /// has been reported, and its end must be too.
-    pub(super) fn failed(&mut self) {
+    pub(crate) fn failed(&mut self) {
         *self = Self::default();
     }
 }
 
 /// Looks at a file.
-pub(super) fn look(path: &Path, limit: u64) -> Result<Stamp, String> {
+pub(crate) fn look(path: &Path, limit: u64) -> Result<Stamp, String> {
     let metadata = std::fs::metadata(path).map_err(|error| cannot_read(path, &error))?;
     stamp(path, &metadata, limit)
 }
 
 /// Reads a file whole; `None` when it changes meanwhile.
-pub(super) fn read(path: &Path, limit: u64) -> Result<Option<(Stamp, Vec<u8>)>, String> {
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Option<(Stamp, Vec<u8>)>, String> {
     let failed = |error: io::Error| cannot_read(path, &error);
     let mut file = open(path).map_err(failed)?;
     let before = stamp(path, &file.metadata().map_err(failed)?, limit)?;
@@ -64,7 +65,7 @@ pub(super) fn read(path: &Path, limit: u64) -> Result<Option<(Stamp, Vec<u8>)>, 
 }
 
 /// Reads a file of at most `limit` bytes.
-pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {

@@ -1,0 +1,119 @@
+//! A listener's certificates: read from files, chosen by the name that a client asks for.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, UnixTime};
+use tokio_rustls::rustls::server::{ClientHello, ResolvesServerCert};
+use tokio_rustls::rustls::sign::CertifiedKey;
+use tokio_rustls::rustls::{Error, SignatureScheme};
+use webpki::{EndEntityCert, KeyUsage};
+
+use crate::model::CertificateFiles;
+
+use super::{read, read_chain, unusable};
+
+/// By name. Of several for one name, the first whose key the client can check.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    /// `a.test`, and `.a.test` for `*.a.test`; lower case.
+    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
+    all: Vec<Arc<CertifiedKey>>,
+}
+
+impl Certificates {
+    pub(super) fn load(files: &[CertificateFiles], provider: &CryptoProvider) -> Result<Self, String> {
+        let mut certificates = Self { by_name: HashMap::new(), all: Vec::with_capacity(files.len()) };
+        for files in files {
+            let certificate = Arc::new(load(files, provider)?);
+            if let Some(why) = unfit_now(&certificate) {
+                tracing::warn!("the certificate in {} {why}", files.cert.display());
+            }
+            for name in names(&certificate) {
+                certificates.by_name.entry(name).or_default().push(Arc::clone(&certificate));
+            }
+            certificates.all.push(certificate);
+        }
+        Ok(certificates)
+    }
+
+    fn of(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let fits = |certificate: &&Arc<CertifiedKey>| certificate.key.choose_scheme(schemes).is_some();
+        let named = |name: &str| self.by_name.get(name)?.iter().find(fits);
+        let exact = || named(name?);
+        // One label, and no more (RFC 9525, section 6.3).
+        let wildcard = || name.and_then(|name| named(&name[name.find('.')?..]));
+        exact().or_else(wildcard).or_else(|| self.all.iter().find(fits)).cloned()
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.of(hello.server_name(), hello.signature_schemes())
+    }
+}
+
+/// Reads one certificate, and says what is wrong with it.
+///
+/// # Errors
+/// What is wrong with which file.
+pub(crate) fn check(files: &CertificateFiles) -> Result<(), String> {
+    load(files, &aws_lc_rs::default_provider()).map(|_| ())
+}
+
+fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let chain = read_chain(&files.cert)?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|error| match error {
+        PemError::NoItemsFound => {
+            unusable(&files.key, "there is no private key in PEM in it, or it is encrypted")
+        }
+        // Never the text of a line: it is a secret's.
+        _ => unusable(&files.key, "it is no PEM file"),
+    })?;
+    let mut certificate = CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
+        Error::InconsistentKeys(_) => {
+            format!(
+                "the key in {} is not that of the certificate in {}",
+                files.key.display(),
+                files.cert.display()
+            )
+        }
+        other => unusable(&files.cert, &other.to_string()),
+    })?;
+    if let Some(ocsp) = &files.ocsp {
+        let response = read(ocsp)?;
+        // A SEQUENCE of some length, as every OCSPResponse; PEM would be taken otherwise.
+        if response.first() != Some(&0x30) {
+            return Err(unusable(ocsp, "it is no OCSP response in DER"));
+        }
+        certificate.ocsp = Some(response);
+    }
+    Ok(certificate)
+}
+
+/// The DNS names that a certificate is for.
+fn names(certificate: &CertifiedKey) -> Vec<String> {
+    let leaf = certificate.cert.first().and_then(|leaf| EndEntityCert::try_from(leaf).ok());
+    let of = |leaf: &EndEntityCert<'_>| {
+        leaf.valid_dns_names()
+            .map(|name| name.strip_prefix('*').unwrap_or(name).to_ascii_lowercase())
+            .collect::<Vec<_>>()
+    };
+    leaf.as_ref().map(of).unwrap_or_default()
+}
+
+/// Why clients will refuse a certificate today, as far as its dates say.
+fn unfit_now(certificate: &CertifiedKey) -> Option<&'static str> {
+    let leaf = EndEntityCert::try_from(certificate.cert.first()?).ok()?;
+    let schemes = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    // Dates come before issuers, and it has none here.
+    let verified =
+        leaf.verify_for_usage(schemes, &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
+    match verified.err()? {
+        webpki::Error::CertExpired { .. } => Some("has expired: clients refuse it"),
+        webpki::Error::CertNotValidYet { .. } => Some("is not valid yet: clients refuse it"),
+        _ => None,
+    }
+}
