@@ -40,7 +40,12 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
         }],
         upstreams: vec![model::Upstream {
             name: "upstream".to_owned(),
-            endpoints: vec![model::Endpoint { host: upstream.ip().to_string(), port: upstream.port() }],
+            endpoints: vec![model::Endpoint {
+                host: upstream.ip().to_string(),
+                port: upstream.port(),
+                is_secure: false,
+            }],
+            tls: None,
             connect_timeout: minute,
             response_timeout: minute,
             idle_timeout: minute,

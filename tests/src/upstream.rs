@@ -1,6 +1,7 @@
 //! Servers to forward to: one that answers as a test says, byte for byte if it wants, and a real one.
 
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -97,6 +98,21 @@ impl Nginx {
 
     /// Starts it; `None` where it is not installed.
     pub fn start(net: &Net) -> Option<Self> {
+        Self::listening(net, "", "")
+    }
+
+    /// The same under TLS, with `site.pem` and `site.key` of a directory; it asks clients for certificates that `ca.pem`
+    /// there has signed, and takes no others.
+    pub fn secure(net: &Net, certificates: &Path) -> Option<Self> {
+        let at = certificates.display();
+        let settings = format!(
+            "ssl_certificate {at}/site.pem; ssl_certificate_key {at}/site.key;\n\
+             ssl_client_certificate {at}/ca.pem; ssl_verify_client on;\n"
+        );
+        Self::listening(net, " ssl", &settings)
+    }
+
+    fn listening(net: &Net, how: &str, settings: &str) -> Option<Self> {
         Command::new("nginx").arg("-v").stderr(Stdio::null()).status().ok()?;
         let directory = tempfile::Builder::new().prefix(&format!("{}-nginx", net.id())).tempdir().unwrap();
         let root = directory.path();
@@ -108,7 +124,7 @@ impl Nginx {
              events {{ worker_connections 64; }}\n\
              http {{ access_log off; client_body_temp_path {path}/b; proxy_temp_path {path}/p;\n\
              fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n\
-             server {{ listen {port}; listen [::]:{port}; root {path}; }} }}\n",
+             server {{ listen {port}{how}; listen [::]:{port}{how}; {settings} root {path}; }} }}\n",
             port = Self::PORT
         );
         let file = root.join("nginx.conf");

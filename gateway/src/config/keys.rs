@@ -12,8 +12,8 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    Address, Count, Country, FilePath, Host, Interface, Label, ListName, ListUrl, MethodName, NameOf,
-    Pattern, Percent, Prefix, Server, Size, Span, WordOr,
+    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, MethodName,
+    NameOf, Pattern, Percent, Prefix, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -216,9 +216,12 @@ record! {
 record! {
     /// An entry of `upstreams`.
     Upstream {
-        /// Servers that are equal; requests go to one after the other. Port 80 if none is named.
+        /// Servers that are equal; requests go to one after the other. Those with https:// are spoken to under TLS. Port
+        /// 80 or 443 if none is named.
         endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(Server), 1000)),
-        /// To resolve the name and open a connection.
+        /// Whom endpoints with https:// have to be.
+        tls: Option<UpstreamTls> = Optional(section::<UpstreamTls>()),
+        /// To resolve the name, open a connection and, under TLS, shake hands.
         connect_timeout: Duration = Or(Span("10ms", "5m"), "2s"),
         /// From the end of the request to the head of the response. Later ones are answered 504.
         response_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
@@ -228,6 +231,22 @@ record! {
         max_idle_connections: usize = Or(Count(0, 100_000), "64"),
         /// How long an idle connection is kept.
         keepalive_timeout: Duration = Or(Span("100ms", "1d"), "30s"),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.tls`
+    UpstreamTls {
+        /// The authorities that issue their certificates, a PEM file relative to the configuration's directory. Left out,
+        /// those of the system.
+        ca: Option<Located<String>> = Optional(At(FilePath(4096))),
+        /// The name that their certificates have to be for, and that is asked for (SNI). Left out, the host of the
+        /// endpoint.
+        name: Option<String> = Optional(DnsName),
+        /// What the gateway shows them: a certificate with its chain, and its key.
+        certificate: Option<Located<Certificate>> = Optional(At(section::<Certificate>())),
+        /// Verify who they are. `false` lets anybody on the way read and change everything.
+        verify: bool = Or(Choice(&[("true", true), ("false", false)]), "true"),
     }
 }
 

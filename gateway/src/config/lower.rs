@@ -17,7 +17,8 @@ use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Admin, CertificateFiles, ClientAuthority, ListSource, ListSources, Listener, Model, Proxy, Tls, Upstream,
+    Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Model, Proxy, Tls,
+    Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -31,7 +32,7 @@ pub(crate) fn lower(
 ) -> Option<Model> {
     let listeners = listeners(&root.listeners, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
-    let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader)).collect();
+    let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader, base_dir)).collect();
     let routes = routes::lower(&root.routes, &root.upstreams, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
@@ -67,19 +68,11 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_
 
 /// The files are read here, so that `check` finds what is wrong with them.
 fn secure(tls: &keys::Tls, place: Place, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Tls> {
-    let mut certificates = Vec::new();
-    for Located { value: certificate, place, .. } in tls.certificates.as_ref()? {
-        let (Some(cert), Some(key)) = (&certificate.cert, &certificate.key) else { continue };
-        let ocsp = certificate.ocsp.as_ref().map(|ocsp| base_dir.join(ocsp));
-        let files = CertificateFiles { cert: base_dir.join(cert), key: base_dir.join(key), ocsp };
-        if let Err(why) = tls::check_certificate(&files) {
-            reader.error::<()>(*place, why);
-        }
-        certificates.push(files);
-    }
-    if certificates.is_empty() {
+    let located = tls.certificates.as_ref()?;
+    if located.is_empty() {
         return reader.error(place, "`tls` needs at least one certificate");
     }
+    let certificates = located.iter().filter_map(|located| certificate(located, reader, base_dir)).collect();
     let mut clients = None;
     if let Some(keys::Clients { ca: Some(ca), required }) = &tls.clients {
         let path = base_dir.join(&ca.value);
@@ -91,7 +84,7 @@ fn secure(tls: &keys::Tls, place: Place, reader: &mut Reader<'_>, base_dir: &Pat
     Some(Tls { certificates, min_version: tls.min_version, clients })
 }
 
-fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>) -> Option<Upstream> {
+fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Upstream> {
     let upstream = named.value.as_ref()?;
     let endpoints = upstream.endpoints.as_ref()?;
     if endpoints.is_empty() {
@@ -101,12 +94,70 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>) -> Option<Up
     Some(Upstream {
         name: named.name.clone(),
         endpoints: endpoints.iter().map(|endpoint| endpoint.value.clone()).collect(),
+        tls: secure_upstream(named, endpoints, upstream.tls.as_ref(), reader, base_dir),
         connect_timeout: upstream.connect_timeout,
         response_timeout: upstream.response_timeout,
         idle_timeout: upstream.idle_timeout,
         max_idle_connections: upstream.max_idle_connections,
         keepalive_timeout: upstream.keepalive_timeout,
     })
+}
+
+/// `None` where nobody speaks TLS: then there must be nothing that says how.
+fn secure_upstream(
+    named: &Named<keys::Upstream>,
+    endpoints: &[Located<Endpoint>],
+    tls: Option<&keys::UpstreamTls>,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> Option<UpstreamTls> {
+    if !endpoints.iter().any(|endpoint| endpoint.value.is_secure) {
+        if tls.is_some() && !endpoints.is_empty() {
+            let message = format!("the upstream `{}` has `tls` but no endpoint with https://", named.name);
+            reader.error::<()>(named.place, message);
+        }
+        return None;
+    }
+    let mut lowered = UpstreamTls { ca: None, name: None, identity: None, verify: true };
+    if let Some(tls) = tls {
+        let ca = tls.ca.as_ref().map(|ca| (base_dir.join(&ca.value), ca.place));
+        if let Some((path, place)) = &ca
+            && let Err(why) = tls::authorities(path)
+        {
+            reader.error::<()>(*place, why);
+        }
+        let identity = tls.certificate.as_ref();
+        let identity = identity.and_then(|located| certificate(located, reader, base_dir));
+        lowered = UpstreamTls {
+            ca: ca.map(|(path, _)| path),
+            name: tls.name.clone(),
+            identity,
+            verify: tls.verify,
+        };
+    }
+    if lowered.verify
+        && lowered.ca.is_none()
+        && let Err(why) = tls::system_roots()
+    {
+        reader.error::<()>(named.place, why);
+    }
+    Some(lowered)
+}
+
+/// Reads a certificate's files, to report what is wrong with them.
+fn certificate(
+    located: &Located<keys::Certificate>,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> Option<CertificateFiles> {
+    let certificate = &located.value;
+    let (cert, key) = (certificate.cert.as_ref()?, certificate.key.as_ref()?);
+    let ocsp = certificate.ocsp.as_ref().map(|ocsp| base_dir.join(ocsp));
+    let files = CertificateFiles { cert: base_dir.join(cert), key: base_dir.join(key), ocsp };
+    if let Err(why) = tls::check_certificate(&files) {
+        reader.error::<()>(located.place, why);
+    }
+    Some(files)
 }
 
 /// Reports values that stand twice in one list.

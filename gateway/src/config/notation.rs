@@ -7,6 +7,7 @@ use gateway_kernel::feed::{self, is_printable, shown};
 use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
@@ -407,19 +408,18 @@ impl Notation for NameOf {
     }
 }
 
-/// One server of an upstream: `http://host:port`.
+/// One server of an upstream: `http://host:port` or `https://host:port`.
 pub(crate) struct Server;
 
 impl Notation for Server {
     type Out = Endpoint;
 
     fn parse(&self, text: &str) -> Result<Endpoint, Wrong> {
-        if text.starts_with("https://") {
-            return Err("this version speaks plain HTTP to upstreams: https:// is not supported yet".into());
-        }
-        let Some(authority) = text.strip_prefix("http://") else {
-            let message = format!("{} does not begin with http://", shown(text));
-            return Err(if parse_authority(text).is_none() {
+        let schemes = [("http://", false), ("https://", true)];
+        let of_scheme = |(scheme, is_secure)| Some((scheme, is_secure, text.strip_prefix(scheme)?));
+        let Some((scheme, is_secure, authority)) = schemes.into_iter().find_map(of_scheme) else {
+            let message = format!("{} does not begin with http:// or https://", shown(text));
+            return Err(if parse_authority(text, false).is_none() {
                 message.into()
             } else {
                 Wrong::suggest(message, format!("http://{text}"))
@@ -427,13 +427,13 @@ impl Notation for Server {
         };
         if let Some(path) = authority.find(['/', '?', '#']) {
             let message = "an endpoint has no path; the request's own path is sent on";
-            return Err(Wrong::suggest(message, format!("http://{}", &authority[..path])));
+            return Err(Wrong::suggest(message, format!("{scheme}{}", &authority[..path])));
         }
         if authority.contains('@') {
             return Err("an endpoint has no user name or password".into());
         }
-        parse_authority(authority)
-            .ok_or_else(|| format!("{} is not http://HOST or http://HOST:PORT", shown(text)).into())
+        parse_authority(authority, is_secure)
+            .ok_or_else(|| format!("{} is not {scheme}HOST or {scheme}HOST:PORT", shown(text)).into())
     }
 
     fn noun(&self) -> String {
@@ -441,11 +441,11 @@ impl Notation for Server {
     }
 
     fn schema(&self) -> Json {
-        json!({ "type": "string", "pattern": "^http://[^/?#@\\s]+$" })
+        json!({ "type": "string", "pattern": "^https?://[^/?#@\\s]+$" })
     }
 }
 
-fn parse_authority(text: &str) -> Option<Endpoint> {
+fn parse_authority(text: &str, is_secure: bool) -> Option<Endpoint> {
     let (host, port) = match text.strip_prefix('[') {
         Some(v6) => {
             let (host, rest) = v6.split_once(']')?;
@@ -458,7 +458,13 @@ fn parse_authority(text: &str) -> Option<Endpoint> {
         },
     };
     let port = match port {
-        None => 80,
+        None => {
+            if is_secure {
+                443
+            } else {
+                80
+            }
+        }
         Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
             digits.parse().ok().filter(|port| *port > 0)?
         }
@@ -467,7 +473,7 @@ fn parse_authority(text: &str) -> Option<Endpoint> {
     if host.parse::<IpAddr>().is_err() && !is_dns_name(host) {
         return None;
     }
-    Some(Endpoint { host: host.to_ascii_lowercase(), port })
+    Some(Endpoint { host: host.to_ascii_lowercase(), port, is_secure })
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63, and not only digits at the end: that
@@ -669,5 +675,27 @@ impl Notation for MethodName {
 
     fn schema(&self) -> Json {
         json!({ "enum": METHODS })
+    }
+}
+
+/// A name that a certificate is for.
+pub(crate) struct DnsName;
+
+impl Notation for DnsName {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        match ServerName::try_from(text) {
+            Ok(_) => Ok(text.to_ascii_lowercase()),
+            Err(_) => Err(format!("{} is no host name", shown(text)).into()),
+        }
+    }
+
+    fn noun(&self) -> String {
+        "a host name".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
     }
 }

@@ -63,9 +63,9 @@ fn directory() -> tempfile::TempDir {
     dir
 }
 
-/// Two certificates with their keys, in PEM; made once.
-fn certificates() -> &'static [(&'static str, String); 4] {
-    static MADE: std::sync::OnceLock<[(&str, String); 4]> = std::sync::OnceLock::new();
+/// Two certificates with their keys, in PEM, under the names that examples give them; made once.
+fn certificates() -> &'static [(&'static str, String); 7] {
+    static MADE: std::sync::OnceLock<[(&str, String); 7]> = std::sync::OnceLock::new();
     MADE.get_or_init(|| {
         let made =
             || rcgen::generate_simple_self_signed(vec!["example.com".to_owned()]).expect("a certificate");
@@ -74,6 +74,9 @@ fn certificates() -> &'static [(&'static str, String); 4] {
             ("site.pem", site.cert.pem()),
             ("site.key", site.signing_key.serialize_pem()),
             ("clients.pem", other.cert.pem()),
+            ("internal-ca.pem", other.cert.pem()),
+            ("gateway.pem", other.cert.pem()),
+            ("gateway.key", other.signing_key.serialize_pem()),
             ("other.key", other.signing_key.serialize_pem()),
         ]
     })
@@ -455,7 +458,8 @@ listeners:
       clients: {ca: clients.pem, required: true}
 upstreams:
   users:
-    endpoints: [http://127.0.0.1:80]
+    endpoints: [http://127.0.0.1:80, https://127.0.0.1:443]
+    tls: {ca: clients.pem, verify: true}
     connect_timeout: 2s
     response_timeout: 60s
     idle_timeout: 60s
@@ -476,8 +480,8 @@ fn a_default_is_the_same_said_or_unsaid() {
     let said = read(EVERY_DEFAULT);
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
-         key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1]}}\n\
-         routes: {all: {upstream: users}}\n",
+         key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
+         https://127.0.0.1], tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);
@@ -530,7 +534,7 @@ admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
     );
     let listener = &model.proxy.listeners[0];
     assert_eq!((listener.address.to_string().as_str(), listener.max_header_bytes), ("[::1]:8080", 1_000_000));
-    let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port };
+    let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port, is_secure: false };
     assert_eq!(
         model.proxy.upstreams[0].endpoints,
         [endpoint("127.0.0.1", 9001), endpoint("users.internal", 80), endpoint("2001:db8::1", 81)]

@@ -131,6 +131,8 @@ pub struct Upstream {
     pub name: String,
     /// At least one; requests go round-robin.
     pub endpoints: Vec<Endpoint>,
+    /// For the endpoints that speak TLS; `None` if there are none.
+    pub tls: Option<UpstreamTls>,
     /// TCP connect, name resolution included.
     pub connect_timeout: Duration,
     /// From the end of the request to the response's head: 504 after that.
@@ -150,6 +152,21 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether it is spoken to under TLS.
+    pub is_secure: bool,
+}
+
+/// Whom the endpoints of an upstream that speak TLS have to be.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// Authorities, as a file in PEM; `None`: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The name that their certificates have to be for, and that they are asked for; `None`: each endpoint's host.
+    pub name: Option<String>,
+    /// What the gateway shows them.
+    pub identity: Option<CertificateFiles>,
+    /// Whether their certificates are verified at all.
+    pub verify: bool,
 }
 
 /// One route: a request that matches every part of `matches` goes to `upstream`.

@@ -179,7 +179,7 @@ async fn secure(
             session.peer.shows(stream.get_ref().1.peer_certificates().unwrap_or_default());
             let listener = &local.listeners()[session.listener_index()];
             watch.secured(Instant::now(), listener.header_timeout);
-            Some(Stream::Tls(Box::new(stream)))
+            Some(Stream::Tls(Box::new(stream.into())))
         }
         Err(error) => {
             tracing::debug!(client = %session.peer.address(), %error, "no TLS handshake");

@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 use crate::{model, tls};
 
 use listen::{Address, Bound};
-use snapshot::Snapshot;
+use snapshot::{Secrets, Snapshot};
 use worker::{Command, Handle};
 
 /// Judges a connection by its peer's address and ours, before a byte of it is read.
@@ -45,8 +45,15 @@ pub struct Proxy {
     workers: Vec<Handle>,
     /// What listens now. The lock also keeps reloads apart.
     addresses: Mutex<Vec<(String, Address)>>,
-    /// How listeners speak TLS, those with one setting alike.
-    tls: Mutex<Vec<Arc<tls::Server>>>,
+    /// What TLS is spoken with, each setting once.
+    secrets: Mutex<Known>,
+}
+
+/// What TLS is spoken with, each setting once.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    listeners: Vec<Arc<tls::Server>>,
+    upstreams: Vec<Arc<tls::Client>>,
 }
 
 /// Why the proxy cannot start, or cannot take a new configuration. Nothing has changed then.
@@ -71,10 +78,10 @@ pub enum ProxyError {
         source: io::Error,
     },
     /// A file that TLS needs.
-    #[error("listener {listener}: {why}")]
+    #[error("{whose}: {why}")]
     Tls {
-        /// The listener's name.
-        listener: String,
+        /// The listener or upstream.
+        whose: String,
         /// What is wrong with which file.
         why: String,
     },
@@ -167,14 +174,14 @@ impl Proxy {
         let count = model.workers.max(1);
         let bound = model.listeners.iter().map(|listener| listen::bind(listener, count));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
-        let tls = secure(model, &[])?;
+        let secrets = secure(model, &Known::default())?;
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handle = worker::start(index, Arc::clone(&admission));
             workers.push(handle.map_err(|source| ProxyError::Worker { index, source })?);
         }
-        let proxy = Self { workers, addresses: Mutex::default(), tls: Mutex::default() };
-        proxy.apply(model, bound, tls, &mut proxy.addresses())?;
+        let proxy = Self { workers, addresses: Mutex::default(), secrets: Mutex::default() };
+        proxy.apply(model, bound, secrets, &mut proxy.addresses())?;
         Ok(proxy)
     }
 
@@ -188,8 +195,8 @@ impl Proxy {
         let is_new = |l: &&model::Listener| !addresses.iter().any(|(_, a)| a.configured == l.address);
         let bound = model.listeners.iter().filter(is_new).map(|l| listen::bind(l, self.workers.len()));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
-        let tls = secure(model, &self.tls())?;
-        self.apply(model, bound, tls, &mut addresses)?;
+        let secrets = secure(model, &self.secrets())?;
+        self.apply(model, bound, secrets, &mut addresses)?;
         Ok(Reloaded { workers_need_restart: model.workers.max(1) != self.workers.len() })
     }
 
@@ -246,10 +253,11 @@ impl Proxy {
     }
 
     /// Looks at the files that TLS is made of, and takes those that were replaced. It reads files: not for an event
-    /// loop. Returns how many listeners' settings have new ones.
+    /// loop. Returns how many settings have new ones.
     pub fn renew_certificates(&self) -> usize {
-        let servers = self.tls().clone();
-        let looked = servers.iter().map(|server| server.look());
+        let known = self.secrets().clone();
+        let listeners = known.listeners.iter().map(|server| server.look());
+        let looked = listeners.chain(known.upstreams.iter().map(|client| client.look()));
         let renewed = looked.inspect(|looked| match looked {
             tls::Looked::Failed(why) => {
                 tracing::error!(
@@ -264,8 +272,8 @@ impl Proxy {
         renewed.filter(|looked| *looked == tls::Looked::Renewed).count()
     }
 
-    fn tls(&self) -> MutexGuard<'_, Vec<Arc<tls::Server>>> {
-        self.tls.lock().unwrap_or_else(PoisonError::into_inner)
+    fn secrets(&self) -> MutexGuard<'_, Known> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn addresses(&self) -> MutexGuard<'_, Vec<(String, Address)>> {
@@ -277,14 +285,14 @@ impl Proxy {
         &self,
         model: &model::Proxy,
         bound: Vec<Bound>,
-        tls: Vec<Option<Arc<tls::Server>>>,
+        secrets: Secrets,
         addresses: &mut Vec<(String, Address)>,
     ) -> Result<(), ProxyError> {
-        let mut servers: Vec<Arc<tls::Server>> = tls.iter().flatten().map(Arc::clone).collect();
-        servers.sort_by_key(Arc::as_ptr);
-        servers.dedup_by_key(|server| Arc::as_ptr(server));
-        *self.tls() = servers;
-        let snapshot = Arc::new(Snapshot::new(model, tls));
+        *self.secrets() = Known {
+            listeners: tls::distinct(&secrets.listeners),
+            upstreams: tls::distinct(&secrets.upstreams),
+        };
+        let snapshot = Arc::new(Snapshot::new(model, secrets));
         let mut shares: Vec<Vec<(Address, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known: Vec<Address> = addresses.drain(..).map(|(_, address)| address).collect();
         for Bound { address, sockets } in bound {
@@ -313,30 +321,22 @@ impl Proxy {
     }
 }
 
-/// How each listener speaks TLS. A setting that is in use stays, but its files are read again: whoever reloads expects
-/// that. Listeners with one setting share it, and so a client's session is taken up at any of them.
-fn secure(
-    model: &model::Proxy,
-    known: &[Arc<tls::Server>],
-) -> Result<Vec<Option<Arc<tls::Server>>>, ProxyError> {
-    let mut fresh: Vec<Arc<tls::Server>> = Vec::new();
-    let mut secured = Vec::with_capacity(model.listeners.len());
-    for listener in &model.listeners {
-        let Some(settings) = &listener.tls else {
-            secured.push(None);
-            continue;
-        };
-        let has = |server: &&Arc<tls::Server>| server.has(settings);
-        let server = match (fresh.iter().find(has), known.iter().find(has)) {
-            (Some(server), _) => Ok(Arc::clone(server)),
-            (None, Some(server)) => server.reload().map(|()| Arc::clone(server)),
-            (None, None) => tls::Server::load(settings).map(Arc::new),
-        };
-        let server = server.map_err(|why| ProxyError::Tls { listener: listener.name.clone(), why })?;
-        fresh.push(Arc::clone(&server));
-        secured.push(Some(server));
-    }
-    Ok(secured)
+/// What listeners and upstreams speak TLS with. A setting that is in use stays, but its files are read again: whoever
+/// reloads expects that. Listeners with one setting share it, and so a client's session is taken up at any of them.
+fn secure(model: &model::Proxy, known: &Known) -> Result<Secrets, ProxyError> {
+    let listeners =
+        tls::make_all(model.listeners.iter().map(|listener| listener.tls.as_ref()), &known.listeners);
+    let listeners = listeners.map_err(|(index, why)| {
+        let whose = model.listeners.get(index).map_or_else(String::new, |listener| listener.name.clone());
+        ProxyError::Tls { whose: format!("listener {whose}"), why }
+    })?;
+    let upstreams =
+        tls::make_all(model.upstreams.iter().map(|upstream| upstream.tls.as_ref()), &known.upstreams);
+    let upstreams = upstreams.map_err(|(index, why)| {
+        let whose = model.upstreams.get(index).map_or_else(String::new, |upstream| upstream.name.clone());
+        ProxyError::Tls { whose: format!("upstream {whose}"), why }
+    })?;
+    Ok(Secrets { listeners, upstreams })
 }
 
 impl fmt::Debug for Proxy {

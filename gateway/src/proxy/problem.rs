@@ -56,6 +56,8 @@ problems! {
     ConnectRefused NOT_IMPLEMENTED "connect_refused" "CONNECT is not supported" true;
     /// No endpoint of the upstream could be connected to.
     UpstreamConnect BAD_GATEWAY "upstream_connect" "The upstream cannot be reached" false;
+    /// No endpoint of the upstream was who it should be, or spoke TLS.
+    UpstreamTls BAD_GATEWAY "upstream_tls" "The upstream cannot be reached securely" false;
     /// The upstream closed the connection before it had answered.
     UpstreamClosed BAD_GATEWAY "upstream_closed" "The upstream closed the connection" false;
     /// The upstream's answer is not HTTP, or is HTTP that may be read in two ways.

@@ -17,13 +17,19 @@ use super::upstream::Upstream;
 pub(super) struct Snapshot {
     pub(super) router: Router,
     pub(super) model: model::Proxy,
-    /// In the order of the listeners; `None` for those in the clear.
-    tls: Vec<Option<Arc<tls::Server>>>,
+    secrets: Secrets,
+}
+
+/// What TLS is spoken with.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    pub(super) listeners: tls::InOrder<model::Tls>,
+    pub(super) upstreams: tls::InOrder<model::UpstreamTls>,
 }
 
 impl Snapshot {
-    pub(super) fn new(model: &model::Proxy, tls: Vec<Option<Arc<tls::Server>>>) -> Self {
-        Self { router: Router::new(&model.routes), model: model.clone(), tls }
+    pub(super) fn new(model: &model::Proxy, secrets: Secrets) -> Self {
+        Self { router: Router::new(&model.routes), model: model.clone(), secrets }
     }
 
     /// What a worker has before it is told anything.
@@ -35,7 +41,7 @@ impl Snapshot {
             upstreams: Vec::new(),
             routes: Vec::new(),
         };
-        Self::new(&nothing, Vec::new())
+        Self::new(&nothing, Secrets::default())
     }
 }
 
@@ -56,11 +62,13 @@ impl Local {
         let upstreams = model
             .upstreams
             .iter()
-            .map(|settings| {
+            .enumerate()
+            .map(|(index, settings)| {
                 let known = former.into_iter().flat_map(|f| &f.upstreams);
                 let known = known.map(Rc::as_ref).find(|upstream| upstream.settings().name == settings.name);
                 let meter = UpstreamMeter::new(&settings.name);
-                Rc::new(Upstream::new(settings.clone(), known, meter))
+                let tls = snapshot.secrets.upstreams.get(index).cloned().flatten();
+                Rc::new(Upstream::new(settings.clone(), tls, known, meter))
             })
             .collect();
         let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
@@ -80,7 +88,7 @@ impl Local {
 
     /// How a listener speaks TLS, if it does.
     pub(super) fn tls(&self, listener: usize) -> Option<&Arc<tls::Server>> {
-        self.snapshot.tls.get(listener)?.as_ref()
+        self.snapshot.secrets.listeners.get(listener)?.as_ref()
     }
 
     pub(super) fn upstreams(&self) -> &[Rc<Upstream>] {

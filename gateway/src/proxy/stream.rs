@@ -1,4 +1,4 @@
-//! A client's socket, in the clear or under TLS.
+//! A socket of a client or an upstream, in the clear or under TLS.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// What bytes are read from and written to.
 pub(super) enum Stream {

@@ -217,7 +217,8 @@ async fn handshake(
     let name = ServerName::try_from(address.host.clone())
         .map_err(|error| FetchError::Tls { authority: authority(), why: error.to_string() })?;
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
-        let reason = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(tls::certificate_reason);
+        let reason =
+            error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(crate::tls::certificate_reason);
         match reason {
             Some(why) => FetchError::Certificate { authority: authority(), why },
             None => FetchError::Tls { authority: authority(), why: error.to_string() },

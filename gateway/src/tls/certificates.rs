@@ -63,7 +63,7 @@ pub(crate) fn check(files: &CertificateFiles) -> Result<(), String> {
     load(files, &aws_lc_rs::default_provider()).map(|_| ())
 }
 
-fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let chain = read_chain(&files.cert)?;
     let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|error| match error {
         PemError::NoItemsFound => {

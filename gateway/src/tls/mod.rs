@@ -1,38 +1,58 @@
-//! TLS on listeners: certificates by name, clients' certificates, and files that are replaced while the agent runs.
+//! TLS of listeners and to upstreams, made of files that are replaced while the agent runs.
 //!
-//! rustls does the protocol, with aws-lc-rs as its provider. A listener's settings and files become one
-//! [`Server`]; connections take its newest configuration when they begin.
+//! rustls does the protocol, with aws-lc-rs as its provider. Settings and their files become a [`Server`] or a
+//! [`Client`]; connections take its newest configuration when they begin.
 
 mod certificates;
+mod client;
+mod server;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::server::danger::ClientCertVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, version};
 
 use crate::files::{self, Stamp};
 use crate::model;
 
-use certificates::Certificates;
 pub(crate) use certificates::check as check_certificate;
+pub(crate) use client::{certificate_reason, system_roots};
 
 /// Bytes of one file: a system's whole set of authorities has about a quarter of that.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// How one listener speaks TLS.
+pub(crate) type Server = Renewed<model::Tls>;
+/// How the gateway speaks TLS to one upstream.
+pub(crate) type Client = Renewed<model::UpstreamTls>;
+
+/// In the order of those who use them; `None` for who speaks in the clear.
+pub(crate) type InOrder<S> = Vec<Option<Arc<Renewed<S>>>>;
+
+/// Settings that files belong to.
+pub(crate) trait Settings: Clone + PartialEq {
+    /// What is made of them.
+    type Config;
+    /// The files.
+    fn paths(&self) -> Vec<&Path>;
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    fn config(&self) -> Result<Self::Config, String>;
+}
+
+/// What is made of settings and their files, and made anew when the files are replaced.
 #[derive(Debug)]
-pub(crate) struct Server {
-    settings: model::Tls,
-    config: RwLock<Arc<ServerConfig>>,
+pub(crate) struct Renewed<S: Settings> {
+    settings: S,
+    config: RwLock<Arc<S::Config>>,
     files: Mutex<Files>,
 }
 
-/// What is known of the files of a server.
+/// What is known of the files.
 #[derive(Debug)]
 struct Files {
     /// As they were when the configuration was made of them.
@@ -43,7 +63,7 @@ struct Files {
     failure: Option<String>,
 }
 
-/// What a look at the files of a server led to.
+/// What a look at the files led to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Looked {
     /// They are as they were, or still changing, or as wrong as before.
@@ -54,31 +74,32 @@ pub(crate) enum Looked {
     Failed(String),
 }
 
-impl Server {
+impl<S: Settings> Renewed<S> {
     /// Reads all files.
     ///
     /// # Errors
     /// What is wrong with which file.
-    pub(crate) fn load(settings: &model::Tls) -> Result<Self, String> {
+    pub(crate) fn load(settings: &S) -> Result<Self, String> {
         let stamps = stamps(settings)?;
-        let config = Arc::new(server_config(settings)?);
+        let config = Arc::new(settings.config()?);
         let files = Files { loaded: stamps.clone(), seen: stamps, failure: None };
         Ok(Self { settings: settings.clone(), config: RwLock::new(config), files: Mutex::new(files) })
     }
 
     /// What the next connection begins with.
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self) -> Arc<S::Config> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn has(&self, settings: &model::Tls) -> bool {
-        self.settings == *settings
+    /// What it is made of.
+    pub(crate) fn settings(&self) -> &S {
+        &self.settings
     }
 
     /// Reads the files again now, if they changed, whether or not they have come to rest.
     ///
     /// # Errors
-    /// As for [`Server::load`]; what was in use stays so.
+    /// As for [`Renewed::load`]; what was in use stays so.
     pub(crate) fn reload(&self) -> Result<(), String> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let stamps = stamps(&self.settings)?;
@@ -116,53 +137,53 @@ impl Server {
     fn renew(&self, files: &mut Files, stamps: Vec<Stamp>) -> Result<(), String> {
         // All of it anew, the key of session tickets too: who was let in by another authority does not come in by
         // an old ticket.
-        let config = Arc::new(server_config(&self.settings)?);
+        let config = Arc::new(self.settings.config()?);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
         *files = Files { loaded: stamps.clone(), seen: stamps, failure: None };
         Ok(())
     }
 }
 
-fn paths(settings: &model::Tls) -> impl Iterator<Item = &PathBuf> {
-    let certificates = settings
-        .certificates
-        .iter()
-        .flat_map(|files| [Some(&files.cert), Some(&files.key), files.ocsp.as_ref()].into_iter().flatten());
-    certificates.chain(settings.clients.iter().map(|clients| &clients.ca))
+/// Makes what every one of `wanted` needs: takes over what is in use already, its files read again, and makes one of
+/// several alike.
+///
+/// # Errors
+/// The index of the first that cannot be made, and why.
+pub(crate) fn make_all<'a, S: Settings + 'a>(
+    wanted: impl Iterator<Item = Option<&'a S>>,
+    known: &[Arc<Renewed<S>>],
+) -> Result<InOrder<S>, (usize, String)> {
+    let mut made: InOrder<S> = Vec::new();
+    for (index, settings) in wanted.enumerate() {
+        let Some(settings) = settings else {
+            made.push(None);
+            continue;
+        };
+        let has = |renewed: &&Arc<Renewed<S>>| renewed.settings == *settings;
+        let renewed = match (made.iter().flatten().find(has), known.iter().find(has)) {
+            (Some(renewed), _) => Ok(Arc::clone(renewed)),
+            (None, Some(renewed)) => renewed.reload().map(|()| Arc::clone(renewed)),
+            (None, None) => Renewed::load(settings).map(Arc::new),
+        };
+        made.push(Some(renewed.map_err(|why| (index, why))?));
+    }
+    Ok(made)
 }
 
-fn stamps(settings: &model::Tls) -> Result<Vec<Stamp>, String> {
-    paths(settings).map(|path| files::look(path, MAX_FILE_BYTES)).collect()
+/// Each of them once.
+pub(crate) fn distinct<S: Settings>(made: &InOrder<S>) -> Vec<Arc<Renewed<S>>> {
+    let mut distinct: Vec<Arc<Renewed<S>>> = made.iter().flatten().map(Arc::clone).collect();
+    distinct.sort_by_key(Arc::as_ptr);
+    distinct.dedup_by_key(|renewed| Arc::as_ptr(renewed));
+    distinct
 }
 
-fn server_config(settings: &model::Tls) -> Result<ServerConfig, String> {
-    // The provider is named here rather than made the process's default: who speaks TLS says how.
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let certificates = Certificates::load(&settings.certificates, &provider)?;
-    let versions: &[_] = match settings.min_version {
-        model::TlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
-        model::TlsVersion::V1_3 => &[&version::TLS13],
-    };
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions)
-        .map_err(|error| error.to_string())?;
-    let builder = match &settings.clients {
-        None => builder.with_no_client_auth(),
-        Some(clients) => builder.with_client_cert_verifier(verifier(clients, provider)?),
-    };
-    let mut config = builder.with_cert_resolver(Arc::new(certificates));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
-    Ok(config)
+fn stamps(settings: &impl Settings) -> Result<Vec<Stamp>, String> {
+    settings.paths().into_iter().map(|path| files::look(path, MAX_FILE_BYTES)).collect()
 }
 
-fn verifier(
-    clients: &model::ClientAuthority,
-    provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(&clients.ca)?), provider);
-    let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
-    builder.build().map_err(|error| error.to_string())
+fn of_certificate(files: &model::CertificateFiles) -> impl Iterator<Item = &Path> {
+    [Some(&files.cert), Some(&files.key), files.ocsp.as_ref()].into_iter().flatten().map(PathBuf::as_path)
 }
 
 /// Reads authorities' certificates, of which there must be at least one.

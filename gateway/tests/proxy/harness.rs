@@ -15,8 +15,11 @@ pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 /// A configuration with one listener and one route for everything to these endpoints.
 pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
-    let endpoint =
-        |address: &SocketAddr| model::Endpoint { host: address.ip().to_string(), port: address.port() };
+    let endpoint = |address: &SocketAddr| model::Endpoint {
+        host: address.ip().to_string(),
+        port: address.port(),
+        is_secure: false,
+    };
     model::Proxy {
         workers: 1,
         drain_timeout: Duration::from_secs(5),
@@ -34,6 +37,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
         upstreams: vec![model::Upstream {
             name: "up".to_owned(),
             endpoints: endpoints.iter().map(endpoint).collect(),
+            tls: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: LONG,
             idle_timeout: LONG,

@@ -1,8 +1,9 @@
-//! TLS on listeners, with real handshakes.
+//! TLS on listeners and to upstreams, with real handshakes.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,9 +15,10 @@ use tempfile::TempDir;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, Error, HandshakeKind, ProtocolVersion,
-    SignatureScheme, StreamOwned, version,
+    RootCertStore, ServerConfig, ServerConnection, SignatureScheme, StreamOwned, version,
 };
 
 use crate::harness::*;
@@ -443,4 +445,149 @@ fn large_bodies_go_both_ways() {
         read.extend_from_slice(&buffer[..count]);
     }
     assert!(read[head_end..] == sent[..]);
+}
+
+/// A server under TLS that tells each request how it was spoken to: by which name, and with a certificate or without.
+fn secure_upstream(files: &Files, names: &[&str]) -> Upstream {
+    let (certificate, key) = signed(&files.issuer, names);
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(der(&files.path("ca.pem")))).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
+    let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    upstream(move |conn| {
+        let session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = StreamOwned::new(session, conn.stream);
+        let mut read = Vec::new();
+        loop {
+            let mut buffer = [0; 4096];
+            while !read.ends_with(b"\r\n\r\n") && !read.ends_with(b"a body") {
+                match stream.read(&mut buffer) {
+                    Ok(0) | Err(_) => return,
+                    Ok(count) => read.extend_from_slice(&buffer[..count]),
+                }
+            }
+            read.clear();
+            let name = stream.conn.server_name().unwrap_or("none").to_owned();
+            let shown = stream.conn.peer_certificates().is_some();
+            let text = format!("{name} {shown}");
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+fn trusting(files: &Files) -> model::UpstreamTls {
+    model::UpstreamTls { ca: Some(files.path("ca.pem")), name: None, identity: None, verify: true }
+}
+
+fn to_secure(up: &Upstream, tls: model::UpstreamTls) -> model::Proxy {
+    let mut model = model(&[up.address]);
+    model.upstreams[0].endpoints[0].is_secure = true;
+    model.upstreams[0].tls = Some(tls);
+    model
+}
+
+#[test]
+fn an_upstream_under_tls_has_to_be_who_it_should_be() {
+    let (files, strangers) = (Files::new(), Files::new());
+    let (by_address, by_name) =
+        (secure_upstream(&files, &["127.0.0.1"]), secure_upstream(&files, &["up.test"]));
+    let named = model::UpstreamTls { name: Some("up.test".to_owned()), ..trusting(&files) };
+    let identity = Some(files.certificate("gateway", &["a gateway"]));
+    let blind = model::UpstreamTls { ca: None, verify: false, ..trusting(&files) };
+    for (what, up, tls, expected) in [
+        ("its address", &by_address, trusting(&files), Ok("none false")),
+        ("a name that is configured", &by_name, named.clone(), Ok("up.test false")),
+        ("another name", &by_name, trusting(&files), Err("it is for another name")),
+        (
+            "another authority",
+            &by_address,
+            trusting(&strangers),
+            Err("the authority that it names has not signed it"),
+        ),
+        ("not verified", &by_name, blind, Ok("none false")),
+        (
+            "with a certificate of ours",
+            &by_name,
+            model::UpstreamTls { identity, ..named },
+            Ok("up.test true"),
+        ),
+    ] {
+        let proxy = start(&to_secure(up, tls));
+        let answer = get(&mut connect(&proxy));
+        match expected {
+            Ok(text) => assert!(answer.ends_with(&format!("\r\n\r\n{text}")), "{what}: {answer}"),
+            Err(why) => {
+                assert_eq!(status(&answer), "502", "{what}");
+                assert!(answer.contains("upstream_tls"), "{what}: {answer}");
+                let error = proxy.status().endpoints[0].last_error.clone().unwrap();
+                assert!(error.contains(why), "{what}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn connections_under_tls_serve_many_requests() {
+    let files = Files::new();
+    let up = secure_upstream(&files, &["127.0.0.1"]);
+    let proxy = start(&to_secure(&up, trusting(&files)));
+    let mut client = connect(&proxy);
+    for _ in 0..5 {
+        assert_eq!(status(&get(&mut client)), "200");
+    }
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 1);
+    // A request that may not be sent twice asks the socket first.
+    for _ in 0..5 {
+        client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\na body").unwrap();
+        assert_eq!(status(&response(&mut client)), "200");
+    }
+    assert!(up.accepted.load(Ordering::SeqCst) <= 2);
+    // Another trust is another connection, and a reload without a change is none.
+    proxy.reload(&to_secure(&up, trusting(&files))).unwrap();
+    let before = up.accepted.load(Ordering::SeqCst);
+    assert_eq!(status(&get(&mut client)), "200");
+    assert_eq!(up.accepted.load(Ordering::SeqCst), before);
+    let stricter = model::UpstreamTls { name: Some("other.test".to_owned()), ..trusting(&files) };
+    proxy.reload(&to_secure(&up, stricter)).unwrap();
+    assert_eq!(status(&get(&mut client)), "502");
+}
+
+#[test]
+fn an_upstream_that_does_not_shake_hands_is_given_up() {
+    let files = Files::new();
+    let silent = upstream(|mut conn| while conn.stream.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {});
+    let mut model = to_secure(&silent, trusting(&files));
+    model.upstreams[0].connect_timeout = Duration::from_millis(300);
+    let answer = get(&mut connect(&start(&model)));
+    assert_eq!(status(&answer), "504");
+    // It speaks HTTP in the clear.
+    let plain = upstream(|mut conn| {
+        let mut greeting = [0; 1024];
+        let _ = conn.stream.read(&mut greeting);
+        conn.send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+    });
+    let answer = get(&mut connect(&start(&to_secure(&plain, trusting(&files)))));
+    assert_eq!(status(&answer), "502");
+    assert!(answer.contains("upstream_tls"), "{answer}");
+}
+
+#[test]
+fn authorities_of_upstreams_that_are_replaced_are_taken() {
+    let (files, others) = (Files::new(), Files::new());
+    let up = secure_upstream(&files, &["127.0.0.1"]);
+    let proxy = start(&to_secure(&up, trusting(&others)));
+    assert_eq!(status(&get(&mut connect(&proxy))), "502");
+    std::fs::copy(files.path("ca.pem"), others.path("ca.pem")).unwrap();
+    assert_eq!((proxy.renew_certificates(), proxy.renew_certificates()), (0, 1));
+    eventually("the upstream is trusted", || status(&get(&mut connect(&proxy))) == "200");
 }

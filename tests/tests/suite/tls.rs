@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use gateway_tests::{Net, Setup, UPSTREAM_V4, Upstream, eventually, require_root, skip};
+use gateway_tests::{
+    Agent, CLIENT_V4, Net, Nginx, Setup, UPSTREAM_V4, Upstream, eventually, require_root, skip,
+};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::config;
@@ -103,4 +105,39 @@ fn a_client_meets_the_certificate_of_the_name_and_the_newest_one() {
     eventually("the log says so, too", Duration::from_secs(20), || {
         if agent.log().contains("the former one stays") { Ok(()) } else { Err("not yet") }
     });
+}
+
+#[test]
+fn a_server_that_asks_for_a_certificate_is_reached_and_known() {
+    require_root!();
+    let net = Net::new();
+    let setup = Setup::new(&net);
+    let directory = setup.directory().to_owned();
+    let authority = Authority::new(&directory);
+    authority.sign("site", "files.test");
+    authority.sign("gateway", "a gateway");
+    let Some(_nginx) = Nginx::secure(&net, &directory) else { return skip("nginx is not installed") };
+    let configuration = |tls: &str| {
+        format!(
+            "kernel: {{interfaces: [front0]}}\nlisteners: {{v4: {{address: \"198.18.1.1:8080\"}}}}\n\
+             upstreams:\n  files: {{endpoints: [\"https://198.18.2.2:{}\"], tls: {{ca: ca.pem{tls}}}}}\n\
+             routes: {{all: {{upstream: files}}}}\n",
+            Nginx::PORT
+        )
+    };
+    let identity = ", certificate: {cert: gateway.pem, key: gateway.key}";
+    let agent = setup.start(&configuration(&format!(", name: files.test{identity}")));
+    let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
+    for (path, length) in [("/1k", 1 << 10), ("/1m", 1 << 20), ("/1k", 1 << 10)] {
+        let reply = connection.get(path).unwrap();
+        assert_eq!((reply.status(), reply.text().len()), (200, length), "{path}");
+    }
+    agent.await_metric("gateway_upstream_connects_total", &[("upstream", "files")], |sum| sum == 1.0);
+    // Without one of ours nginx answers 400; under another name it is not whom we want.
+    for (tls, status) in [(", name: files.test".to_owned(), 400), (identity.to_owned(), 502)] {
+        agent.configure(&configuration(&tls));
+        agent.cli(&["reload"]).ok();
+        assert_eq!(connection.get("/1k").unwrap().status(), status, "{tls}");
+    }
+    assert!(agent.status().to_string().contains("it is for another name"));
 }

@@ -334,19 +334,33 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &["2:50+9 0.0.0.0/0 covers every address there is"],
     ),
     (
-        "https",
-        "upstreams:\n  u: {endpoints: [\"https://a\"]}\n",
-        &["2:19+11 this version speaks plain HTTP to upstreams: https:// is not supported yet"],
+        "https with a path",
+        "upstreams:\n  u: {endpoints: [\"https://a/x\"], tls: {ca: clients.pem}}\n",
+        &["2:19+13 an endpoint has no path; the request's own path is sent on -> https://a"],
+    ),
+    (
+        "tls to nobody",
+        "upstreams:\n  u: {endpoints: [\"http://a\"], tls: {ca: clients.pem}}\n",
+        &["2:3+1 the upstream `u` has `tls` but no endpoint with https://"],
+    ),
+    (
+        "wrong files of an upstream",
+        "upstreams:\n  u:\n    endpoints: [\"https://a\"]\n    tls: {ca: site.key, name: a/b, certificate: {cert: site.pem, key: other.key}}\n",
+        &[
+            "4:15+8 DIR/site.key cannot be used: there is no certificate in PEM in it",
+            "4:31+3 a/b is no host name",
+            "4:49+32 the key in DIR/other.key is not that of the certificate in DIR/site.pem",
+        ],
     ),
     (
         "no scheme",
         "upstreams:\n  u: {endpoints: [\"127.0.0.1:80\"]}\n",
-        &["2:19+14 127.0.0.1:80 does not begin with http:// -> http://127.0.0.1:80"],
+        &["2:19+14 127.0.0.1:80 does not begin with http:// or https:// -> http://127.0.0.1:80"],
     ),
     (
         "other scheme",
         "upstreams:\n  u: {endpoints: [\"h2c://a\"]}\n",
-        &["2:19+9 h2c://a does not begin with http://"],
+        &["2:19+9 h2c://a does not begin with http:// or https://"],
     ),
     (
         "endpoint with path",
@@ -381,7 +395,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "bad endpoint alone",
         "upstreams:\n  u: {endpoints: [ftp]}\n",
-        &["2:19+3 ftp does not begin with http:// -> http://ftp"],
+        &["2:19+3 ftp does not begin with http:// or https:// -> http://ftp"],
     ),
     (
         "interface",
@@ -644,7 +658,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "broken upstream is known",
         "upstreams:\n  u: {endpoints: [ftp]}\nroutes:\n  r: {upstream: u}\n",
-        &["2:19+3 ftp does not begin with http:// -> http://ftp"],
+        &["2:19+3 ftp does not begin with http:// or https:// -> http://ftp"],
     ),
     (
         "path without slash",

@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use socket2::SockRef;
-use tokio::net::TcpStream;
+
+use super::super::stream::Stream;
 
 /// Shared by a connection's socket and its lease.
 #[derive(Debug, Default)]
@@ -27,20 +28,21 @@ pub(super) struct Tap {
 }
 
 pub(super) struct UpstreamIo {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     tap: Rc<Tap>,
 }
 
 impl UpstreamIo {
-    pub(super) fn new(stream: TcpStream, tap: Rc<Tap>) -> Self {
+    pub(super) fn new(stream: Stream, tap: Rc<Tap>) -> Self {
         Self { stream: TokioIo::new(stream), tap }
     }
 
     /// Whether the upstream has closed, or says something although nothing was asked. The runtime learns
-    /// that only when it next looks at its events; a system call knows now.
+    /// that only when it next looks at its events; a system call knows now. Under TLS it may be a session ticket that
+    /// nobody has read yet: then a good connection is given up, which costs no more than a new one.
     fn is_spoiled(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(self.stream.inner()).peek(&mut byte) {
+        match SockRef::from(self.stream.inner().tcp()).peek(&mut byte) {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
@@ -110,7 +112,13 @@ impl Write for UpstreamIo {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// A socket keeps nothing back; under TLS, what it did not take waits in front of it.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if ready!(Pin::new(&mut this.stream).poll_flush(cx)).is_err() {
+            // As for a write that fails.
+            this.tap.broken.set(true);
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -11,11 +11,15 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
-use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::tls;
 
 use super::super::body::RequestBody;
 use super::super::problem::Kind;
+use super::super::stream::Stream;
 use super::super::watch::Watch;
 use super::io::{Tap, UpstreamIo};
 use super::pool::Endpoint;
@@ -32,11 +36,26 @@ pub(super) struct Link {
     tap: Rc<Tap>,
 }
 
+async fn connect(endpoint: &Endpoint, tls: Option<&tls::Client>) -> Result<Stream, ConnectError> {
+    let stream = endpoint.connect().await?;
+    let Some(tls) = tls.filter(|_| endpoint.is_secure()) else { return Ok(Stream::Plain(stream)) };
+    let name = tls.settings().name.as_deref().unwrap_or(endpoint.host());
+    let name = ServerName::try_from(name.to_owned()).map_err(|error| ConnectError::Tls(error.to_string()))?;
+    let secured = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(|error| {
+        let reason = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(tls::certificate_reason);
+        let reason = reason.map(|reason| format!("its certificate is refused: {reason}"));
+        ConnectError::Tls(reason.unwrap_or_else(|| error.to_string()))
+    })?;
+    Ok(Stream::Tls(Box::new(secured.into())))
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("no connection within {0:?}")]
     TimedOut(Duration),
+    #[error("no TLS handshake: {0}")]
+    Tls(String),
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -47,6 +66,7 @@ impl ConnectError {
     pub(super) fn kind(&self) -> Kind {
         match self {
             Self::TimedOut(_) => Kind::UpstreamConnectTimeout,
+            Self::Tls(_) => Kind::UpstreamTls,
             Self::Io(_) | Self::Http(_) => Kind::UpstreamConnect,
         }
     }
@@ -65,13 +85,18 @@ pub(super) enum Lost {
 }
 
 impl Link {
-    pub(super) async fn open(endpoint: &Endpoint, timeout: Duration) -> Result<Box<Self>, ConnectError> {
-        let connecting = tokio::time::timeout(timeout, endpoint.connect());
+    /// Connects, and under TLS shakes hands, within this time.
+    pub(super) async fn open(
+        endpoint: &Endpoint,
+        tls: Option<&tls::Client>,
+        timeout: Duration,
+    ) -> Result<Box<Self>, ConnectError> {
+        let connecting = tokio::time::timeout(timeout, connect(endpoint, tls));
         let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
         Ok(Box::new(Self::handshake(stream).await?))
     }
 
-    async fn handshake(stream: TcpStream) -> Result<Self, hyper::Error> {
+    async fn handshake(stream: Stream) -> Result<Self, hyper::Error> {
         let tap = Rc::new(Tap::default());
         let io = UpstreamIo::new(stream, Rc::clone(&tap));
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await?;

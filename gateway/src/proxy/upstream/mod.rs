@@ -8,6 +8,7 @@ mod replay;
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{Method, Request, Response};
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 
 use crate::model;
 use crate::observe::http::UpstreamMeter;
+use crate::tls;
 
 use super::body::RequestBody;
 use super::problem::Kind;
@@ -34,6 +36,7 @@ pub(super) struct Upstream {
     endpoints: Vec<Rc<Endpoint>>,
     next: Cell<usize>,
     meter: UpstreamMeter,
+    tls: Option<Arc<tls::Client>>,
 }
 
 /// What a request is sent with.
@@ -44,8 +47,14 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Upstream {
-    /// Takes over the connections that `former` holds to the same endpoints.
-    pub(super) fn new(settings: model::Upstream, former: Option<&Self>, meter: UpstreamMeter) -> Self {
+    /// Takes over the connections that `former` holds to the same endpoints, if it trusted whom this one trusts.
+    pub(super) fn new(
+        settings: model::Upstream,
+        tls: Option<Arc<tls::Client>>,
+        former: Option<&Self>,
+        meter: UpstreamMeter,
+    ) -> Self {
+        let former = former.filter(|former| former.settings.tls == settings.tls);
         let endpoints = settings
             .endpoints
             .iter()
@@ -54,7 +63,7 @@ impl Upstream {
                 known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), Rc::clone)
             })
             .collect();
-        Self { settings, endpoints, next: Cell::new(0), meter }
+        Self { settings, endpoints, next: Cell::new(0), meter, tls }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -164,7 +173,7 @@ impl Upstream {
         while let Some(endpoint) = endpoints.next() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = if endpoints.peek().is_some() { left / 2 } else { left };
-            match Link::open(endpoint, share).await {
+            match Link::open(endpoint, self.tls.as_deref(), share).await {
                 Ok(link) => {
                     endpoint.connected();
                     self.meter.count_connect(true);

@@ -21,6 +21,7 @@ const MAX_LOOKUPS: usize = 2;
 pub(in crate::proxy) struct Endpoint {
     host: String,
     port: u16,
+    is_secure: bool,
     /// `None` if the host is a name: it is resolved for every connection, as the answer may change.
     address: Option<SocketAddr>,
     lookups: Arc<Semaphore>,
@@ -42,6 +43,7 @@ impl Endpoint {
         Self {
             host: endpoint.host.clone(),
             port: endpoint.port,
+            is_secure: endpoint.is_secure,
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             address: address.map(|ip| SocketAddr::new(ip, endpoint.port)),
             idle: RefCell::default(),
@@ -52,7 +54,16 @@ impl Endpoint {
     }
 
     pub(super) fn is(&self, endpoint: &model::Endpoint) -> bool {
-        self.host == endpoint.host && self.port == endpoint.port
+        self.host == endpoint.host && self.port == endpoint.port && self.is_secure == endpoint.is_secure
+    }
+
+    /// Whether it is spoken to under TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     pub(in crate::proxy) fn idle(&self) -> usize {
