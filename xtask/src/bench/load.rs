@@ -11,11 +11,44 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process;
 
-/// How often a whole reply is read beside wrk's: rarely enough to cost nothing.
+/// How often a whole reply is read beside wrk's: rarely enough to cost nothing. Under TLS a program has to be started
+/// for it.
 const PROBE_EVERY: Duration = Duration::from_millis(100);
+const PROBE_EVERY_TLS: Duration = Duration::from_secs(1);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Ours is 1 KiB and a head; a reply beyond this is not read to its end.
 const REPLY_BYTES_MAX: u64 = 64 * 1024;
+
+/// How requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scene {
+    /// In the clear, over connections that are kept
+    Plain,
+    /// The same under TLS
+    Tls,
+    /// A new connection under TLS for each request
+    Handshakes,
+}
+
+impl Scene {
+    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Tls, Self::Handshakes];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "in the clear, kept-alive connections",
+            Self::Tls => "TLS, kept-alive connections",
+            Self::Handshakes => "TLS, a connection and a full handshake for each request",
+        }
+    }
+
+    pub(crate) fn is_secure(self) -> bool {
+        self != Self::Plain
+    }
+
+    fn url(self, address: SocketAddr) -> String {
+        format!("http{}://{address}/", if self.is_secure() { "s" } else { "" })
+    }
+}
 
 /// What wrk counted in one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +62,7 @@ pub(crate) struct Report {
 /// Loads the address for so long; fails on any reply that is not the expected one.
 pub(crate) fn run(
     wrk: &Path,
+    scene: Scene,
     address: SocketAddr,
     connections: usize,
     seconds: u32,
@@ -36,7 +70,10 @@ pub(crate) fn run(
 ) -> Result<Report> {
     let mut command = Command::new(wrk);
     command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"]);
-    command.arg(format!("http://{address}/"));
+    if scene == Scene::Handshakes {
+        command.args(["-H", "Connection: close"]);
+    }
+    command.arg(scene.url(address));
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -45,8 +82,12 @@ pub(crate) fn run(
     let mut probed = Ok(());
     // wrk ends by itself; a probe that fails ends it early.
     while child.try_wait()?.is_none() {
-        thread::sleep(PROBE_EVERY);
-        probed = probe(address, body);
+        thread::sleep(if scene.is_secure() { PROBE_EVERY_TLS } else { PROBE_EVERY });
+        // It may have ended meanwhile, and the address be nobody's.
+        if child.try_wait()?.is_some() {
+            break;
+        }
+        probed = probe(scene, address, body);
         if probed.is_err() {
             let _ = child.kill();
             break;
@@ -59,7 +100,16 @@ pub(crate) fn run(
 }
 
 /// Fetches once on a connection of its own and compares status, length and every byte of the body.
-pub(crate) fn probe(address: SocketAddr, body: &[u8]) -> Result<()> {
+pub(crate) fn probe(scene: Scene, address: SocketAddr, body: &[u8]) -> Result<()> {
+    if scene.is_secure() {
+        let mut curl = Command::new("curl");
+        let timeout = PROBE_TIMEOUT.as_secs().to_string();
+        curl.args(["--silent", "--show-error", "--insecure", "--include", "--http1.1", "--noproxy", "*"]);
+        curl.args(["--max-time", &timeout, &scene.url(address)]);
+        let output = curl.output().context("`curl` could not be started (apt-get install curl)")?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim_end());
+        return check_reply(&output.stdout, body);
+    }
     let mut stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT)?;
     stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
     stream.set_write_timeout(Some(PROBE_TIMEOUT))?;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use super::load::Scene;
 use super::machine;
 use crate::{process, workspace};
 
@@ -53,19 +54,33 @@ impl Peer {
         })
     }
 
-    /// The command that serves `listen` from `upstream`, its files written into `dir`.
-    pub(crate) fn command(self, dir: &Path, listen: SocketAddr, upstream: SocketAddr) -> Result<Command> {
+    /// Whether it can take part: a relay of bytes knows nothing of TLS.
+    pub(crate) fn speaks(self, scene: Scene) -> bool {
+        self != Self::Relay || !scene.is_secure()
+    }
+
+    /// The command that serves `listen` from `upstream`, its files written into `dir`; under TLS with the certificate
+    /// that [`certificate`] made there.
+    pub(crate) fn command(
+        self,
+        dir: &Path,
+        scene: Scene,
+        listen: SocketAddr,
+        upstream: SocketAddr,
+    ) -> Result<Command> {
+        let pem = scene.is_secure().then(|| dir.join(PEM));
+        let pem = pem.as_deref();
         let dir = dir.join(self.name());
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let mut command = process::command(self.program()?);
         match self {
             Self::Gateway => {
-                let config = write(&dir, "gateway.yaml", &gateway_config(&dir, listen, upstream)?)?;
+                let config = write(&dir, "gateway.yaml", &gateway_config(&dir, pem, listen, upstream)?)?;
                 command.args(["run", "--config"]).arg(config);
             }
-            Self::Nginx => nginx(&mut command, &dir, &nginx_proxy(listen, upstream))?,
+            Self::Nginx => nginx(&mut command, &dir, &nginx_proxy(pem, listen, upstream))?,
             Self::Haproxy => {
-                let config = write(&dir, "haproxy.cfg", &haproxy_config(listen, upstream))?;
+                let config = write(&dir, "haproxy.cfg", &haproxy_config(pem, listen, upstream))?;
                 command.args(["-db", "-q", "-f"]).arg(config);
             }
             Self::Relay => {
@@ -89,17 +104,51 @@ pub(crate) fn upstream(dir: &Path, listen: SocketAddr, body: &str) -> Result<Com
     Ok(command)
 }
 
+/// The certificate and the key of all peers in one file.
+const PEM: &str = "site.pem";
+
+/// Makes a certificate for all peers: P-256, as most sites have today.
+pub(crate) fn certificate(dir: &Path) -> Result<()> {
+    let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
+    let mut openssl = process::command("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "7",
+    ]);
+    openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    openssl.arg("-keyout").arg(&key).arg("-out").arg(&cert);
+    let output = openssl.output().context("`openssl` could not be started (apt-get install openssl)")?;
+    ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+    fs::write(dir.join(PEM), fs::read_to_string(cert)? + &fs::read_to_string(key)?)?;
+    Ok(())
+}
+
 /// An address on loopback where nobody listens now.
 pub(crate) fn free_address() -> Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
     Ok(listener.local_addr()?)
 }
 
-fn gateway_config(dir: &Path, listen: SocketAddr, upstream: SocketAddr) -> Result<String> {
+fn gateway_config(
+    dir: &Path,
+    pem: Option<&Path>,
+    listen: SocketAddr,
+    upstream: SocketAddr,
+) -> Result<String> {
     let admin = free_address()?;
     let socket = dir.join("admin.sock");
+    let tls = pem.map_or_else(String::new, |pem| {
+        format!(", tls: {{certificates: [{{cert: \"{0}\", key: \"{0}\"}}]}}", pem.display())
+    });
     Ok(format!(
-        "workers: 1\nkernel: {{attach: \"off\"}}\nlisteners:\n  web: {{address: \"{listen}\"}}\nupstreams:\n  \
+        "workers: 1\nkernel: {{attach: \"off\"}}\nlisteners:\n  web: {{address: \"{listen}\"{tls}}}\nupstreams:\n  \
          origin: {{endpoints: [\"http://{upstream}\"]}}\nroutes:\n  all: {{match: {{path: \"/**\"}}, upstream: origin}}\n\
          admin: {{address: \"{admin}\", socket: \"{}\"}}\n",
         socket.display()
@@ -107,10 +156,17 @@ fn gateway_config(dir: &Path, listen: SocketAddr, upstream: SocketAddr) -> Resul
 }
 
 /// The request goes on as the gateway sends it: the client's Host, and its address in X-Forwarded-For.
-fn nginx_proxy(listen: SocketAddr, upstream: SocketAddr) -> String {
+fn nginx_proxy(pem: Option<&Path>, listen: SocketAddr, upstream: SocketAddr) -> String {
+    let tls = pem.map_or_else(String::new, |pem| {
+        format!(
+            "    ssl_certificate {0};\n    ssl_certificate_key {0};\n    ssl_protocols TLSv1.2 TLSv1.3;\n",
+            pem.display()
+        )
+    });
+    let ssl = if pem.is_some() { " ssl" } else { "" };
     format!(
         "  upstream origin {{\n    server {upstream};\n    keepalive {UPSTREAM_IDLE_MAX};\n    \
-         keepalive_requests 1000000000;\n    keepalive_time 1d;\n  }}\n  server {{\n    listen {listen} backlog=1024;\n    \
+         keepalive_requests 1000000000;\n    keepalive_time 1d;\n  }}\n  server {{\n    listen {listen}{ssl} backlog=1024;\n{tls}    \
          location / {{\n      proxy_pass http://origin;\n      proxy_http_version 1.1;\n      \
          proxy_set_header Connection \"\";\n      proxy_set_header Host $host;\n      \
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n    }}\n  }}\n"
@@ -133,11 +189,12 @@ fn nginx(command: &mut Command, dir: &Path, servers: &str) -> Result<()> {
     Ok(())
 }
 
-fn haproxy_config(listen: SocketAddr, upstream: SocketAddr) -> String {
+fn haproxy_config(pem: Option<&Path>, listen: SocketAddr, upstream: SocketAddr) -> String {
+    let tls = pem.map_or_else(String::new, |pem| format!(" ssl crt {} ssl-min-ver TLSv1.2", pem.display()));
     format!(
         "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1m\n  \
          timeout server 1m\n  option http-keep-alive\n  http-reuse always\n  option forwardfor\nfrontend web\n  \
-         bind {listen}\n  default_backend origin\nbackend origin\n  server one {upstream} pool-max-conn {UPSTREAM_IDLE_MAX}\n"
+         bind {listen}{tls}\n  default_backend origin\nbackend origin\n  server one {upstream} pool-max-conn {UPSTREAM_IDLE_MAX}\n"
     )
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use super::load;
+use super::load::{self, Scene};
 use super::peers::{self, Peer};
 use super::table::{Spread, markdown};
 use super::{machine, peers::UPSTREAM_IDLE_MAX};
@@ -43,6 +43,9 @@ pub(crate) struct Options {
     /// Only these
     #[arg(long, value_enum, value_delimiter = ',')]
     peers: Vec<Peer>,
+    /// Only requests that come so
+    #[arg(long, value_enum, value_delimiter = ',')]
+    scenes: Vec<Scene>,
 }
 
 /// One peer in one round.
@@ -69,17 +72,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     let other_load = machine::load_average();
     let bench = Bench::start(wrk)?;
-    let mut series: Vec<Series> = peers.iter().map(|&peer| Series { peer, samples: Vec::new() }).collect();
-    for round in 0..rounds as usize {
-        for turn in 0..series.len() {
-            // Everybody comes first in some round.
-            let at = (turn + round) % peers.len();
-            let sample = bench.measure(series[at].peer, round_s).with_context(|| peers[at].name())?;
-            eprintln!("round {}/{rounds}: {} {:.2} µs", round + 1, peers[at].name(), sample.cpu_us);
-            series[at].samples.push(sample);
+    let scenes = if options.scenes.is_empty() { Scene::ALL.to_vec() } else { options.scenes.clone() };
+    for scene in scenes {
+        let speakers = peers.iter().filter(|peer| peer.speaks(scene));
+        let mut series: Vec<Series> = speakers.map(|&peer| Series { peer, samples: Vec::new() }).collect();
+        let count = series.len();
+        for round in 0..rounds as usize {
+            for turn in 0..count {
+                // Everybody comes first in some round.
+                let one = &mut series[(turn + round) % count];
+                let sample = bench.measure(one.peer, scene, round_s).with_context(|| one.peer.name())?;
+                eprintln!("{} of {rounds}: {} {:.2} µs", round + 1, one.peer.name(), sample.cpu_us);
+                one.samples.push(sample);
+            }
         }
+        println!("{}:\n\n{}", scene.name(), render(&series)?);
     }
-    println!("{}", render(&series)?);
     println!("{}", legend(&peers, rounds, round_s)?);
     if other_load > OTHER_LOAD_MAX {
         println!(
@@ -94,7 +102,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 /// Finds or builds all programs and moves to the load's CPU; returns wrk.
 fn prepare(peers: &[Peer]) -> Result<PathBuf> {
-    let missing = tools::ensure_system_programs(&["nginx", "haproxy", "wrk"]);
+    let missing = tools::ensure_system_programs(&["nginx", "haproxy", "wrk", "curl", "openssl"]);
     if !missing.is_empty() {
         let advice: Vec<String> = missing.iter().map(|program| program.advice()).collect();
         bail!("{}", advice.join("; "));
@@ -135,22 +143,23 @@ impl Bench {
         let body: String = ('a'..='z').cycle().take(BODY_BYTES).collect();
         let upstream = peers::free_address()?;
         let mut group = Group::start("the upstream", LOAD_CPU, &peers::upstream(&dir.0, upstream, &body)?)?;
-        wait_until_served(&mut group, upstream, body.as_bytes()).context("the upstream")?;
+        wait_until_served(&mut group, Scene::Plain, upstream, body.as_bytes()).context("the upstream")?;
+        peers::certificate(&dir.0)?;
         Ok(Self { upstream, body, wrk, dir, _upstream: group })
     }
 
     /// Starts the peer, warms it up, and measures it under one run of load.
-    fn measure(&self, peer: Peer, seconds: u32) -> Result<Sample> {
+    fn measure(&self, peer: Peer, scene: Scene, seconds: u32) -> Result<Sample> {
         let listen = peers::free_address()?;
         let mut group =
-            Group::start(peer.name(), PROXY_CPU, &peer.command(&self.dir.0, listen, self.upstream)?)?;
+            Group::start(peer.name(), PROXY_CPU, &peer.command(&self.dir.0, scene, listen, self.upstream)?)?;
         let body = self.body.as_bytes();
-        wait_until_served(&mut group, listen, body)?;
-        load::run(&self.wrk, listen, CONNECTIONS, WARM_UP_S, body)?;
+        wait_until_served(&mut group, scene, listen, body)?;
+        load::run(&self.wrk, scene, listen, CONNECTIONS, WARM_UP_S, body)?;
 
         let cpu_before_s = group.cpu_s()?;
         let begin = Instant::now();
-        let report = load::run(&self.wrk, listen, CONNECTIONS, seconds, body)?;
+        let report = load::run(&self.wrk, scene, listen, CONNECTIONS, seconds, body)?;
         let cpu_s = group.cpu_s()? - cpu_before_s;
         let wall_s = begin.elapsed().as_secs_f64();
         let rss_bytes = group.rss_bytes()?;
@@ -190,10 +199,10 @@ impl Drop for Directory {
     }
 }
 
-fn wait_until_served(group: &mut Group, address: SocketAddr, body: &[u8]) -> Result<()> {
+fn wait_until_served(group: &mut Group, scene: Scene, address: SocketAddr, body: &[u8]) -> Result<()> {
     let begin = Instant::now();
     loop {
-        let Err(error) = load::probe(address, body) else { return Ok(()) };
+        let Err(error) = load::probe(scene, address, body) else { return Ok(()) };
         group.check_running()?;
         if begin.elapsed() > START_TIMEOUT {
             return Err(error.context(format!("not ready after {} s", START_TIMEOUT.as_secs())));
@@ -242,7 +251,7 @@ fn legend(peers: &[Peer], rounds: u32, round_s: u32) -> Result<String> {
     let wrk = process::find("wrk").map_or_else(|| "?".to_owned(), |wrk| machine::version_of(&wrk, "-v"));
     Ok(format!(
         "Medians (least–most) of {rounds} alternating rounds of {round_s} s; {BODY_BYTES} B replies over \
-         {CONNECTIONS} kept-alive connections, one worker on one core, load and upstream on another. CPU is user and \
+         {CONNECTIONS} connections, one worker on one core, load and upstream on another; TLS with a P-256 certificate. CPU is user and \
          system time of the proxy's processes. Where the core is not busy, load or upstream were the limit of \
          requests/s.\n{}; {}; wrk {wrk}.",
         machine::describe(),
