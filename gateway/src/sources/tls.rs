@@ -21,7 +21,7 @@ pub(super) fn client(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
             roots
         }
     };
-    // The provider is named here rather than made the process's default: nothing else in it speaks TLS.
+    // The provider is named here rather than made the process's default: who speaks TLS says how.
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
