@@ -40,11 +40,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
         }],
         upstreams: vec![model::Upstream {
             name: "upstream".to_owned(),
-            endpoints: vec![model::Endpoint {
-                host: upstream.ip().to_string(),
-                port: upstream.port(),
-                is_secure: false,
-            }],
+            endpoints: vec![model::Endpoint::tcp(upstream)],
             tls: None,
             connect_timeout: minute,
             response_timeout: minute,

@@ -216,8 +216,8 @@ record! {
 record! {
     /// An entry of `upstreams`.
     Upstream {
-        /// Servers that are equal; requests go to one after the other. Those with https:// are spoken to under TLS. Port
-        /// 80 or 443 if none is named.
+        /// Servers that are equal; requests go to one after the other. Those with https:// are spoken to under TLS; port 80
+        /// or 443 if none is named. `unix:` and a path is a socket on this host.
         endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(Server), 1000)),
         /// Whom endpoints with https:// have to be.
         tls: Option<UpstreamTls> = Optional(section::<UpstreamTls>()),

@@ -17,8 +17,8 @@ use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Model, Proxy, Tls,
-    Upstream, UpstreamTls,
+    Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Location, Model,
+    Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -93,7 +93,7 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
     distinct(endpoints, reader, "endpoint");
     Some(Upstream {
         name: named.name.clone(),
-        endpoints: endpoints.iter().map(|endpoint| endpoint.value.clone()).collect(),
+        endpoints: endpoints.iter().map(|endpoint| located(endpoint, reader, base_dir)).collect(),
         tls: secure_upstream(named, endpoints, upstream.tls.as_ref(), reader, base_dir),
         connect_timeout: upstream.connect_timeout,
         response_timeout: upstream.response_timeout,
@@ -101,6 +101,14 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
         max_idle_connections: upstream.max_idle_connections,
         keepalive_timeout: upstream.keepalive_timeout,
     })
+}
+
+/// An endpoint with its socket's path from the configuration's directory.
+fn located(endpoint: &Located<Endpoint>, reader: &mut Reader<'_>, base_dir: &Path) -> Endpoint {
+    let Location::Unix(path) = &endpoint.value.at else { return endpoint.value.clone() };
+    let path = base_dir.join(path);
+    check_socket_path(&path, endpoint.place, reader);
+    Endpoint { at: Location::Unix(path), ..endpoint.value }
 }
 
 /// `None` where nobody speaks TLS: then there must be nothing that says how.
@@ -195,15 +203,20 @@ fn admin(
 
 fn socket(socket: &Located<String>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<PathBuf> {
     let path = base_dir.join(&socket.value);
+    check_socket_path(&path, socket.place, reader)?;
+    Some(path)
+}
+
+fn check_socket_path(path: &Path, place: Place, reader: &mut Reader<'_>) -> Option<()> {
     if path.as_os_str().len() > keys::MAX_SOCKET_PATH {
         let message = format!(
             "from the configuration's directory, the socket's path has {} bytes; the kernel takes {}",
             path.as_os_str().len(),
             keys::MAX_SOCKET_PATH
         );
-        return reader.error(socket.place, message);
+        return reader.error(place, message);
     }
-    Some(path)
+    Some(())
 }
 
 fn plan(

@@ -9,9 +9,10 @@ use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::config::keys::MAX_SOCKET_PATH;
 use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
-use crate::model::{Endpoint, HostPattern, PathPattern};
+use crate::model::{Endpoint, HostPattern, Location, PathPattern};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);
@@ -408,17 +409,21 @@ impl Notation for NameOf {
     }
 }
 
-/// One server of an upstream: `http://host:port` or `https://host:port`.
+/// One server of an upstream: `http://host:port`, `https://host:port` or `unix:path`.
 pub(crate) struct Server;
 
 impl Notation for Server {
     type Out = Endpoint;
 
     fn parse(&self, text: &str) -> Result<Endpoint, Wrong> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = FilePath(MAX_SOCKET_PATH).parse(path)?;
+            return Ok(Endpoint { at: Location::Unix(path.into()), is_secure: false });
+        }
         let schemes = [("http://", false), ("https://", true)];
         let of_scheme = |(scheme, is_secure)| Some((scheme, is_secure, text.strip_prefix(scheme)?));
         let Some((scheme, is_secure, authority)) = schemes.into_iter().find_map(of_scheme) else {
-            let message = format!("{} does not begin with http:// or https://", shown(text));
+            let message = format!("{} does not begin with http://, https:// or unix:", shown(text));
             return Err(if parse_authority(text, false).is_none() {
                 message.into()
             } else {
@@ -441,7 +446,7 @@ impl Notation for Server {
     }
 
     fn schema(&self) -> Json {
-        json!({ "type": "string", "pattern": "^https?://[^/?#@\\s]+$" })
+        json!({ "type": "string", "pattern": "^(https?://[^/?#@\\s]+|unix:.+)$" })
     }
 }
 
@@ -473,7 +478,8 @@ fn parse_authority(text: &str, is_secure: bool) -> Option<Endpoint> {
     if host.parse::<IpAddr>().is_err() && !is_dns_name(host) {
         return None;
     }
-    Some(Endpoint { host: host.to_ascii_lowercase(), port, is_secure })
+    let at = Location::Tcp { host: host.to_ascii_lowercase(), port };
+    Some(Endpoint { at, is_secure })
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63, and not only digits at the end: that

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::keys::Root;
 use super::shape::{FieldInfo, Record as _};
 use super::{Report, load, parse, reference, schema};
-use crate::model::{Endpoint, HostPattern, Model, PathPattern};
+use crate::model::{Endpoint, HostPattern, Location, Model, PathPattern};
 
 mod broken;
 
@@ -534,7 +534,8 @@ admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
     );
     let listener = &model.proxy.listeners[0];
     assert_eq!((listener.address.to_string().as_str(), listener.max_header_bytes), ("[::1]:8080", 1_000_000));
-    let endpoint = |host: &str, port| Endpoint { host: host.to_owned(), port, is_secure: false };
+    let endpoint =
+        |host: &str, port| Endpoint { at: Location::Tcp { host: host.to_owned(), port }, is_secure: false };
     assert_eq!(
         model.proxy.upstreams[0].endpoints,
         [endpoint("127.0.0.1", 9001), endpoint("users.internal", 80), endpoint("2001:db8::1", 81)]

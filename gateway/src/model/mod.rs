@@ -148,12 +148,32 @@ pub struct Upstream {
 /// One server of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// An IP address (without brackets) or a DNS name, resolved at connect time.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
+    /// Where it is.
+    pub at: Location,
     /// Whether it is spoken to under TLS.
     pub is_secure: bool,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Location {
+    /// On the network.
+    Tcp {
+        /// An IP address (without brackets) or a DNS name, resolved at connect time.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// On this host, by its socket's path.
+    Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// A server on the network, in the clear.
+    pub fn tcp(address: SocketAddr) -> Self {
+        let at = Location::Tcp { host: address.ip().to_string(), port: address.port() };
+        Self { at, is_secure: false }
+    }
 }
 
 /// Whom the endpoints of an upstream that speak TLS have to be.

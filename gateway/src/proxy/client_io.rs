@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::framing::{Framing, Limits, Refusal, Step};
@@ -281,7 +280,7 @@ impl Drop for ClientIo {
     fn drop(&mut self) {
         if self.watch.is_aborted() {
             // A reset: an orderly end could pass for the end of the response.
-            let _ = SockRef::from(self.stream.inner().tcp()).set_linger(Some(Duration::ZERO));
+            let _ = self.stream.inner().socket().set_linger(Some(Duration::ZERO));
         }
     }
 }

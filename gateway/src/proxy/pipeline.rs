@@ -101,7 +101,7 @@ fn prepare_request(
     exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
     if !headers.contains_key(HOST) {
         // HTTP/1.0 asks for none, the request to the upstream needs one.
-        let endpoint = upstream.endpoints().first().map(ToString::to_string).unwrap_or_default();
+        let endpoint = upstream.endpoints().first().map(|endpoint| endpoint.authority()).unwrap_or_default();
         if let Ok(host) = HeaderValue::try_from(endpoint) {
             headers.insert(HOST, host);
         }

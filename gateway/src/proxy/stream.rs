@@ -4,22 +4,26 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 /// What bytes are read from and written to.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Of upstreams on this host.
+    Unix(UnixStream),
 }
 
 impl Stream {
     /// The socket below.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    pub(super) fn socket(&self) -> SockRef<'_> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => SockRef::from(tcp),
+            Self::Tls(tls) => SockRef::from(tls.get_ref().0),
+            Self::Unix(unix) => SockRef::from(unix),
         }
     }
 }
@@ -34,6 +38,10 @@ macro_rules! either {
             }
             Stream::Tls($inner) => {
                 let $inner = Pin::new($inner.as_mut());
+                $does
+            }
+            Stream::Unix($inner) => {
+                let $inner = Pin::new($inner);
                 $does
             }
         }

@@ -15,11 +15,6 @@ pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 /// A configuration with one listener and one route for everything to these endpoints.
 pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
-    let endpoint = |address: &SocketAddr| model::Endpoint {
-        host: address.ip().to_string(),
-        port: address.port(),
-        is_secure: false,
-    };
     model::Proxy {
         workers: 1,
         drain_timeout: Duration::from_secs(5),
@@ -36,7 +31,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
         }],
         upstreams: vec![model::Upstream {
             name: "up".to_owned(),
-            endpoints: endpoints.iter().map(endpoint).collect(),
+            endpoints: endpoints.iter().copied().map(model::Endpoint::tcp).collect(),
             tls: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: LONG,

@@ -265,7 +265,7 @@ fn a_reload_under_load_fails_no_request() {
         .collect();
     for turn in 0..20 {
         let address = if turn % 2 == 0 { two.address } else { one.address };
-        config.upstreams[0].endpoints[0].port = address.port();
+        config.upstreams[0].endpoints[0] = gateway::model::Endpoint::tcp(address);
         assert!(!proxy.reload(&config).unwrap().workers_need_restart);
         thread::sleep(Duration::from_millis(20));
     }

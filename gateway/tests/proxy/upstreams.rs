@@ -172,7 +172,8 @@ fn an_endpoint_may_be_a_name() {
     let up = echo();
     let mut model = model(&[up.address]);
     // It may stand for ::1 as well, where nobody listens: then the next address is tried.
-    model.upstreams[0].endpoints[0].host = "localhost".to_owned();
+    model.upstreams[0].endpoints[0].at =
+        gateway::model::Location::Tcp { host: "localhost".to_owned(), port: up.address.port() };
     let proxy = start(&model);
     let mut streams: Vec<_> = (0..8).map(|_| connect(&proxy)).collect();
     for stream in &mut streams {
@@ -539,4 +540,49 @@ fn responses_without_a_body_are_right() {
             assert_eq!(String::from_utf8(read).unwrap(), expected, "{name}");
         }
     }
+}
+
+#[test]
+fn an_upstream_may_be_a_socket_on_this_host() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            count.fetch_add(1, Ordering::SeqCst);
+            std::thread::spawn(move || {
+                let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+                while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                    read.extend_from_slice(&buffer[..length]);
+                    if read.ends_with(b"\r\n\r\n") || read.ends_with(b"abc") {
+                        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", read.len());
+                        stream.write_all(&[head.as_bytes(), &read].concat()).unwrap();
+                        read.clear();
+                    }
+                }
+            });
+        }
+    });
+    let mut model = model(&[]);
+    model.upstreams[0].endpoints =
+        vec![gateway::model::Endpoint { at: gateway::model::Location::Unix(path.clone()), is_secure: false }];
+    let proxy = start(&model);
+    let mut client = connect(&proxy);
+    for _ in 0..3 {
+        assert_eq!(status(&get(&mut client)), "200");
+    }
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").unwrap();
+    assert!(response(&mut client).ends_with("abc"));
+    assert_eq!(accepted.load(Ordering::SeqCst), 1, "connections are kept");
+    // Who speaks HTTP/1.0 names no host, and a path is none.
+    client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let answer = response(&mut client);
+    assert!(answer.contains("\r\nhost: localhost\r\n"), "{answer}");
+    assert_eq!(proxy.status().endpoints[0].endpoint, format!("unix:{}", path.display()));
+
+    model.upstreams[0].endpoints[0].at = gateway::model::Location::Unix(dir.path().join("nobody.sock"));
+    proxy.reload(&model).unwrap();
+    assert_eq!(status(&get(&mut connect(&proxy))), "502");
 }

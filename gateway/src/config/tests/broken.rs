@@ -353,14 +353,22 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "sockets without a path, and with too long a one",
+        "upstreams:\n  u: {endpoints: [\"unix:\", \"unix:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"]}\n",
+        &[
+            "2:19+7 a path has 1 to 107 bytes here, this one has 0",
+            "2:28+119 a path has 1 to 107 bytes here, this one has 112",
+        ],
+    ),
+    (
         "no scheme",
         "upstreams:\n  u: {endpoints: [\"127.0.0.1:80\"]}\n",
-        &["2:19+14 127.0.0.1:80 does not begin with http:// or https:// -> http://127.0.0.1:80"],
+        &["2:19+14 127.0.0.1:80 does not begin with http://, https:// or unix: -> http://127.0.0.1:80"],
     ),
     (
         "other scheme",
         "upstreams:\n  u: {endpoints: [\"h2c://a\"]}\n",
-        &["2:19+9 h2c://a does not begin with http:// or https://"],
+        &["2:19+9 h2c://a does not begin with http://, https:// or unix:"],
     ),
     (
         "endpoint with path",
@@ -395,7 +403,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "bad endpoint alone",
         "upstreams:\n  u: {endpoints: [ftp]}\n",
-        &["2:19+3 ftp does not begin with http:// or https:// -> http://ftp"],
+        &["2:19+3 ftp does not begin with http://, https:// or unix: -> http://ftp"],
     ),
     (
         "interface",
@@ -658,7 +666,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "broken upstream is known",
         "upstreams:\n  u: {endpoints: [ftp]}\nroutes:\n  r: {upstream: u}\n",
-        &["2:19+3 ftp does not begin with http:// or https:// -> http://ftp"],
+        &["2:19+3 ftp does not begin with http://, https:// or unix: -> http://ftp"],
     ),
     (
         "path without slash",

@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 
 use super::super::stream::Stream;
 
@@ -42,7 +41,7 @@ impl UpstreamIo {
     /// nobody has read yet: then a good connection is given up, which costs no more than a new one.
     fn is_spoiled(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        match SockRef::from(self.stream.inner().tcp()).peek(&mut byte) {
+        match self.stream.inner().socket().peek(&mut byte) {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }

@@ -38,8 +38,9 @@ pub(super) struct Link {
 
 async fn connect(endpoint: &Endpoint, tls: Option<&tls::Client>) -> Result<Stream, ConnectError> {
     let stream = endpoint.connect().await?;
-    let Some(tls) = tls.filter(|_| endpoint.is_secure()) else { return Ok(Stream::Plain(stream)) };
-    let name = tls.settings().name.as_deref().unwrap_or(endpoint.host());
+    let (Some(tls), Some(host)) = (tls, endpoint.secure_host()) else { return Ok(stream) };
+    let Stream::Plain(stream) = stream else { return Ok(stream) };
+    let name = tls.settings().name.as_deref().unwrap_or(host);
     let name = ServerName::try_from(name.to_owned()).map_err(|error| ConnectError::Tls(error.to_string()))?;
     let secured = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(|error| {
         let reason = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(tls::certificate_reason);

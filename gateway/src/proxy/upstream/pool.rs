@@ -3,25 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::model;
+use crate::model::{self, Location};
 
+use super::super::stream::Stream;
 use super::link::{ConnectError, Link};
 
 /// Lookups of one name at the same time.
 const MAX_LOOKUPS: usize = 2;
 
 pub(in crate::proxy) struct Endpoint {
-    host: String,
-    port: u16,
-    is_secure: bool,
+    settings: model::Endpoint,
     /// `None` if the host is a name: it is resolved for every connection, as the answer may change.
     address: Option<SocketAddr>,
     lookups: Arc<Semaphore>,
@@ -39,13 +38,14 @@ struct Idle {
 
 impl Endpoint {
     pub(super) fn new(endpoint: &model::Endpoint) -> Self {
-        let address = endpoint.host.parse::<IpAddr>().ok();
+        let address = match &endpoint.at {
+            Location::Tcp { host, port } => host.parse().ok().map(|ip| SocketAddr::new(ip, *port)),
+            Location::Unix(_) => None,
+        };
         Self {
-            host: endpoint.host.clone(),
-            port: endpoint.port,
-            is_secure: endpoint.is_secure,
+            settings: endpoint.clone(),
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
-            address: address.map(|ip| SocketAddr::new(ip, endpoint.port)),
+            address,
             idle: RefCell::default(),
             in_use: Cell::new(0),
             cooling_until: Cell::new(None),
@@ -54,16 +54,23 @@ impl Endpoint {
     }
 
     pub(super) fn is(&self, endpoint: &model::Endpoint) -> bool {
-        self.host == endpoint.host && self.port == endpoint.port && self.is_secure == endpoint.is_secure
+        self.settings == *endpoint
     }
 
-    /// Whether it is spoken to under TLS.
-    pub(super) fn is_secure(&self) -> bool {
-        self.is_secure
+    /// Its host, if it is spoken to under TLS.
+    pub(super) fn secure_host(&self) -> Option<&str> {
+        match &self.settings.at {
+            Location::Tcp { host, .. } if self.settings.is_secure => Some(host),
+            _ => None,
+        }
     }
 
-    pub(super) fn host(&self) -> &str {
-        &self.host
+    /// What stands for it in a Host field.
+    pub(in crate::proxy) fn authority(&self) -> String {
+        match self.settings.at {
+            Location::Tcp { .. } => self.to_string(),
+            Location::Unix(_) => "localhost".to_owned(),
+        }
     }
 
     pub(in crate::proxy) fn idle(&self) -> usize {
@@ -78,21 +85,25 @@ impl Endpoint {
         self.last_error.borrow().clone()
     }
 
-    pub(super) async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = match self.address {
-            Some(address) => TcpStream::connect(address).await?,
-            None => TcpStream::connect(self.resolve().await?.as_slice()).await?,
+    /// Connects, in the clear.
+    pub(super) async fn connect(&self) -> io::Result<Stream> {
+        let stream = match (&self.settings.at, self.address) {
+            (Location::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
+            (_, Some(address)) => TcpStream::connect(address).await?,
+            (Location::Tcp { host, port }, None) => {
+                TcpStream::connect(self.resolve(host, *port).await?.as_slice()).await?
+            }
         };
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Stream::Plain(stream))
     }
 
     /// Looks the name up. The system does that in a thread of its own and cannot be told to stop, so the thread
     /// keeps its turn until it is done: while no name server answers, requests run into their timeouts and
     /// lookups do not pile up behind them.
-    async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let turn = Arc::clone(&self.lookups).acquire_owned().await.map_err(io::Error::other)?;
-        let (host, port) = (self.host.clone(), self.port);
+        let host = host.to_owned();
         let lookup = move || {
             let _turn = turn;
             (host.as_str(), port).to_socket_addrs().map(Iterator::collect)
@@ -150,9 +161,10 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            Some(address) => address.fmt(f),
-            None => write!(f, "{}:{}", self.host, self.port),
+        match (&self.settings.at, self.address) {
+            (_, Some(address)) => address.fmt(f),
+            (Location::Tcp { host, port }, None) => write!(f, "{host}:{port}"),
+            (Location::Unix(path), None) => write!(f, "unix:{}", path.display()),
         }
     }
 }
