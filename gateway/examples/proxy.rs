@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (listen, upstream) = (address()?, address()?);
     let workers = arguments.next().map_or(Ok(1), |count| count.parse())?;
-    let _proxy = Proxy::start(&configuration(listen, upstream, workers), Arc::new(|_, _| true))?;
+    let _proxy = Proxy::start(&configuration(listen, upstream, workers), Arc::new(|_| true))?;
     loop {
         std::thread::park();
     }
@@ -31,6 +31,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             name: "web".to_owned(),
             address: listen,
             tls: None,
+            proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
             header_timeout: minute,
             idle_timeout: minute,

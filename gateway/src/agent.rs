@@ -25,7 +25,7 @@ use crate::control::{
 use crate::model::{self, Model};
 use crate::observe::RuleLabels;
 use crate::observe::metrics::Recorder;
-use crate::proxy::{Proxy, ProxyError};
+use crate::proxy::{Arrival, Proxy, ProxyError};
 
 /// How often expired entries are taken out of the maps. The programs ignore them at once, anyway.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -197,8 +197,13 @@ impl Agent {
     ) -> Result<Assembled, StartError> {
         let rules = protection.rules().clone();
         let judge = rules.clone();
-        let proxy =
-            Arc::new(Proxy::start(&model.proxy, Arc::new(move |peer, local| judge.admits(peer, local)))?);
+        let proxy = Arc::new(Proxy::start(
+            &model.proxy,
+            Arc::new(move |arrival: Arrival| match arrival.announced {
+                false => judge.admits(arrival.peer, arrival.local),
+                true => judge.admits_announced(arrival.peer, arrival.local),
+            }),
+        )?);
         let tcp = model.admin.address.map(listen).transpose()?;
         let socket_path = options.socket.clone().unwrap_or_else(|| model.admin.socket.clone());
         let (socket, unix) = AdminSocket::bind(&socket_path)?;

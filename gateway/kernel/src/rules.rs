@@ -480,9 +480,12 @@ impl Rules {
     /// Judges and counts a connection at accept. `true`: serve it. Always `true` where the kernel
     /// already judged its packets.
     pub fn admits(&self, peer: SocketAddr, local: SocketAddr) -> bool {
-        if self.store.is_kernel() {
-            return true;
-        }
+        self.store.is_kernel() || self.admits_announced(peer, local)
+    }
+
+    /// The same of a connection that a load balancer announced: its packets were the balancer's, so nobody has judged
+    /// the peer yet.
+    pub fn admits_announced(&self, peer: SocketAddr, local: SocketAddr) -> bool {
         let mut packet = syn(peer.ip().to_canonical(), Some(local));
         packet.source_port = peer.port();
         // Tables of this process are always there.

@@ -163,6 +163,9 @@ record! {
         address: Option<Located<SocketAddr>> = Required(At(Address)),
         /// Speak TLS. Left out, the listener speaks in the clear.
         tls: Option<Tls> = Optional(section::<Tls>()),
+        /// Load balancers that say in front of each connection whom it is from: the PROXY protocol, version 1 or 2. They
+        /// have to, and nobody else may.
+        proxy_protocol: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
         /// Peers whose X-Forwarded-For and Forwarded headers are believed. Of everybody else they are replaced.
         trusted_proxies: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
         /// From the first byte of a request, or from accept, to the end of its headers. Later ones are answered 408.

@@ -55,6 +55,7 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_
             name: name.clone(),
             address: address.value,
             tls: listener.tls.as_ref().and_then(|tls| secure(tls, place, reader, base_dir)),
+            proxy_protocol: listener.proxy_protocol.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),
             header_timeout: listener.header_timeout,
             idle_timeout: listener.idle_timeout,

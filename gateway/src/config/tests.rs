@@ -446,6 +446,7 @@ kernel:
 listeners:
   web:
     address: 0.0.0.0:8080
+    proxy_protocol: []
     trusted_proxies: []
     header_timeout: 10s
     idle_timeout: 75s

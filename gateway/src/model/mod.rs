@@ -70,6 +70,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// How it speaks TLS; `None`: in the clear.
     pub tls: Option<Tls>,
+    /// Peers that say in front of each connection whom it is from (the PROXY protocol).
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose X-Forwarded-For and Forwarded are believed. Empty: nobody's.
     pub trusted_proxies: Vec<IpNet>,
     /// From the first byte of a request (or from accept) to the end of its headers: 408 after that.

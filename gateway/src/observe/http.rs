@@ -197,9 +197,12 @@ pub(crate) enum Refused {
     NoMemory,
     /// No TLS handshake came about, or not in time.
     TlsHandshake,
+    /// A load balancer did not say whom it is from.
+    ProxyHeader,
 }
 
-const REFUSED: [&str; 5] = ["denied", "error", "no_file_descriptors", "no_memory", "tls_handshake"];
+const REFUSED: [&str; 6] =
+    ["denied", "error", "no_file_descriptors", "no_memory", "tls_handshake", "proxy_header"];
 
 impl ListenerMeter {
     pub(crate) fn new(listener: &str) -> Self {

@@ -15,17 +15,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use ipnet::IpNet;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::observe::http::Refused;
 
+use super::Arrival;
 use super::body::ResponseBody;
 use super::client_io::ClientIo;
 use super::forwarded::Peer;
 use super::framing::Limits;
 use super::pipeline;
+use super::proxy_protocol::{self, Announced, Progress};
 use super::snapshot::Local;
 use super::stream::Stream;
 use super::watch::{Expiry, Watch};
@@ -44,7 +47,8 @@ const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Session {
     worker: Rc<Worker>,
     watch: Rc<Watch>,
-    peer: Peer,
+    /// Another one, once a load balancer has said whom the connection is from.
+    peer: RefCell<Peer>,
     /// As it stands in the configuration: how the listener is found again after a reload.
     listens_on: SocketAddr,
     local: RefCell<Rc<Local>>,
@@ -67,7 +71,7 @@ impl Session {
         Some(Rc::new(Self {
             worker,
             watch,
-            peer: Peer::new(peer, is_secure),
+            peer: RefCell::new(Peer::new(peer, is_secure)),
             listens_on,
             local: RefCell::new(local),
             listener: Cell::new(listener),
@@ -103,7 +107,16 @@ impl Session {
     pub(super) fn with_trusted<T>(&self, read: impl FnOnce(&Peer, &[IpNet]) -> T) -> T {
         let local = self.local.borrow();
         let trusted = local.listeners().get(self.listener.get()).map(|l| l.trusted_proxies.as_slice());
-        read(&self.peer, trusted.unwrap_or_default())
+        read(&self.peer.borrow(), trusted.unwrap_or_default())
+    }
+
+    /// A load balancer says whom the connection is from. No packet of his was judged, so the rules are asked now.
+    fn is_from(&self, client: SocketAddr, local: SocketAddr, is_secure: bool) -> io::Result<()> {
+        if !self.worker.admits(Arrival { peer: client, local, announced: true }) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.peer.replace(Peer::new(client, is_secure));
+        Ok(())
     }
 
     /// A request begins.
@@ -130,7 +143,7 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     let watch = Rc::clone(&session.watch);
     let mut timer = Timer { sleep: pin!(tokio::time::sleep_until(watch.deadline().into())), is_set: false };
     let mut closing = Closing::default();
-    let Some(stream) = secure(&session, stream, &mut timer, &mut closing).await else { return };
+    let Some(stream) = prepare(&session, stream, &mut timer, &mut closing).await else { return };
     let mut http = pin!(speak(session, stream));
     let mut waker_is_known = false;
     poll_fn(|cx| {
@@ -153,38 +166,75 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     .await;
 }
 
-/// Shakes hands, where the listener speaks TLS. It has as long as a request's header has, and as little as that when
-/// the worker closes its connections. `None`: it did not come to a request.
-async fn secure(
+/// What comes before the first request: whom the connection is from, where a load balancer says so, and the handshake
+/// of TLS. Together they have as long as a request's header has, and as little as that when the worker closes its
+/// connections. `None`: it did not come to a request.
+async fn prepare(
     session: &Session,
     stream: TcpStream,
     timer: &mut Timer<'_>,
     closing: &mut Closing,
 ) -> Option<Stream> {
     let local = session.local();
-    let Some(tls) = local.tls(session.listener_index()) else { return Some(Stream::Plain(stream)) };
+    let listener = &local.listeners()[session.listener_index()];
+    let tls = local.tls(session.listener_index());
+    let peer = session.peer.borrow().address();
+    let is_announced = listener.proxy_protocol.iter().any(|net| net.contains(&peer));
+    if tls.is_none() && !is_announced {
+        return Some(Stream::Plain(stream));
+    }
     let watch = &session.watch;
-    let mut accepted = pin!(TlsAcceptor::from(tls.config()).accept(stream));
-    let shaken = poll_fn(|cx| {
+    // Whatever fails, or takes too long, fails for what it was at.
+    let at = Cell::new(Refused::ProxyHeader);
+    let mut prepared = pin!(async {
+        let mut stream = stream;
+        if is_announced {
+            let announced = announced(&mut stream).await?;
+            if let Announced::Client(client) = announced {
+                at.set(Refused::Denied);
+                session.is_from(client, stream.local_addr()?, tls.is_some())?;
+            }
+        }
+        at.set(Refused::TlsHandshake);
+        let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
+        let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
+        session.peer.borrow().shows(stream.get_ref().1.peer_certificates().unwrap_or_default());
+        io::Result::Ok(Stream::Tls(Box::new(stream.into())))
+    });
+    let prepared = poll_fn(|cx| {
         watch.set_waker(cx.waker());
-        if let Poll::Ready(shaken) = accepted.as_mut().poll(cx) {
-            return Poll::Ready(shaken);
+        if let Poll::Ready(prepared) = prepared.as_mut().poll(cx) {
+            return Poll::Ready(prepared);
         }
         closing.begins(watch);
         ready!(timer.poll(cx, watch));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     });
-    match shaken.await {
+    match prepared.await {
         Ok(stream) => {
-            session.peer.shows(stream.get_ref().1.peer_certificates().unwrap_or_default());
-            let listener = &local.listeners()[session.listener_index()];
-            watch.secured(Instant::now(), listener.header_timeout);
-            Some(Stream::Tls(Box::new(stream.into())))
+            watch.begins(Instant::now(), listener.header_timeout);
+            Some(stream)
         }
         Err(error) => {
-            tracing::debug!(client = %session.peer.address(), %error, "no TLS handshake");
-            session.worker.count_refused(session.listens_on, Refused::TlsHandshake);
+            tracing::debug!(client = %session.peer.borrow().address(), reason = ?at.get(), %error, "not served");
+            session.worker.count_refused(session.listens_on, at.get());
             None
+        }
+    }
+}
+
+/// Reads what a load balancer says of a connection, and nothing behind it. Of version 1 a few bytes at a time: how
+/// long it is, only its end says.
+async fn announced(stream: &mut TcpStream) -> io::Result<Announced> {
+    let mut header = Vec::new();
+    loop {
+        match proxy_protocol::read(&header).map_err(io::Error::other)? {
+            Progress::Done(announced) => return Ok(announced),
+            Progress::Needs(count) => {
+                let begin = header.len();
+                header.resize(begin + count, 0);
+                stream.read_exact(&mut header[begin..]).await?;
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ mod listen;
 mod path;
 mod pipeline;
 mod problem;
+pub mod proxy_protocol;
 mod request;
 mod route;
 mod snapshot;
@@ -37,8 +38,19 @@ use listen::{Address, Bound};
 use snapshot::{Secrets, Snapshot};
 use worker::{Command, Handle};
 
-/// Judges a connection by its peer's address and ours, before a byte of it is read.
-pub type Admission = Arc<dyn Fn(SocketAddr, SocketAddr) -> bool + Send + Sync>;
+/// Judges a connection before a byte of a request is read.
+pub type Admission = Arc<dyn Fn(Arrival) -> bool + Send + Sync>;
+
+/// A connection that wants in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Whom it is from.
+    pub peer: SocketAddr,
+    /// Our end of it.
+    pub local: SocketAddr,
+    /// Whether a load balancer said so: then the packets were its own, and nobody has judged their sender yet.
+    pub announced: bool,
+}
 
 /// A running proxy. Dropping it ends it at once; [`Proxy::drain`] first lets requests finish.
 pub struct Proxy {

@@ -84,8 +84,8 @@ impl Watch {
         self.expired.set(false);
     }
 
-    /// The handshake is done: the time for the first head begins.
-    pub(super) fn secured(&self, now: Instant, header_timeout: Duration) {
+    /// What comes before requests is done: the time for the first head begins.
+    pub(super) fn begins(&self, now: Instant, header_timeout: Duration) {
         if self.phase.get() == Phase::Head {
             self.enter(Phase::Head, now + header_timeout);
         }

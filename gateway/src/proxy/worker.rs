@@ -24,7 +24,7 @@ use super::connection::{self, Session};
 use super::listen::{self, Address, Slot};
 use super::snapshot::{Local, Snapshot};
 use super::watch::Watch;
-use super::{Admission, EndpointStatus};
+use super::{Admission, Arrival, EndpointStatus};
 
 /// How often idle upstream connections are looked through.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -257,7 +257,7 @@ impl Worker {
     /// Serves a connection in a task of its own.
     fn serve(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, address: &Address, slot: Slot) {
         let local_address = stream.local_addr().unwrap_or(address.actual);
-        if !(self.admission)(peer, local_address) {
+        if !self.admits(Arrival { peer, local: local_address, announced: false }) {
             return self.count_refused(address.configured, Refused::Denied);
         }
         if stream.set_nodelay(true).is_err() {
@@ -280,6 +280,11 @@ impl Worker {
             connection::serve(session, stream).await;
             drop(open);
         });
+    }
+
+    /// Whether the rules let a connection in.
+    pub(super) fn admits(&self, arrival: Arrival) -> bool {
+        (self.admission)(arrival)
     }
 
     /// A connection to a listener was not served; its address as it stands in the configuration.

@@ -22,6 +22,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             name: "web".to_owned(),
             address: "127.0.0.1:0".parse().unwrap(),
             tls: None,
+            proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
             header_timeout: LONG,
             idle_timeout: LONG,
@@ -52,7 +53,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
 }
 
 pub(crate) fn start(model: &model::Proxy) -> Proxy {
-    Proxy::start(model, Arc::new(|_, _| true)).unwrap()
+    Proxy::start(model, Arc::new(|_| true)).unwrap()
 }
 
 pub(crate) fn connect(proxy: &Proxy) -> TcpStream {

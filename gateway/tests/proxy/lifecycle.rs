@@ -26,7 +26,7 @@ fn a_busy_port_is_named_even_where_it_could_be_shared() {
     for address in [plain.local_addr().unwrap(), shared.status().listeners[0].address] {
         let mut model = model(&[up.address]);
         model.listeners[0].address = address;
-        let error = Proxy::start(&model, Arc::new(|_, _| true)).unwrap_err();
+        let error = Proxy::start(&model, Arc::new(|_| true)).unwrap_err();
         assert!(matches!(error, ProxyError::InUse { .. }), "{error}");
         let text = error.to_string();
         assert!(text.contains("web") && text.contains(&address.to_string()), "{text}");
@@ -157,7 +157,7 @@ fn a_denied_peer_is_not_served() {
     let allowed = Arc::new(AtomicBool::new(false));
     let admission = Arc::clone(&allowed);
     let proxy =
-        Proxy::start(&model(&[up.address]), Arc::new(move |_, _| admission.load(Ordering::SeqCst))).unwrap();
+        Proxy::start(&model(&[up.address]), Arc::new(move |_| admission.load(Ordering::SeqCst))).unwrap();
     assert_eq!(talk(&proxy, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"), (String::new(), true));
     allowed.store(true, Ordering::SeqCst);
     assert_eq!(status(&get(&mut connect(&proxy))), "200");

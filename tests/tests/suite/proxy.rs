@@ -2,12 +2,15 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use gateway_tests::{
     Agent, CLIENT_V4, CLIENT_V6, Net, Nginx, Setup, UPSTREAM_V4, UPSTREAM_V6, Upstream, eventually,
     require_root, skip,
 };
+
+use gateway_tests::http::Connection;
 
 use crate::config;
 
@@ -300,4 +303,49 @@ fn a_slow_upstream_is_a_504_and_a_reply_cut_short_is_not_whole() {
     let mut connection = Agent::connect(&net, CLIENT_V4).unwrap();
     let error = connection.get("/cut").expect_err("a reply cut short looks whole");
     assert_ne!(error.kind(), ErrorKind::WouldBlock, "the client is left waiting");
+}
+
+/// HAProxy in front, on the client's host, speaks for a client of its own.
+#[test]
+fn a_client_behind_a_balancer_is_known_and_can_be_denied() {
+    require_root!();
+    let haproxy = |arguments: &[&str]| Command::new("haproxy").args(arguments).stdout(Stdio::null()).spawn();
+    if haproxy(&["-v"]).and_then(|mut child| child.wait()).is_err() {
+        return skip("haproxy is not installed");
+    }
+    let net = Net::new();
+    let upstream = Upstream::echo(&net);
+    let setup = Setup::new(&net);
+    let directory = setup.directory().to_owned();
+    let listener = ", proxy_protocol: [198.18.1.2/32]";
+    let agent = setup.start(&config::with("interfaces: [front0]", listener, upstream.address()));
+    for (name, how) in [("text", "send-proxy"), ("binary", "send-proxy-v2")] {
+        let file = directory.join(format!("{name}.cfg"));
+        let text = format!(
+            "defaults\n mode tcp\n timeout connect 5s\n timeout client 5s\n timeout server 5s\n\
+             listen l\n bind 127.0.0.1:9000\n server s 198.18.1.1:8080 {how}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut balancer = net.client.run(|| haproxy(&["-db", "-q", "-f", file.to_str().unwrap()])).unwrap();
+        let through: SocketAddr = "127.0.0.1:9000".parse().unwrap();
+        let client = std::net::IpAddr::from([127, 0, 0, 1]);
+        let mut connection = eventually("the balancer listens", Duration::from_secs(5), || {
+            Connection::open(&net.client, client, through)
+        });
+        assert_eq!(connection.get("/").unwrap().status(), 200, "{name}");
+        let seen = upstream.requests().pop().unwrap();
+        assert_eq!(seen.header("x-forwarded-for").as_deref(), Some("127.0.0.1"), "{name}");
+        // The client's packets never met the kernel's rules: they are asked when it is announced.
+        agent.cli(&["deny", "add", "127.0.0.1"]).ok();
+        let mut denied = Connection::open(&net.client, client, through).unwrap();
+        assert!(denied.get("/").is_err(), "{name}");
+        agent.cli(&["deny", "del", "127.0.0.1"]).ok();
+        let _ = balancer.kill();
+        let _ = balancer.wait();
+    }
+    agent.await_metric("gateway_accept_refused_total", &[("reason", "denied")], |sum| sum == 2.0);
+    // Whoever comes without it is cut off, and counted.
+    let mut plain = Agent::connect(&net, CLIENT_V4).unwrap();
+    assert!(plain.get("/").is_err());
+    agent.await_metric("gateway_accept_refused_total", &[("reason", "proxy_header")], |sum| sum == 1.0);
 }
