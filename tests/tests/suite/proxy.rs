@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use gateway_tests::http::Connection;
 use gateway_tests::{
     Agent, CLIENT_V4, CLIENT_V6, Net, Nginx, Setup, UPSTREAM_V4, UPSTREAM_V6, Upstream, eventually,
     require_root, skip,
 };
-
-use gateway_tests::http::Connection;
 
 use crate::config;
 

@@ -38,8 +38,10 @@ pub(super) struct Link {
 
 async fn connect(endpoint: &Endpoint, tls: Option<&tls::Client>) -> Result<Stream, ConnectError> {
     let stream = endpoint.connect().await?;
-    let (Some(tls), Some(host)) = (tls, endpoint.secure_host()) else { return Ok(stream) };
-    let Stream::Plain(stream) = stream else { return Ok(stream) };
+    let Some(host) = endpoint.secure_host() else { return Ok(stream) };
+    let (Some(tls), Stream::Plain(stream)) = (tls, stream) else {
+        return Err(ConnectError::Tls("nothing says whom it has to be".to_owned()));
+    };
     let name = tls.settings().name.as_deref().unwrap_or(host);
     let name = ServerName::try_from(name.to_owned()).map_err(|error| ConnectError::Tls(error.to_string()))?;
     let secured = TlsConnector::from(tls.config()).connect(name, stream).await.map_err(|error| {
