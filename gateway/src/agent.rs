@@ -95,6 +95,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     recorder.install();
     crate::observe::http::describe();
     crate::sources::describe();
+    crate::tls::describe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)

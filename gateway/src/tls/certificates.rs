@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use metrics::{describe_gauge, gauge};
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
 use tokio_rustls::rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, UnixTime};
@@ -14,6 +16,13 @@ use webpki::{EndEntityCert, KeyUsage};
 use crate::model::CertificateFiles;
 
 use super::{read, read_chain, unusable};
+
+const EXPIRY: &str = "gateway_tls_certificate_expiry_timestamp_seconds";
+
+/// Describes the metric of certificates; call it once, after the recorder is installed.
+pub(crate) fn describe() {
+    describe_gauge!(EXPIRY, "When a certificate's time is over, since the Unix epoch.");
+}
 
 /// By name. Of several for one name, the first whose key the client can check.
 #[derive(Debug)]
@@ -28,9 +37,6 @@ impl Certificates {
         let mut certificates = Self { by_name: HashMap::new(), all: Vec::with_capacity(files.len()) };
         for files in files {
             let certificate = Arc::new(load(files, provider)?);
-            if let Some(why) = unfit_now(&certificate) {
-                tracing::warn!("the certificate in {} {why}", files.cert.display());
-            }
             for name in names(&certificate) {
                 certificates.by_name.entry(name).or_default().push(Arc::clone(&certificate));
             }
@@ -90,7 +96,18 @@ pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Resul
         }
         certificate.ocsp = Some(response);
     }
+    note(&certificate, files);
     Ok(certificate)
+}
+
+/// Tells operators until when a certificate is good.
+fn note(certificate: &CertifiedKey, files: &CertificateFiles) {
+    if let Some(why) = unfit_now(certificate) {
+        tracing::warn!("the certificate in {} {why}", files.cert.display());
+    }
+    if let Some(ends) = ends(certificate) {
+        gauge!(EXPIRY, "certificate" => files.cert.display().to_string()).set(ends.as_secs() as f64);
+    }
 }
 
 /// The DNS names that a certificate is for.
@@ -104,16 +121,28 @@ fn names(certificate: &CertifiedKey) -> Vec<String> {
     leaf.as_ref().map(of).unwrap_or_default()
 }
 
-/// Why clients will refuse a certificate today, as far as its dates say.
+/// Why others will refuse a certificate today, as far as its dates say.
 fn unfit_now(certificate: &CertifiedKey) -> Option<&'static str> {
-    let leaf = EndEntityCert::try_from(certificate.cert.first()?).ok()?;
-    let schemes = aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    // Dates come before issuers, and it has none here.
-    let verified =
-        leaf.verify_for_usage(schemes, &[], &[], UnixTime::now(), KeyUsage::server_auth(), None, None);
-    match verified.err()? {
-        webpki::Error::CertExpired { .. } => Some("has expired: clients refuse it"),
-        webpki::Error::CertNotValidYet { .. } => Some("is not valid yet: clients refuse it"),
+    match dates_at(certificate, UnixTime::now())? {
+        webpki::Error::CertExpired { .. } => Some("has expired: it will be refused"),
+        webpki::Error::CertNotValidYet { .. } => Some("is not valid yet: it will be refused"),
         _ => None,
     }
+}
+
+/// The end of a certificate's time.
+fn ends(certificate: &CertifiedKey) -> Option<UnixTime> {
+    // RFC 5280 has no later one (section 4.1.2.5). A reader of certificates that shows dates would be one more.
+    let last = UnixTime::since_unix_epoch(Duration::from_secs(253_402_300_799));
+    match dates_at(certificate, last)? {
+        webpki::Error::CertExpired { not_after, .. } => Some(not_after),
+        _ => Some(last),
+    }
+}
+
+/// What is wrong with a certificate at a time. Dates come before issuers, and it has none here.
+fn dates_at(certificate: &CertifiedKey, time: UnixTime) -> Option<webpki::Error> {
+    let leaf = EndEntityCert::try_from(certificate.cert.first()?).ok()?;
+    let schemes = aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    leaf.verify_for_usage(schemes, &[], &[], time, KeyUsage::server_auth(), None, None).err()
 }

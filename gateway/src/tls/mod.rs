@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use crate::files::{self, Stamp};
 use crate::model;
 
-pub(crate) use certificates::check as check_certificate;
+pub(crate) use certificates::{check as check_certificate, describe};
 pub(crate) use client::{certificate_reason, system_roots};
 
 /// Bytes of one file: a system's whole set of authorities has about a quarter of that.

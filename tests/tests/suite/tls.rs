@@ -78,6 +78,10 @@ fn a_client_meets_the_certificate_of_the_name_and_the_newest_one() {
                clients: {ca: ca.pem, required: false}}";
     let agent = setup.start(&config::with("interfaces: [front0]", tls, upstream.address()));
     let ca = directory.join("ca.pem");
+    let shop = directory.join("shop.pem").display().to_string();
+    // 4096-01-01, which the certificates of this test are good until.
+    let ends = |seconds: f64| seconds == 67_090_118_400.0;
+    agent.await_metric("gateway_tls_certificate_expiry_timestamp_seconds", &[("certificate", &shop)], ends);
     for name in ["shop.test", "my.blog.test"] {
         let output = curl(&net, &ca, name, &[]);
         assert_eq!(said(&output), "https 0", "{name}");
