@@ -11,7 +11,7 @@ use super::failure::{Failure, Outcome};
 use super::lists::Side;
 use super::output::{Column, Out, clean, entries, spell};
 use super::own_address;
-use crate::control::{ExplainBody, NameBody, Reply, Request};
+use crate::control::{ConfirmBody, ExplainBody, Reply, Request};
 
 const COLUMNS: [Column; 7] = [
     Column::words("LIST"),
@@ -88,7 +88,8 @@ pub(super) fn forget(side: Side, name: &str, backend: &Backend, out: &mut Out) -
 /// What is held, the agent knows, wherever it enforces.
 pub(super) fn confirm(name: &str, global: &Global, out: &mut Out) -> Outcome {
     let (agent, _) = global.agent()?;
-    match agent.call(&Request::Confirm(NameBody { name: name.to_owned() }))? {
+    let body = ConfirmBody { name: name.to_owned(), asked_from: own_address::of_the_session() };
+    match agent.call(&Request::Confirm(body))? {
         Reply::Replaced(replaced) => Ok(out.line(format!(
             "{}: {} in force, generation {}",
             clean(name),

@@ -2,11 +2,14 @@
 //! list, or so different from the one in force that somebody should look at it first.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gateway_common::verdict::Reason;
 use gateway_kernel::{Error, ListKind, NewList, Owner, Prepared, Replaced, Rules};
+use ipnet::IpNet;
 
 use crate::model::{ListSource, ListSources};
 use crate::sources::{Offered, Origin, Sink, Source, SourceStatus, Sources, last_good};
@@ -75,8 +78,9 @@ impl Feeds {
     /// Applies what a source brought and was held. It reads and writes files.
     ///
     /// # Errors
-    /// [`Error::Refused`] if nothing is held under this name, or what the rules refuse.
-    pub fn confirm(&self, name: &str) -> Result<Replaced, Error> {
+    /// [`Error::Refused`] if nothing is held under this name, if it denies the address that this is asked from, or what
+    /// the rules refuse.
+    pub fn confirm(&self, name: &str, asked_from: Option<IpAddr>) -> Result<Replaced, Error> {
         let shown = gateway_kernel::feed::shown(name);
         let refused = |why: &str| Error::Refused(format!("{shown}: {why}"));
         let Some(source) = self.lists.known().get(name).cloned() else {
@@ -84,6 +88,14 @@ impl Feeds {
         };
         let Some(bytes) = self.sources.held(name) else { return Err(refused("nothing of it is held")) };
         let prepared = prepare(&source, bytes.clone()).map_err(|why| refused(&why))?;
+        if let Some(address) = asked_from
+            && let Some(prefix) = self.lists.locks_out(&prepared.list, address)?
+        {
+            return Err(refused(&format!(
+                "{prefix} covers {address}, from where you are connected, and would lock you out; nothing was \
+                 changed. `gateway allow add {address}` first, if that is what you want"
+            )));
+        }
         let replaced = self.lists.rules.replace(Owner::Config, &prepared.list, &mut |_| {})?;
         self.lists.changes.fetch_add(1, Ordering::AcqRel);
         if !self.sources.confirm(name, &bytes) {
@@ -99,6 +111,17 @@ impl Lists {
     fn new(rules: Rules, wanted: &ListSources) -> Self {
         let cache = wanted.cache.clone();
         Self { rules, cache, known: Mutex::new(by_name(wanted)), changes: AtomicU64::new(0) }
+    }
+
+    /// The prefix by which a list would deny an address that no allow entry lets in.
+    fn locks_out(&self, list: &NewList, address: IpAddr) -> Result<Option<IpNet>, Error> {
+        if list.kind != ListKind::Deny || list.shadow {
+            return Ok(None);
+        }
+        let mut enforced = list.entries.iter().filter(|entry| !entry.shadow).map(|entry| entry.prefix);
+        let Some(prefix) = enforced.find(|prefix| prefix.contains(&address)) else { return Ok(None) };
+        let is_allowed = self.rules.explain(address, None)?.reason == Reason::AllowList.name();
+        Ok(Some(prefix).filter(|_| !is_allowed))
     }
 
     /// What was fetched last for a list and accepted.
@@ -188,7 +211,7 @@ mod tests {
     use std::path::PathBuf;
 
     use gateway_kernel::feed::{Format, Options};
-    use gateway_kernel::{Form, Recipe};
+    use gateway_kernel::{Form, NewEntry, Recipe};
 
     use super::*;
     use crate::sources::Origin;
@@ -251,5 +274,31 @@ mod tests {
             );
         }
         assert!(matches!(lists.offer("other", Vec::new()), Offered::Refused { .. }));
+    }
+
+    #[test]
+    fn a_held_list_locks_nobody_out_who_confirms_it() {
+        let lists = lists(None);
+        let source = lists.known().get("feed").cloned().expect("the source");
+        let of = |text: &str| prepare(&source, text.into()).expect("a list").list;
+        let own: IpAddr = [192, 0, 2, 7].into();
+        let table = [
+            ("covered", of("192.0.2.0/24\n"), true),
+            ("the address itself", of("192.0.2.7\n"), true),
+            ("not covered", of("192.0.3.0/24\n2001:db8::/32\n"), false),
+            ("in shadow", of("192.0.2.0/24 shadow\n"), false),
+            ("a list in shadow", NewList { shadow: true, ..of("192.0.2.0/24\n") }, false),
+            ("an allow list", NewList { kind: ListKind::Allow, ..of("192.0.2.0/24\n") }, false),
+        ];
+        for (name, list, locked_out) in table {
+            assert_eq!(lists.locks_out(&list, own).expect("read").is_some(), locked_out, "{name}");
+        }
+        let allowed = NewEntry { prefix: own.into(), rule: "me".into(), ttl: None, shadow: false };
+        lists.rules.add(ListKind::Allow, &[allowed], &mut |_| {}).expect("added");
+        assert_eq!(
+            lists.locks_out(&of("192.0.2.0/24\n"), own).expect("read"),
+            None,
+            "an allow entry lets it in"
+        );
     }
 }

@@ -16,8 +16,8 @@ pub use filter::{BadFilter, Filter, MAX_TERMS};
 pub use live::{Live, ProxyStatus, ReloadOrder};
 pub use recent::{EVENTS_A_SOURCE, MAX_SOURCES, Recent};
 pub use request::{
-    AddBody, Batch, ExplainBody, Explained, ImportBody, NameBody, RemoveBody, Reply, Request, SourcesBody,
-    WireEntry, apply, check_evidence,
+    AddBody, Batch, ConfirmBody, ExplainBody, Explained, ImportBody, NameBody, RemoveBody, Reply, Request,
+    SourcesBody, WireEntry, apply, check_evidence,
 };
 pub use server::{MAX_BODY_BYTES, serve_tcp, serve_unix};
 pub use socket::{AdminSocket, SocketError};

@@ -31,7 +31,7 @@ pub enum Request {
     /// Take one of the operators' lists out.
     Forget(ListKind, NameBody),
     /// Apply what a list's source brought and was held.
-    Confirm(NameBody),
+    Confirm(ConfirmBody),
     /// Return to the generation of lists before the one in force.
     RollBack,
     /// Which named lists there are.
@@ -83,6 +83,17 @@ pub struct ImportBody {
 pub struct NameBody {
     /// Its name.
     pub name: String,
+}
+
+/// A held list that is to be applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmBody {
+    /// Its name.
+    pub name: String,
+    /// Where whoever asks is connected from: what would deny that is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_from: Option<IpAddr>,
 }
 
 /// Entries to add to one list.
@@ -263,7 +274,8 @@ impl Request {
         match self {
             Self::Add(body) => serde_json::to_vec(body),
             Self::Import(body) | Self::Preview(body) => serde_json::to_vec(body),
-            Self::Forget(_, body) | Self::Confirm(body) => serde_json::to_vec(body),
+            Self::Forget(_, body) => serde_json::to_vec(body),
+            Self::Confirm(body) => serde_json::to_vec(body),
             Self::Remove(_, body) => serde_json::to_vec(body),
             Self::Explain(body) => serde_json::to_vec(body),
             Self::Sources(body) => serde_json::to_vec(body),
@@ -467,7 +479,8 @@ mod tests {
             Request::Import(ImportBody { list: everything, force: true }),
             Request::Preview(ImportBody { list, force: false }),
             Request::Forget(ListKind::Allow, NameBody { name: "a b/c".into() }),
-            Request::Confirm(NameBody { name: "feed".into() }),
+            Request::Confirm(ConfirmBody { name: "feed".into(), asked_from: None }),
+            Request::Confirm(ConfirmBody { name: "feed".into(), asked_from: Some([192, 0, 2, 1].into()) }),
             Request::RollBack,
             Request::Lists,
             Request::Remove(ListKind::Deny, RemoveBody { prefixes: vec![net("2001:db8::/32")] }),

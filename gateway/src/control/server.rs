@@ -271,7 +271,7 @@ async fn rules(
         drop(body);
         // What is held, only the agent knows.
         if let Request::Confirm(body) = &request {
-            return Ok(live.feeds.confirm(&body.name).map(Reply::Replaced));
+            return Ok(live.feeds.confirm(&body.name, body.asked_from).map(Reply::Replaced));
         }
         Ok(apply(&live.rules, request, &mut |_| {}).map(|reply| with_recent(reply, &live)))
     });

@@ -47,6 +47,9 @@ fn a_file_that_changes_is_in_force_held_or_refused() {
         assert!(agent.cli(&["status"]).ok().out.contains("held: it shrank"), "{attach}");
         assert_denied(&net, &[DENIED_V6], &[DENIED_V4]);
         agent.cli(&["deny", "confirm", "other.txt"]).fails_with(1).says(&["other.txt"]);
+        let from_there = agent.cli_from("198.18.1.66", &["deny", "confirm", "feed.txt"]);
+        from_there.fails_with(1).says(&["feed.txt: 198.18.1.66/32 covers 198.18.1.66", "would lock you out"]);
+        assert_denied(&net, &[DENIED_V6], &[DENIED_V4]);
         let confirmed = agent.cli(&["deny", "confirm", "feed.txt"]).ok().out;
         assert!(confirmed.starts_with("feed.txt: 1 entry in force, generation "), "{attach}: {confirmed}");
         assert_denied(&net, &[DENIED_V4], &[DENIED_V6]);
