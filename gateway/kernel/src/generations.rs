@@ -94,7 +94,7 @@ impl<'a> Turn<'a> {
         let in_the_way =
             |list: &&NewList| self.directory.lists.iter().any(|info| keeps(info) && info.name == list.name);
         for list in lists.iter().filter(in_the_way) {
-            self.check_owner(Owner::Config, list.kind, &list.name)?;
+            check_owner(&self.directory.lists, Owner::Config, list.kind, &list.name)?;
         }
         for list in lists {
             if !names.insert(&list.name) {
@@ -107,7 +107,7 @@ impl<'a> Turn<'a> {
 
     /// One list becomes this.
     pub(crate) fn replace(self, owner: Owner, list: &NewList, progress: Progress) -> Result<Replaced, Error> {
-        self.check_owner(owner, list.kind, &list.name)?;
+        check_owner(&self.directory.lists, owner, list.kind, &list.name)?;
         let (kind, name) = (list.kind, &list.name);
         let keeps = |info: &ListInfo| (info.kind, &info.name) != (kind, name);
         self.make(owner, std::slice::from_ref(list), &keeps, progress)
@@ -141,27 +141,6 @@ impl<'a> Turn<'a> {
         let of_kind = self.directory.lists.iter().filter(|info| info.kind == kind);
         let names: Vec<&str> = of_kind.map(|info| info.name.as_str()).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-    }
-
-    fn check_owner(&self, owner: Owner, kind: ListKind, name: &str) -> Result<(), Error> {
-        if kind == ListKind::Ban {
-            return Err(Error::Refused(
-                "bans are made singly, each with its time to live; a list allows or denies".to_owned(),
-            ));
-        }
-        check_list_name(name).map_err(Error::Refused)?;
-        let whose = |owner| match owner {
-            Owner::Config => "of the configuration",
-            Owner::Operator => "of an operator's",
-        };
-        match self.directory.lists.iter().find(|info| info.name == name) {
-            Some(info) if (info.owner, info.kind) != (owner, kind) => Err(Error::Refused(format!(
-                "there is a {} list {name} {} already; give this one another name",
-                info.kind.name(),
-                whose(info.owner)
-            ))),
-            _ => Ok(()),
-        }
     }
 
     /// A generation of some lists as they are and some new ones.
@@ -355,6 +334,28 @@ fn same(info: &ListInfo, other: &ListInfo) -> bool {
     (info.kind, &info.name) == (other.kind, &other.name)
 }
 
+/// Whether this owner may have a list of this name among these.
+fn check_owner(lists: &[ListInfo], owner: Owner, kind: ListKind, name: &str) -> Result<(), Error> {
+    if kind == ListKind::Ban {
+        return Err(Error::Refused(
+            "bans are made singly, each with its time to live; a list allows or denies".to_owned(),
+        ));
+    }
+    check_list_name(name).map_err(Error::Refused)?;
+    let whose = |owner| match owner {
+        Owner::Config => "of the configuration",
+        Owner::Operator => "of an operator's",
+    };
+    match lists.iter().find(|info| info.name == name) {
+        Some(info) if (info.owner, info.kind) != (owner, kind) => Err(Error::Refused(format!(
+            "there is a {} list {name} {} already; give this one another name",
+            info.kind.name(),
+            whose(info.owner)
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// What replacing a list would change.
 pub(crate) fn preview(store: &dyn Store, list: &NewList, sources: &[IpAddr]) -> Result<Preview, Error> {
     let _turn = store.lock()?;
@@ -363,6 +364,8 @@ pub(crate) fn preview(store: &dyn Store, list: &NewList, sources: &[IpAddr]) -> 
     if let Some(table) = store.table(Slot::Lists)? {
         let generation = Generation(&table);
         let directory = generation.directory();
+        // As it would be refused.
+        check_owner(&directory.lists, Owner::Operator, list.kind, &list.name)?;
         if let Some(info) = directory.find(list.kind, &list.name) {
             generation.for_each(&mut |standing| {
                 if info.rules.binary_search(&standing.item.rule).is_ok() {

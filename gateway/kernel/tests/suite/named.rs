@@ -319,7 +319,11 @@ fn a_preview_says_what_a_replacement_would_change() {
         ] {
             assert_eq!(rules.preview(&list).unwrap(), expected, "{name}");
         }
-        assert_eq!(rules.generation().unwrap(), 2);
+        // What would be refused is not previewed.
+        replace(rules, Owner::Config, list(DENY, "theirs", &["198.51.100.0/24"]));
+        let refused = rules.preview(&list(DENY, "theirs", &["192.0.2.0/24"]));
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        assert_eq!(rules.generation().unwrap(), 3);
     });
 }
 
