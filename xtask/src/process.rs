@@ -103,6 +103,8 @@ impl Group {
         let mut command = command("setpriv");
         command.args(["--pdeathsig", "TERM", "taskset", "-c", &cpu.to_string()]);
         command.arg(program.get_program()).args(program.get_args()).process_group(0);
+        // What this program prints is tables; what the others have to say of mistakes, they say on stderr.
+        command.stdout(Stdio::null());
         let leader =
             command.spawn().with_context(|| format!("{name}: `{}` could not be started", shown(&command)))?;
         Ok(Self { leader, name: name.to_owned() })
