@@ -31,6 +31,8 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             name: "web".to_owned(),
             address: listen,
             tls: None,
+            http2: true,
+            max_concurrent_streams: 100,
             proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
             header_timeout: minute,

@@ -163,6 +163,10 @@ record! {
         address: Option<Located<SocketAddr>> = Required(At(Address)),
         /// Speak TLS. Left out, the listener speaks in the clear.
         tls: Option<Tls> = Optional(section::<Tls>()),
+        /// Speak HTTP/2, too, with clients that ask for it: by ALPN under TLS, else by beginning with its preface.
+        http2: bool = Or(Choice(&[("true", true), ("false", false)]), "true"),
+        /// Requests at a time on one connection over HTTP/2.
+        max_concurrent_streams: usize = Or(Count(1, 10_000), "100"),
         /// Load balancers that say in front of each connection whom it is from: the PROXY protocol, version 1 or 2. They
         /// have to, and nobody else may.
         proxy_protocol: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),

@@ -54,7 +54,9 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_
         lowered.push(Listener {
             name: name.clone(),
             address: address.value,
-            tls: listener.tls.as_ref().and_then(|tls| secure(tls, place, reader, base_dir)),
+            tls: listener.tls.as_ref().and_then(|tls| secure(tls, listener.http2, place, reader, base_dir)),
+            http2: listener.http2,
+            max_concurrent_streams: u32::try_from(listener.max_concurrent_streams).unwrap_or(u32::MAX),
             proxy_protocol: listener.proxy_protocol.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),
             header_timeout: listener.header_timeout,
@@ -68,7 +70,13 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_
 }
 
 /// The files are read here, so that `check` finds what is wrong with them.
-fn secure(tls: &keys::Tls, place: Place, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Tls> {
+fn secure(
+    tls: &keys::Tls,
+    http2: bool,
+    place: Place,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> Option<Tls> {
     let located = tls.certificates.as_ref()?;
     if located.is_empty() {
         return reader.error(place, "`tls` needs at least one certificate");
@@ -82,7 +90,7 @@ fn secure(tls: &keys::Tls, place: Place, reader: &mut Reader<'_>, base_dir: &Pat
         }
         clients = Some(ClientAuthority { ca: path, required: *required });
     }
-    Some(Tls { certificates, min_version: tls.min_version, clients })
+    Some(Tls { certificates, min_version: tls.min_version, http2, clients })
 }
 
 fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Upstream> {

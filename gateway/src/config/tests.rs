@@ -407,6 +407,8 @@ kernel:
 listeners:
   web:
     address: 0.0.0.0:8080
+    http2: true
+    max_concurrent_streams: 100
     proxy_protocol: []
     trusted_proxies: []
     header_timeout: 10s

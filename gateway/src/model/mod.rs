@@ -70,6 +70,10 @@ pub struct Listener {
     pub address: SocketAddr,
     /// How it speaks TLS; `None`: in the clear.
     pub tls: Option<Tls>,
+    /// Whether it speaks HTTP/2 with clients that ask for it, by ALPN or, in the clear, by prior knowledge.
+    pub http2: bool,
+    /// Requests at a time on one connection over HTTP/2.
+    pub max_concurrent_streams: u32,
     /// Peers that say in front of each connection whom it is from (the PROXY protocol).
     pub proxy_protocol: Vec<IpNet>,
     /// Peers whose X-Forwarded-For and Forwarded are believed. Empty: nobody's.
@@ -93,6 +97,8 @@ pub struct Tls {
     pub certificates: Vec<CertificateFiles>,
     /// The oldest version that is spoken.
     pub min_version: TlsVersion,
+    /// Whether HTTP/2 is offered (ALPN).
+    pub http2: bool,
     /// Who may issue clients' certificates; `None`: nobody is asked for one.
     pub clients: Option<ClientAuthority>,
 }

@@ -37,7 +37,7 @@ pub fn describe() {
     describe_gauge!(CONNECTIONS, "Open client connections.");
     describe_counter!(
         ACCEPT_REFUSED,
-        "Connections that were accepted and dropped, or could not be accepted."
+        "Connections that were dropped when or after they were accepted, or could not be accepted."
     );
     describe_counter!(UPSTREAM_REQUESTS, "Requests sent to an upstream, by the class of the answer.");
     describe_counter!(UPSTREAM_CONNECTS, "Connections opened to an upstream, or not.");
@@ -199,10 +199,12 @@ pub(crate) enum Refused {
     TlsHandshake,
     /// A load balancer did not say whom it is from.
     ProxyHeader,
+    /// It carried more resets, settings, pings and the like than requests explain.
+    Http2Flood,
 }
 
-const REFUSED: [&str; 6] =
-    ["denied", "error", "no_file_descriptors", "no_memory", "tls_handshake", "proxy_header"];
+const REFUSED: [&str; 7] =
+    ["denied", "error", "no_file_descriptors", "no_memory", "tls_handshake", "proxy_header", "http2_flood"];
 
 impl ListenerMeter {
     pub(crate) fn new(listener: &str) -> Self {

@@ -61,6 +61,9 @@ impl Body for RequestBody {
             watch.set_awaits_client(frame.is_pending());
         }
         let mut frame = ready!(frame);
+        if let Some(watch) = &this.watch {
+            watch.progressed();
+        }
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {

@@ -4,8 +4,9 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{Method, StatusCode};
+use http::{Request, StatusCode, Version};
 
+use crate::model;
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
@@ -15,8 +16,13 @@ use super::watch::Watch;
 /// Dropping it ends it.
 pub(super) struct Exchange {
     session: Rc<Session>,
+    /// Of the connection or, under HTTP/2, of the stream.
+    watch: Rc<Watch>,
     local: Rc<Local>,
+    /// Index of the listener in `local`.
+    listener: usize,
     started: Instant,
+    version: Version,
     method: MethodLabel,
     route: Option<usize>,
     status: StatusCode,
@@ -26,10 +32,18 @@ pub(super) struct Exchange {
 const CLIENT_CLOSED: u16 = 499;
 
 impl Exchange {
-    pub(super) fn new(session: Rc<Session>, local: Rc<Local>, method: &Method, started: Instant) -> Self {
+    pub(super) fn new<B>(session: Rc<Session>, watch: Rc<Watch>, request: &Request<B>) -> Self {
         let status = StatusCode::from_u16(CLIENT_CLOSED).unwrap_or(StatusCode::BAD_REQUEST);
-        session.begin(started);
-        Self { session, local, started, method: MethodLabel::of(method), route: None, status }
+        let (local, started) = (session.local(), Instant::now());
+        let listener = session.listener_index();
+        watch.busy(started);
+        let (method, version) = (MethodLabel::of(request.method()), request.version());
+        Self { session, watch, local, listener, started, version, method, route: None, status }
+    }
+
+    /// Whether several requests share the connection, each as a stream.
+    pub(super) fn is_stream(&self) -> bool {
+        self.version == Version::HTTP_2
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -44,8 +58,12 @@ impl Exchange {
         &self.local
     }
 
+    pub(super) fn listener(&self) -> &model::Listener {
+        &self.local.listeners()[self.listener]
+    }
+
     pub(super) fn watch(&self) -> &Rc<Watch> {
-        self.session.watch()
+        &self.watch
     }
 
     /// A route was found.
@@ -60,7 +78,7 @@ impl Exchange {
 
     /// The body broke off. The client is told by a reset: an orderly close could pass for its end.
     pub(super) fn aborted(&mut self) {
-        self.session.watch().abort();
+        self.watch.abort();
     }
 }
 
@@ -68,8 +86,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.started);
-        let listener = self.session.listener_index();
-        self.local.meter().record(listener, self.route, self.method, self.status.as_u16(), elapsed);
-        self.session.end(now);
+        self.local.meter().record(self.listener, self.route, self.method, self.status.as_u16(), elapsed);
+        self.session.end(&self.watch, now);
     }
 }

@@ -19,6 +19,8 @@ use super::grammar;
 pub(super) enum Refusal {
     /// The text is for the client.
     Malformed(&'static str),
+    /// It is no request but what HTTP/2 begins with.
+    Preface,
     /// Too many bytes or too many fields.
     TooLarge,
     /// The head did not arrive in time. Set by the connection's timer, not here.
@@ -346,6 +348,18 @@ mod tests {
     }
 
     #[test]
+    fn the_preface_of_http2_is_told_from_a_bad_request() {
+        for (input, expected) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Some(Refusal::Preface)),
+            (b"PRI * HTTP/2.0\r\n", Some(Refusal::Preface)),
+            (b"PRI * HTTP/2.0", None),
+        ] {
+            assert_eq!(run(input, &[1]).1, expected);
+        }
+        assert!(malformed(&run(b"PRI / HTTP/2.0\r\n\r\n", &[64])));
+    }
+
+    #[test]
     fn doubtful_messages_are_refused() {
         let head = |fields: &str| format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n");
         let chunks = |body: &str| format!("{}{body}", head("transfer-encoding: chunked"));
@@ -386,7 +400,6 @@ mod tests {
             ("no request line", "hello\r\n\r\n".to_owned()),
             ("a space before the colon", head("transfer-encoding : chunked")),
             ("NUL", head("a: b\0")),
-            ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned()),
             ("empty lines without end", "\r\n".repeat(5)),
         ] {
             for pieces in [&[1][..], &[4096]] {

@@ -33,7 +33,7 @@ const fn bytes_of(others: &[u8]) -> [bool; 256] {
 /// Checks a request line; gives the version.
 pub(super) fn request_line(line: &[u8]) -> Result<Version, Refusal> {
     if line == b"PRI * HTTP/2.0" {
-        return Err(Refusal::Malformed("HTTP/2 is not spoken here."));
+        return Err(Refusal::Preface);
     }
     let mut parts = line.split(|byte| *byte == b' ');
     let (Some(method), Some(target), Some(version), None) =

@@ -2,7 +2,6 @@
 //! of a request stand in `pipeline.rs`.
 
 mod body;
-mod client_io;
 mod connection;
 mod exchange;
 mod forwarded;

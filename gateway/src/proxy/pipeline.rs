@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::rc::Rc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
@@ -23,17 +22,17 @@ use super::{forwarded, hop, request};
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
     session: Rc<Session>,
+    watch: Rc<Watch>,
     mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let refusal = session.watch().count_request();
-    let local = session.local();
-    let mut exchange = Exchange::new(session, local, request.method(), Instant::now());
+    let refusal = watch.count_request();
+    let mut exchange = Exchange::new(session, watch, &request);
     let has_body = !request.body().is_end_stream();
 
     if let Some(refusal) = refusal {
         return Ok(refuse(exchange, refused(refusal), has_body));
     }
-    if let Err(problem) = request::admit(&mut request) {
+    if let Err(problem) = request::admit(&mut request, exchange.listener().max_header_count) {
         return Ok(refuse(exchange, problem, has_body));
     }
     let upstream = match route(&mut exchange, &request) {
@@ -140,7 +139,8 @@ fn prepare_response(headers: &mut HeaderMap) {
 /// Answers with a problem. A body that nobody read may still be on its way: the connection ends then.
 fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
     exchange.answered(problem.status());
-    let closes = problem.closes() || has_body;
+    // Under HTTP/2 only the stream ends.
+    let closes = (problem.closes() || has_body) && !exchange.is_stream();
     let mut response: Response<Bytes> = problem.into_response();
     if closes {
         exchange.watch().linger();
@@ -152,6 +152,7 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::Malformed(detail) => Problem::new(Kind::BadRequest, detail),
+        Refusal::Preface => Problem::new(Kind::BadRequest, "HTTP/2 is not spoken here."),
         Refusal::TooLarge => {
             Problem::new(Kind::HeadersTooLarge, "The header has more bytes or more fields than are taken.")
         }

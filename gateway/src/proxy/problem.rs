@@ -2,7 +2,7 @@
 //! versions. One table; a client sees nothing of the inside.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 /// One answer of the gateway's own.
@@ -89,7 +89,7 @@ impl Problem {
 
     /// The answer, its body still apart.
     pub(super) fn into_response(self) -> Response<Bytes> {
-        let (status, code, title, closes) = self.kind.row();
+        let (status, code, title, _) = self.kind.row();
         let body = serde_json::json!({
             "type": format!("urn:gateway:problem:{code}"),
             "title": title,
@@ -102,9 +102,6 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if closes {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
         if self.kind == Kind::MethodNotAllowed {
             let allow = self.allow.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
             // Methods are tokens, so their list is a valid value.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use http::header::{EXPECT, HOST, HeaderValue};
+use http::header::{COOKIE, EXPECT, HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, Request, Uri, Version};
 
@@ -15,12 +15,17 @@ const MAX_HOST_BYTES: usize = 255;
 
 /// Checks the request and puts its target into origin-form. What it is routed by is found by [`host`] and
 /// [`route_path`] after that.
-pub(super) fn admit<B>(request: &mut Request<B>) -> Result<(), Problem> {
+pub(super) fn admit<B>(request: &mut Request<B>, max_fields: usize) -> Result<(), Problem> {
+    // Those of HTTP/1.1 were counted before they were parsed.
+    if request.headers().len() > max_fields {
+        return Err(Problem::new(Kind::HeadersTooLarge, "The header has more fields than are taken."));
+    }
     if request.method() == Method::CONNECT {
         return Err(Problem::new(Kind::ConnectRefused, "This is no forward proxy."));
     }
     check_expectation(request)?;
     take_authority(request)?;
+    join_cookies(request);
     check_host(request)?;
     check_target(request)
 }
@@ -50,10 +55,31 @@ fn take_authority<B>(request: &mut Request<B>) -> Result<(), Problem> {
     let Some(host) = uri.authority().and_then(authority_value) else {
         return bad("The target's authority is not valid.");
     };
+    // Under HTTP/2 both may come, and then nothing says which of them counts (RFC 9113, section 8.3.1).
+    if request.version() == Version::HTTP_2
+        && request
+            .headers()
+            .get(HOST)
+            .is_some_and(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+    {
+        return bad("Host is not what :authority says.");
+    }
     let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from(path);
     request.headers_mut().insert(HOST, host);
     Ok(())
+}
+
+/// Under HTTP/2 a cookie may come in several fields, so that they compress; HTTP/1.1 has one (RFC 9113, section 8.2.3).
+fn join_cookies<B>(request: &mut Request<B>) {
+    if request.version() < Version::HTTP_2 || request.headers().get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = request.headers().get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Values that are valid one by one are valid joined.
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        request.headers_mut().insert(COOKIE, cookie);
+    }
 }
 
 fn authority_value(authority: &Authority) -> Option<HeaderValue> {
@@ -148,6 +174,31 @@ mod tests {
     }
 
     #[test]
+    fn the_crumbs_of_a_cookie_are_joined() {
+        let mut crumbs = Request::get("https://a.test/").version(Version::HTTP_2);
+        for crumb in ["a=1", "b=2", "c=\"3\""] {
+            crumbs = crumbs.header(COOKIE, crumb);
+        }
+        let mut request = crumbs.body(()).unwrap();
+        admit(&mut request, 100).unwrap();
+        let cookies: Vec<_> = request.headers().get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=\"3\""]);
+    }
+
+    #[test]
+    fn fields_are_counted() {
+        let fields = |count: usize| {
+            let mut request = Request::get("/").header(HOST, "a.test").body(()).unwrap();
+            for _ in 1..count {
+                request.headers_mut().append("x", HeaderValue::from_static("1"));
+            }
+            admit(&mut request, 4).map_err(|problem| problem.kind)
+        };
+        assert_eq!(fields(4), Ok(()));
+        assert_eq!(fields(5), Err(Kind::HeadersTooLarge));
+    }
+
+    #[test]
     fn requests_are_admitted_or_refused() {
         let (old, new) = (Version::HTTP_10, Version::HTTP_11);
         for (name, request, expected) in [
@@ -192,10 +243,21 @@ mod tests {
             ("another scheme", request("GET", "ftp://b.test/", new, &["b.test"]), Err(Kind::BadRequest)),
             ("star", request("GET", "*", new, &["a.test"]), Err(Kind::BadRequest)),
             ("connect", request("CONNECT", "a.test:443", new, &["a.test"]), Err(Kind::ConnectRefused)),
+            (
+                "another authority",
+                request("GET", "http://b.test/", Version::HTTP_2, &["a.test"]),
+                Err(Kind::BadRequest),
+            ),
+            (
+                "the same authority",
+                request("GET", "http://b.test/", Version::HTTP_2, &["B.test"]),
+                Ok(("/", Some("b.test"))),
+            ),
+            ("no authority", request("GET", "/", Version::HTTP_2, &[]), Err(Kind::BadRequest)),
             ("encoded slash", request("GET", "/a%2Fb", new, &["a.test"]), Err(Kind::AmbiguousPath)),
         ] {
             let mut request = request;
-            let got = admit(&mut request).map(|()| (request.uri().to_string(), host(request.headers())));
+            let got = admit(&mut request, 100).map(|()| (request.uri().to_string(), host(request.headers())));
             let got = got.as_ref().map(|(uri, host)| (uri.as_str(), host.as_deref())).map_err(|p| p.kind);
             assert_eq!(got, expected, "{name}");
         }

@@ -1,5 +1,6 @@
 //! What the parts of one client connection tell each other: its socket, its requests, its timer and the
-//! worker that may ask it to close. All of them run in one task, so cells are enough.
+//! worker that may ask it to close. All of them run in one thread, so cells are enough. Under HTTP/2 each stream
+//! has a watch of its own beside the connection's.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -50,6 +51,8 @@ pub(super) struct Watch {
     requests: Cell<u64>,
     /// Unread bytes may be on their way: closing at once could destroy the answer before it is read.
     lingers: Cell<bool>,
+    /// The client began with HTTP/2's preface.
+    speaks_http2: Cell<bool>,
     /// The response was cut short: the client must not take it for complete.
     aborted: Cell<bool>,
     closing: Cell<bool>,
@@ -57,7 +60,7 @@ pub(super) struct Watch {
 }
 
 /// Beyond every timeout, and still far from overflow.
-const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Watch {
     /// A connection that was just accepted.
@@ -72,6 +75,7 @@ impl Watch {
             heads: Cell::new(0),
             requests: Cell::new(0),
             lingers: Cell::new(false),
+            speaks_http2: Cell::new(false),
             aborted: Cell::new(false),
             closing: Cell::new(false),
             waker: RefCell::new(None),
@@ -212,6 +216,11 @@ impl Watch {
         self.refusal.get().filter(|_| self.requests.get() == self.heads.get())
     }
 
+    /// Whether no head was given to the parser yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.heads.get() == 0
+    }
+
     /// Whether a request ever came out of the parser.
     pub(super) fn has_requests(&self) -> bool {
         self.requests.get() > 0
@@ -223,6 +232,15 @@ impl Watch {
 
     pub(super) fn lingers(&self) -> bool {
         self.lingers.get()
+    }
+
+    /// The client turned out to speak HTTP/2.
+    pub(super) fn switch_to_http2(&self) {
+        self.speaks_http2.set(true);
+    }
+
+    pub(super) fn speaks_http2(&self) -> bool {
+        self.speaks_http2.get()
     }
 
     pub(super) fn abort(&self) {
@@ -241,6 +259,11 @@ impl Watch {
     /// Asks the connection to close as soon as no request is in flight.
     pub(super) fn close(&self) {
         self.closing.set(true);
+        self.wake();
+    }
+
+    /// Lets whoever runs the connection, or the stream, look again.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

@@ -19,8 +19,7 @@ use tokio::task::{coop, spawn_local};
 
 use crate::observe::http::{FLUSH_INTERVAL, Refused};
 
-use super::client_io::{SCRATCH_BYTES, Scratch};
-use super::connection::{self, Session};
+use super::connection::{self, SCRATCH_BYTES, Scratch, Session};
 use super::listen::{self, Address, Slot};
 use super::snapshot::{Local, Snapshot};
 use super::watch::Watch;

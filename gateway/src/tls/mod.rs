@@ -20,6 +20,10 @@ use crate::model;
 pub(crate) use certificates::{check as check_certificate, describe};
 pub(crate) use client::{certificate_reason, system_roots};
 
+/// How versions of HTTP are named in ALPN (RFC 7301, RFC 9113).
+pub(crate) const HTTP1: &[u8] = b"http/1.1";
+pub(crate) const HTTP2: &[u8] = b"h2";
+
 /// Bytes of one file: a system's whole set of authorities has about a quarter of that.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{ServerConfig, version};
 use crate::model;
 
 use super::certificates::Certificates;
-use super::{Settings, authorities, of_certificate};
+use super::{HTTP1, HTTP2, Settings, authorities, of_certificate};
 
 impl Settings for model::Tls {
     type Config = ServerConfig;
@@ -37,7 +37,8 @@ impl Settings for model::Tls {
             Some(clients) => builder.with_client_cert_verifier(verifier(clients, provider)?),
         };
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let protocols: &[&[u8]] = if self.http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         Ok(config)
     }

@@ -22,6 +22,8 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             name: "web".to_owned(),
             address: "127.0.0.1:0".parse().unwrap(),
             tls: None,
+            http2: true,
+            max_concurrent_streams: 100,
             proxy_protocol: Vec::new(),
             trusted_proxies: Vec::new(),
             header_timeout: LONG,

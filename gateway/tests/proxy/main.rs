@@ -4,6 +4,7 @@
 
 mod announced;
 mod harness;
+mod http2;
 mod lifecycle;
 mod parsing;
 mod tls;

@@ -121,7 +121,6 @@ fn requests_are_read_or_refused() {
             &["400"],
             true,
         ),
-        ("HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), &["400"], true),
         ("a refusal after a good one", format!("{ok}GET / HTTP/1.1\nhost: a\n\n"), &["200", "400"], true),
         ("nothing after a refusal", format!("GET / HTTP/1.1\r\n\r\n{ok}"), &["400"], true),
         (

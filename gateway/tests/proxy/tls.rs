@@ -73,7 +73,7 @@ fn signed(issuer: &Issuer<'static, KeyPair>, names: &[&str]) -> (rcgen::Certific
 }
 
 fn tls(certificates: Vec<model::CertificateFiles>) -> model::Tls {
-    model::Tls { certificates, min_version: model::TlsVersion::V1_2, clients: None }
+    model::Tls { certificates, min_version: model::TlsVersion::V1_2, http2: true, clients: None }
 }
 
 fn secure(up: &Upstream, tls: model::Tls) -> model::Proxy {
@@ -182,7 +182,7 @@ fn a_request_over_tls_is_forwarded_as_https() {
     let up = echo();
     let proxy = start(&secure(&up, tls(vec![files.certificate("a", &["a.test"])])));
     let mut config = client_config(&Arc::default(), None);
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut client = greet(&proxy, &Arc::new(config), "a.test");
     for _ in 0..2 {
         let answer =
@@ -590,4 +590,34 @@ fn authorities_of_upstreams_that_are_replaced_are_taken() {
     std::fs::copy(files.path("ca.pem"), others.path("ca.pem")).unwrap();
     assert_eq!((proxy.renew_certificates(), proxy.renew_certificates()), (0, 1));
     eventually("the upstream is trusted", || status(&get(&mut connect(&proxy))) == "200");
+}
+
+#[test]
+fn the_version_of_http_is_agreed_on_in_the_handshake() {
+    let files = Files::new();
+    let up = echo();
+    let setting = tls(vec![files.certificate("a", &["a.test"])]);
+    let old = model::Tls { http2: false, ..setting.clone() };
+    for (name, setting, offered, expected) in [
+        ("both", setting.clone(), &["http/1.1", "h2"][..], Some("h2")),
+        ("HTTP/1.1 alone", setting.clone(), &["http/1.1"], Some("http/1.1")),
+        ("nothing", setting, &[], None),
+        ("a listener without HTTP/2", old, &["h2", "http/1.1"], Some("http/1.1")),
+    ] {
+        let proxy = start(&secure(&up, setting));
+        let mut config = client_config(&Arc::default(), None);
+        config.alpn_protocols = offered.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut client = greet(&proxy, &Arc::new(config), "a.test");
+        let preface: &[u8] = if expected == Some("h2") {
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"
+        } else {
+            b"x\r\n\r\n"
+        };
+        client.write_all(preface).unwrap();
+        let mut begin = [0; 5];
+        client.read_exact(&mut begin).unwrap();
+        assert_eq!(client.conn.alpn_protocol(), expected.map(str::as_bytes), "{name}");
+        // The first frame of a server is SETTINGS.
+        assert_eq!(begin[3] == 4, expected == Some("h2"), "{name}: {begin:?}");
+    }
 }

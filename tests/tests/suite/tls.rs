@@ -86,6 +86,10 @@ fn a_client_meets_the_certificate_of_the_name_and_the_newest_one() {
         let output = curl(&net, &ca, name, &[]);
         assert_eq!(said(&output), "https 0", "{name}");
     }
+    for (argument, version) in [("--http2", "2"), ("--http1.1", "1.1")] {
+        let output = curl(&net, &ca, "shop.test", &[argument, "--write-out", "\n%{http_version}"]);
+        assert!(said(&output).ends_with(&format!("\n{version}")), "{argument}: {}", said(&output));
+    }
     assert!(!curl(&net, &ca, "other.test", &[]).status.success(), "no certificate is for it");
     assert!(
         !curl(&net, &directory.join("any.pem"), "shop.test", &[]).status.success(),

@@ -15,15 +15,17 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::framing::{Framing, Limits, Refusal, Step};
-use super::stream::Stream;
-use super::watch::Watch;
+use crate::model;
+
+use super::super::framing::{Framing, Limits, Refusal, Step};
+use super::super::stream::Stream;
+use super::super::watch::Watch;
 
 /// Where a worker reads heads into before they are checked; one for all of its connections.
-pub(super) type Scratch = Rc<RefCell<Box<[u8]>>>;
+pub(in crate::proxy) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
 /// Large enough that a head nearly always comes in one read.
-pub(super) const SCRATCH_BYTES: usize = 16 * 1024;
+pub(in crate::proxy) const SCRATCH_BYTES: usize = 16 * 1024;
 
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
 
@@ -31,6 +33,8 @@ pub(super) struct ClientIo {
     stream: TokioIo<Stream>,
     framing: Framing,
     header_timeout: Duration,
+    /// A client may begin with HTTP/2's preface, in the clear (prior knowledge; RFC 9113, section 3.3).
+    speaks_http2: bool,
     watch: Rc<Watch>,
     scratch: Scratch,
     /// Bytes read and not yet given to hyper. Bounded: a head's limit and one read.
@@ -58,16 +62,15 @@ impl ClientIo {
     pub(super) fn new(
         stream: Stream,
         limits: Limits,
-        header_timeout: Duration,
+        listener: &model::Listener,
         watch: Rc<Watch>,
         scratch: Scratch,
     ) -> Self {
-        let stream = TokioIo::new(stream);
-        let framing = Framing::new(limits);
         Self {
-            stream,
-            framing,
-            header_timeout,
+            stream: TokioIo::new(stream),
+            framing: Framing::new(limits),
+            header_timeout: listener.header_timeout,
+            speaks_http2: listener.http2,
             watch,
             scratch,
             held: Vec::new(),
@@ -76,6 +79,16 @@ impl ClientIo {
             shut_down: false,
             discarded: 0,
         }
+    }
+
+    /// The socket, and what was read of it and not given to hyper.
+    pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
+        (self.stream.into_inner(), self.held)
+    }
+
+    /// Ends the connection by a reset: an orderly end could pass for the end of the response.
+    pub(super) fn reset(&self) {
+        let _ = self.stream.inner().socket().set_linger(Some(Duration::ZERO));
     }
 
     /// Looks at bytes up to the end of one message: what follows waits until hyper asks again, because the
@@ -107,6 +120,10 @@ impl ClientIo {
 
     /// Ends the connection: with an answer where one can be given.
     fn refuse(&mut self, refusal: Refusal) -> io::Result<()> {
+        if refusal == Refusal::Preface && self.speaks_http2 && self.watch.is_new() {
+            self.watch.switch_to_http2();
+            return Ok(());
+        }
         self.refused = true;
         self.watch.refuse(refusal);
         if !self.framing.in_head() {
@@ -200,7 +217,7 @@ impl Read for ClientIo {
                 this.deliver(&mut cursor);
                 return Poll::Ready(Ok(()));
             }
-            if this.refused {
+            if this.refused || this.watch.speaks_http2() {
                 // Nothing after it is read; hyper closes when the answer is written.
                 return Poll::Pending;
             }
@@ -273,14 +290,5 @@ impl Write for ClientIo {
             this.discarded += buffer.filled().len();
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for ClientIo {
-    fn drop(&mut self) {
-        if self.watch.is_aborted() {
-            // A reset: an orderly end could pass for the end of the response.
-            let _ = self.stream.inner().socket().set_linger(Some(Duration::ZERO));
-        }
     }
 }

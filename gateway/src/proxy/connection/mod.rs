@@ -1,0 +1,150 @@
+//! One client connection: what comes before requests, then HTTP/1.1 or HTTP/2. One timer ends its waits, the worker
+//! may ask it to close.
+
+mod client_io;
+mod frames;
+mod http1;
+mod http2;
+mod prepare;
+mod timer;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::Version;
+use ipnet::IpNet;
+use tokio::net::TcpStream;
+
+use super::Arrival;
+use super::forwarded::Peer;
+use super::snapshot::Local;
+use super::watch::Watch;
+use super::worker::Worker;
+
+pub(super) use client_io::{SCRATCH_BYTES, Scratch};
+use http1::Left;
+use timer::{Closing, Timer};
+
+/// How much of a response may wait for a client that reads slowly, and the least that hyper reads at once.
+const MAX_BUFFER: usize = 64 * 1024;
+
+/// What the requests of a connection share.
+pub(super) struct Session {
+    worker: Rc<Worker>,
+    watch: Rc<Watch>,
+    /// Another one, once a load balancer has said whom the connection is from.
+    peer: RefCell<Peer>,
+    /// As it stands in the configuration: how the listener is found again after a reload.
+    listens_on: SocketAddr,
+    local: RefCell<Rc<Local>>,
+    /// Index of the listener in `local`.
+    listener: Cell<usize>,
+}
+
+impl Session {
+    /// `None` if no listener has this address (any more).
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        peer: SocketAddr,
+        listens_on: SocketAddr,
+        now: Instant,
+    ) -> Option<Rc<Self>> {
+        let local = worker.local();
+        let listener = find(&local, listens_on)?;
+        let watch = Rc::new(Watch::new(now, local.listeners()[listener].header_timeout));
+        let is_secure = local.tls(listener).is_some();
+        Some(Rc::new(Self {
+            worker,
+            watch,
+            peer: RefCell::new(Peer::new(peer, is_secure)),
+            listens_on,
+            local: RefCell::new(local),
+            listener: Cell::new(listener),
+        }))
+    }
+
+    pub(super) fn watch(&self) -> &Rc<Watch> {
+        &self.watch
+    }
+
+    /// The snapshot for the next request. When a reload has removed the listener, the connection ends with
+    /// that request, under the rules that it began with.
+    pub(super) fn local(&self) -> Rc<Local> {
+        let mut local = self.local.borrow_mut();
+        if !self.worker.has(&local) {
+            let newest = self.worker.local();
+            match find(&newest, self.listens_on) {
+                Some(listener) => {
+                    self.listener.set(listener);
+                    *local = newest;
+                }
+                None => self.watch.close(),
+            }
+        }
+        Rc::clone(&local)
+    }
+
+    pub(super) fn listener_index(&self) -> usize {
+        self.listener.get()
+    }
+
+    /// Hands out who the client is and whom the listener trusts.
+    pub(super) fn with_trusted<T>(&self, read: impl FnOnce(&Peer, &[IpNet]) -> T) -> T {
+        let local = self.local.borrow();
+        let trusted = local.listeners().get(self.listener.get()).map(|l| l.trusted_proxies.as_slice());
+        read(&self.peer.borrow(), trusted.unwrap_or_default())
+    }
+
+    /// A load balancer says whom the connection is from. No packet of his was judged, so the rules are asked now.
+    fn is_from(&self, client: SocketAddr, local: SocketAddr, is_secure: bool) -> io::Result<()> {
+        if !self.worker.admits(Arrival { peer: client, local, announced: true }) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        self.peer.replace(Peer::new(client, is_secure));
+        Ok(())
+    }
+
+    /// A request is over.
+    pub(super) fn end(&self, watch: &Rc<Watch>, now: Instant) {
+        // The end of a stream is not that of the connection's work: `http2` knows how many are open.
+        if Rc::ptr_eq(watch, &self.watch) {
+            self.idles(now);
+        }
+        self.worker.counted();
+    }
+
+    /// The connection waits for its next request.
+    fn idles(&self, now: Instant) {
+        let local = self.local.borrow();
+        if let Some(listener) = local.listeners().get(self.listener.get()) {
+            self.watch.idles(now, listener.idle_timeout);
+        }
+    }
+}
+
+fn find(local: &Local, address: SocketAddr) -> Option<usize> {
+    local.listeners().iter().position(|listener| listener.address == address)
+}
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
+    let first = session.watch.deadline().into();
+    let mut timer = Timer { sleep: pin!(tokio::time::sleep_until(first)), is_set: false };
+    let mut closing = Closing::default();
+    let Some((stream, version)) = prepare::prepare(&session, stream, &mut timer, &mut closing).await else {
+        return;
+    };
+    let (stream, read) = if version == Version::HTTP_2 {
+        (stream, Vec::new())
+    } else {
+        match http1::serve(&session, stream, &mut timer, &mut closing).await {
+            Left::Nothing => return,
+            Left::Http2(stream, read) => (stream, read),
+        }
+    };
+    http2::serve(session, stream, read, &mut timer, &mut closing).await;
+}
