@@ -59,6 +59,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
                 methods: Vec::new(),
             },
             upstream: 0,
+            upgrades: vec!["websocket".to_owned()],
         }],
     }
 }

@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
     Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, MethodName,
-    NameOf, Pattern, Percent, Prefix, Server, Size, Span, WordOr,
+    NameOf, Pattern, Percent, Prefix, Protocol, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -264,6 +264,8 @@ record! {
         r#match: Match = OrEmpty(section::<Match>()),
         /// The upstream that its requests are sent to.
         upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
+        /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
+        upgrades: Option<Vec<String>> = Optional(ListOf(Protocol, 16)),
     }
 }
 

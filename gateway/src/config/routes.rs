@@ -38,7 +38,8 @@ pub(crate) fn lower(
             path: route.r#match.path.clone(),
             methods: route.r#match.methods.iter().map(|method| method.value.clone()).collect(),
         };
-        lowered.push(Route { name: name.clone(), matches, upstream });
+        let upgrades = route.upgrades.clone().unwrap_or_else(|| vec!["websocket".to_owned()]);
+        lowered.push(Route { name: name.clone(), matches, upstream, upgrades });
     }
     refuse_ambiguity(routes, reader);
     lowered

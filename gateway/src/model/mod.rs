@@ -206,6 +206,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// Index into [`Proxy::upstreams`].
     pub upstream: usize,
+    /// The protocols, in lower case, that a connection may switch to when client and upstream agree.
+    pub upgrades: Vec<String>,
 }
 
 /// The patterns of a route.

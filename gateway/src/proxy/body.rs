@@ -91,6 +91,8 @@ pub(super) enum ResponseBody {
     Own { text: Option<Bytes>, _exchange: Exchange },
     /// The upstream's.
     Upstream(UpstreamBody),
+    /// None: the connection is another protocol's from here on.
+    Nothing,
 }
 
 /// The body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
@@ -121,6 +123,7 @@ impl Body for ResponseBody {
         match self.get_mut() {
             Self::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Self::Upstream(body) => body.poll_frame(cx),
+            Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -128,6 +131,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Upstream(body) => body.incoming.is_end_stream(),
+            Self::Nothing => true,
         }
     }
 
@@ -135,6 +139,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Upstream(body) => body.incoming.size_hint(),
+            Self::Nothing => SizeHint::with_exact(0),
         }
     }
 }

@@ -66,6 +66,11 @@ impl Exchange {
         &self.watch
     }
 
+    /// The upgrades that the route allows.
+    pub(super) fn upgrades(&self) -> &[String] {
+        self.route.and_then(|route| self.local.route(route)).map_or(&[], |route| &route.upgrades)
+    }
+
     /// A route was found.
     pub(super) fn routed(&mut self, route: usize) {
         self.route = Some(route);

@@ -58,6 +58,8 @@ pub(super) struct Framing {
     limits: Limits,
     state: State,
     head: Head,
+    /// The head before this byte asks for another protocol, perhaps.
+    asks_upgrade: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,16 +86,22 @@ struct Head {
     old: bool,
     length: Option<u64>,
     chunked: bool,
+    upgrade: bool,
 }
 
 impl Framing {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Head, head: Head::default() }
+        Self { limits, state: State::Head, head: Head::default(), asks_upgrade: false }
     }
 
     /// Whether the next byte belongs to a head.
     pub(super) fn in_head(&self) -> bool {
         self.state == State::Head
+    }
+
+    /// Whether the last head has the field Upgrade.
+    pub(super) fn asks_upgrade(&self) -> bool {
+        self.asks_upgrade
     }
 
     /// Whether the next byte is the first of a message.
@@ -164,6 +172,7 @@ impl Framing {
 
     fn end_head(&mut self, length: usize) -> Step {
         let head = std::mem::take(&mut self.head);
+        self.asks_upgrade = head.upgrade;
         self.state = match (head.chunked, head.length) {
             (true, Some(_)) => {
                 return Step::Refuse(Refusal::Malformed(
@@ -256,6 +265,10 @@ impl Head {
         let (name, value) = grammar::field(line)?;
         // The lengths tell nearly every other field apart.
         match name.len() {
+            7 if name.eq_ignore_ascii_case(b"upgrade") => {
+                self.upgrade = true;
+                Ok(())
+            }
             14 if name.eq_ignore_ascii_case(b"content-length") => self.see_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.see_coding(value),
             _ => Ok(()),

@@ -17,6 +17,7 @@ mod request;
 mod route;
 mod snapshot;
 mod stream;
+mod tunnel;
 mod upstream;
 mod watch;
 mod worker;

@@ -15,9 +15,10 @@ use super::exchange::Exchange;
 use super::framing::Refusal;
 use super::problem::{Kind, Problem};
 use super::route::Match;
-use super::upstream::{Delivery, Upstream};
+use super::tunnel::Tunnel;
+use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{forwarded, hop, request};
+use super::{forwarded, hop, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -39,7 +40,8 @@ pub(super) async fn serve(
         Ok(upstream) => upstream,
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
-    let request = prepare_request(&exchange, &upstream, request);
+    let upgrade = tunnel::asked(&request, exchange.upgrades());
+    let request = prepare_request(&exchange, &upstream, upgrade.clone(), request);
     let delivery = Delivery { watch: exchange.watch(), now: exchange.started() };
     let (response, lease) = match upstream.send(request, delivery).await {
         Ok(answer) => answer,
@@ -48,6 +50,12 @@ pub(super) async fn serve(
             return Ok(refuse(exchange, problem, has_body));
         }
     };
+    if let Some(upgrade) = upgrade
+        && response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && tunnel::agrees(response.headers(), &upgrade)
+    {
+        return Ok(switch(exchange, &upstream, response, lease, upgrade));
+    }
     if let Err(problem) = check_response(&response) {
         return Ok(refuse(exchange, problem, has_body));
     }
@@ -88,6 +96,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Rc<Upst
 fn prepare_request(
     exchange: &Exchange,
     upstream: &Upstream,
+    upgrade: Option<HeaderValue>,
     request: Request<Incoming>,
 ) -> Request<RequestBody> {
     let watch = Rc::clone(exchange.watch());
@@ -97,6 +106,9 @@ fn prepare_request(
     let headers = request.headers_mut();
     hop::remove_from_request(headers);
     headers.remove(EXPECT);
+    if let Some(upgrade) = upgrade {
+        tunnel::write(headers, upgrade);
+    }
     exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
     if !headers.contains_key(HOST) {
         // HTTP/1.0 asks for none, the request to the upstream needs one.
@@ -134,6 +146,27 @@ fn prepare_response(headers: &mut HeaderMap) {
         let length = length.clone();
         headers.insert(CONTENT_LENGTH, length);
     }
+}
+
+/// Client and upstream have agreed on another protocol: the answer is the last that is HTTP.
+fn switch(
+    mut exchange: Exchange,
+    upstream: &Upstream,
+    response: Response<Incoming>,
+    lease: Lease,
+    upgrade: HeaderValue,
+) -> Response<ResponseBody> {
+    let Some((stream, read)) = lease.into_switched() else {
+        let detail = "The upstream agreed to switch protocols and did not.";
+        return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
+    };
+    exchange.answered(response.status());
+    let mut response = response.map(|_| ResponseBody::Nothing);
+    prepare_response(response.headers_mut());
+    tunnel::write(response.headers_mut(), upgrade);
+    let (session, idle) = (Rc::clone(exchange.session()), upstream.settings().idle_timeout);
+    session.becomes(Tunnel { upstream: stream, read, exchange, idle });
+    response
 }
 
 /// Answers with a problem. A body that nobody read may still be on its way: the connection ends then.

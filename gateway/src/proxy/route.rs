@@ -189,6 +189,7 @@ mod tests {
                 methods: methods.iter().map(|m| m.parse().unwrap()).collect(),
             },
             upstream: 0,
+            upgrades: vec!["websocket".to_owned()],
         }
     }
 

@@ -95,6 +95,10 @@ impl Local {
         &self.upstreams
     }
 
+    pub(super) fn route(&self, index: usize) -> Option<&model::Route> {
+        self.snapshot.model.routes.get(index)
+    }
+
     /// The upstream of a route.
     pub(super) fn upstream_of(&self, route: usize) -> Option<&Rc<Upstream>> {
         self.upstreams.get(self.snapshot.model.routes.get(route)?.upstream)

@@ -51,6 +51,8 @@ pub(super) struct Watch {
     requests: Cell<u64>,
     /// Unread bytes may be on their way: closing at once could destroy the answer before it is read.
     lingers: Cell<bool>,
+    /// What follows the request at hand may be another protocol, and is left to whoever takes the connection over.
+    holds: Cell<bool>,
     /// The client began with HTTP/2's preface.
     speaks_http2: Cell<bool>,
     /// The response was cut short: the client must not take it for complete.
@@ -75,6 +77,7 @@ impl Watch {
             heads: Cell::new(0),
             requests: Cell::new(0),
             lingers: Cell::new(false),
+            holds: Cell::new(false),
             speaks_http2: Cell::new(false),
             aborted: Cell::new(false),
             closing: Cell::new(false),
@@ -138,6 +141,10 @@ impl Watch {
 
     /// The response is done.
     pub(super) fn idles(&self, now: Instant, timeout: Duration) {
+        // hyper has asked already, and was told to wait.
+        if self.holds.replace(false) {
+            self.wake();
+        }
         self.enter(Phase::Idle, now + timeout);
     }
 
@@ -232,6 +239,15 @@ impl Watch {
 
     pub(super) fn lingers(&self) -> bool {
         self.lingers.get()
+    }
+
+    /// Nothing behind the request at hand is read until it is answered.
+    pub(super) fn hold(&self) {
+        self.holds.set(true);
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        self.holds.get()
     }
 
     /// The client turned out to speak HTTP/2.

@@ -50,6 +50,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
                 methods: Vec::new(),
             },
             upstream: 0,
+            upgrades: vec!["websocket".to_owned()],
         }],
     }
 }

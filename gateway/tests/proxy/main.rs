@@ -8,4 +8,5 @@ mod http2;
 mod lifecycle;
 mod parsing;
 mod tls;
+mod upgrades;
 mod upstreams;

@@ -310,3 +310,31 @@ impl Notation for DnsName {
         json!({ "type": "string" })
     }
 }
+
+/// A protocol that a connection may switch to. Not HTTP/2: requests in it would pass unseen.
+pub(crate) struct Protocol;
+
+impl Notation for Protocol {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        let name = text.to_ascii_lowercase();
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+        if name.is_empty() || name.len() > 64 || !name.bytes().all(is_token) {
+            return Err(format!("{} is not {}", shown(text), Notation::noun(self)).into());
+        }
+        if matches!(name.as_str(), "h2c" | "h2") || name.starts_with("http/") {
+            let why = "clients that speak HTTP/2 do so from the first byte on; see `http2` of a listener";
+            return Err(format!("{} cannot be upgraded to; {why}", shown(text)).into());
+        }
+        Ok(name)
+    }
+
+    fn noun(&self) -> String {
+        "a protocol such as websocket".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "maxLength": 64 })
+    }
+}

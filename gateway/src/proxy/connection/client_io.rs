@@ -102,6 +102,9 @@ impl ClientIo {
                 Step::Pass(count) => {
                     if was_head {
                         self.watch.count_head();
+                        if self.framing.asks_upgrade() {
+                            self.watch.hold();
+                        }
                     }
                     found.approved += count;
                     if self.framing.at_start() {
@@ -219,6 +222,10 @@ impl Read for ClientIo {
             }
             if this.refused || this.watch.speaks_http2() {
                 // Nothing after it is read; hyper closes when the answer is written.
+                return Poll::Pending;
+            }
+            if this.watch.holds() && this.framing.at_start() {
+                // Woken when the request is answered, by a response of HTTP/1.1.
                 return Poll::Pending;
             }
             if let Some(refusal) = this.watch.refusal() {

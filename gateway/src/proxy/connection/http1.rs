@@ -15,6 +15,7 @@ use super::super::body::ResponseBody;
 use super::super::framing::Limits;
 use super::super::pipeline;
 use super::super::stream::Stream;
+use super::super::tunnel::Tunnel;
 use super::client_io::ClientIo;
 use super::timer::{Closing, Ended, Timer};
 use super::{MAX_BUFFER, Session};
@@ -27,6 +28,8 @@ pub(super) enum Left {
     Nothing,
     /// The client began with HTTP/2's preface; with it, what was read of the connection.
     Http2(Stream, Vec<u8>),
+    /// Client and upstream have agreed on another protocol.
+    Tunnel(Stream, Vec<u8>, Box<Tunnel>),
 }
 
 /// Serves the connection until it ends or turns out to be another's.
@@ -61,6 +64,10 @@ pub(super) async fn serve(
     if watch.speaks_http2() {
         let (stream, read) = io.into_parts();
         return Left::Http2(stream, read);
+    }
+    if let Some(tunnel) = session.take_tunnel() {
+        let (stream, read) = io.into_parts();
+        return Left::Tunnel(stream, read, tunnel);
     }
     if watch.is_aborted() {
         io.reset();

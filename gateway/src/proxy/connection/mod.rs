@@ -9,10 +9,12 @@ mod prepare;
 mod timer;
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, ready};
 use std::time::Instant;
 
 use http::Version;
@@ -22,12 +24,13 @@ use tokio::net::TcpStream;
 use super::Arrival;
 use super::forwarded::Peer;
 use super::snapshot::Local;
+use super::tunnel::Tunnel;
 use super::watch::Watch;
 use super::worker::Worker;
 
 pub(super) use client_io::{SCRATCH_BYTES, Scratch};
 use http1::Left;
-use timer::{Closing, Timer};
+use timer::{Closing, Ended, Timer};
 
 /// How much of a response may wait for a client that reads slowly, and the least that hyper reads at once.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -43,6 +46,8 @@ pub(super) struct Session {
     local: RefCell<Rc<Local>>,
     /// Index of the listener in `local`.
     listener: Cell<usize>,
+    /// What takes the place of HTTP once the answer that agrees to it is written.
+    tunnel: RefCell<Option<Box<Tunnel>>>,
 }
 
 impl Session {
@@ -64,6 +69,7 @@ impl Session {
             listens_on,
             local: RefCell::new(local),
             listener: Cell::new(listener),
+            tunnel: RefCell::default(),
         }))
     }
 
@@ -108,6 +114,15 @@ impl Session {
         Ok(())
     }
 
+    /// The request at hand, the last one, becomes a tunnel.
+    pub(super) fn becomes(&self, tunnel: Tunnel) {
+        *self.tunnel.borrow_mut() = Some(Box::new(tunnel));
+    }
+
+    fn take_tunnel(&self) -> Option<Box<Tunnel>> {
+        self.tunnel.borrow_mut().take()
+    }
+
     /// A request is over.
     pub(super) fn end(&self, watch: &Rc<Watch>, now: Instant) {
         // The end of a stream is not that of the connection's work: `http2` knows how many are open.
@@ -144,7 +159,38 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
         match http1::serve(&session, stream, &mut timer, &mut closing).await {
             Left::Nothing => return,
             Left::Http2(stream, read) => (stream, read),
+            Left::Tunnel(stream, read, tunnel) => {
+                return tunnel_through(
+                    &session,
+                    tunnel.run(stream, read, session.worker.scratch()),
+                    &mut timer,
+                )
+                .await;
+            }
         }
     };
     http2::serve(session, stream, read, &mut timer, &mut closing).await;
+}
+
+/// Carries another protocol until it ends, or nothing moves for too long. A worker that closes its connections cuts it
+/// at the end of its patience: nobody knows how to end a protocol that nobody knows.
+async fn tunnel_through(
+    session: &Session,
+    tunnel: impl Future<Output = io::Result<()>>,
+    timer: &mut Timer<'_>,
+) {
+    let mut tunnel = pin!(tunnel);
+    poll_fn(|cx| {
+        session.watch.set_waker(cx.waker());
+        loop {
+            if let Poll::Ready(ended) = tunnel.as_mut().poll(cx) {
+                tracing::debug!(client = %session.peer.borrow().address(), ?ended, "a tunnel ended");
+                return Poll::Ready(());
+            }
+            if ready!(timer.poll(cx, &*session.watch)) == Ended::Close {
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await;
 }

@@ -36,6 +36,11 @@ impl UpstreamIo {
         Self { stream: TokioIo::new(stream), tap }
     }
 
+    /// The socket, for another protocol.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream.into_inner()
+    }
+
     /// Whether the upstream has closed, or says something although nothing was asked. The runtime learns
     /// that only when it next looks at its events; a system call knows now. Under TLS it may be a session ticket that
     /// nobody has read yet: then a good connection is given up, which costs no more than a new one.

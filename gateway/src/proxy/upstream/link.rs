@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
@@ -33,6 +34,8 @@ pub(super) struct Link {
     /// `None` when it is over. It is dropped at once then: only that gives back a request that it has not
     /// taken.
     connection: Option<Connection<UpstreamIo, RequestBody>>,
+    /// HTTP has ended on it in an agreement to speak something else.
+    switched: Option<(Stream, Bytes)>,
     tap: Rc<Tap>,
 }
 
@@ -103,7 +106,7 @@ impl Link {
         let tap = Rc::new(Tap::default());
         let io = UpstreamIo::new(stream, Rc::clone(&tap));
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await?;
-        Ok(Self { sender, connection: Some(connection), tap })
+        Ok(Self { sender, connection: Some(connection), switched: None, tap })
     }
 
     /// Whether another request may follow.
@@ -112,9 +115,18 @@ impl Link {
     }
 }
 
-fn run(connection: &mut Option<Connection<UpstreamIo, RequestBody>>, cx: &mut Context<'_>) {
-    if connection.as_mut().is_some_and(|connection| Pin::new(connection).poll(cx).is_ready()) {
-        *connection = None;
+/// Runs a connection as far as it gets.
+fn run(
+    connection: &mut Option<Connection<UpstreamIo, RequestBody>>,
+    switched: &mut Option<(Stream, Bytes)>,
+    cx: &mut Context<'_>,
+) {
+    let Some(running) = connection else { return };
+    let Poll::Ready(ended) = Pin::new(running).poll(cx) else { return };
+    if let (Ok(()), Some(over)) = (ended, connection.take()) {
+        // Of use only to those who were answered 101; of others the socket is closed with it.
+        let parts = over.into_parts();
+        *switched = Some((parts.io.into_stream(), parts.read_buf));
     }
 }
 
@@ -146,8 +158,13 @@ impl Lease {
     /// Runs the connection as far as it gets.
     pub(in crate::proxy) fn run(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = &mut self.link {
-            run(&mut link.connection, cx);
+            run(&mut link.connection, &mut link.switched, cx);
         }
+    }
+
+    /// The socket, of which the upstream has said that it speaks something else from here on, and what it said in it.
+    pub(in crate::proxy) fn into_switched(mut self) -> Option<(Stream, Bytes)> {
+        self.link.as_mut()?.switched.take()
     }
 
     /// Sends a request and waits for the head of its response.
@@ -167,7 +184,7 @@ impl Lease {
             // The first run only writes the request. Later ones most often find the whole answer, and then
             // nobody has to be woken any more.
             for waker in wakers.into_iter().skip(usize::from(!std::mem::replace(&mut sent, true))) {
-                run(&mut link.connection, waker);
+                run(&mut link.connection, &mut link.switched, waker);
                 let mut quiet = Context::from_waker(Waker::noop());
                 if let Poll::Ready(answer) = answer.as_mut().poll(&mut quiet) {
                     return Poll::Ready(Some(answer));
