@@ -44,6 +44,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
         upstreams: vec![model::Upstream {
             name: "upstream".to_owned(),
             endpoints: vec![model::Endpoint::tcp(upstream)],
+            protocol: model::Protocol::Http1,
             tls: None,
             connect_timeout: minute,
             response_timeout: minute,

@@ -13,14 +13,14 @@ use serde_json::{Value as Json, json};
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
     Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, MethodName,
-    NameOf, Pattern, Percent, Prefix, Protocol, Server, Size, Span, WordOr,
+    NameOf, Pattern, Percent, Prefix, ProtocolName, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::model::{Endpoint, HostPattern, PathPattern, TlsVersion};
+use crate::model::{Endpoint, HostPattern, PathPattern, Protocol, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -226,6 +226,16 @@ record! {
         /// Servers that are equal; requests go to one after the other. Those with https:// are spoken to under TLS; port 80
         /// or 443 if none is named. `unix:` and a path is a socket on this host.
         endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(Server), 1000)),
+        /// The version of HTTP that they are spoken to in: `http1`; `http2`, which gRPC needs; or, of endpoints with
+        /// https://, the newer one that they agree to (`auto`).
+        protocol: Located<Protocol> = Or(
+            At(Choice(&[
+                ("http1", Protocol::Http1),
+                ("http2", Protocol::Http2),
+                ("auto", Protocol::Auto),
+            ])),
+            "http1"
+        ),
         /// Whom endpoints with https:// have to be.
         tls: Option<UpstreamTls> = Optional(section::<UpstreamTls>()),
         /// To resolve the name, open a connection and, under TLS, shake hands.
@@ -265,7 +275,7 @@ record! {
         /// The upstream that its requests are sent to.
         upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
         /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
-        upgrades: Option<Vec<String>> = Optional(ListOf(Protocol, 16)),
+        upgrades: Option<Vec<String>> = Optional(ListOf(ProtocolName, 16)),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::model::{
     Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Location, Model,
-    Proxy, Tls, Upstream, UpstreamTls,
+    Protocol, Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -103,7 +103,8 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
     Some(Upstream {
         name: named.name.clone(),
         endpoints: endpoints.iter().map(|endpoint| located(endpoint, reader, base_dir)).collect(),
-        tls: secure_upstream(named, endpoints, upstream.tls.as_ref(), reader, base_dir),
+        protocol: upstream.protocol.value,
+        tls: secure_upstream(named, upstream, endpoints, reader, base_dir),
         connect_timeout: upstream.connect_timeout,
         response_timeout: upstream.response_timeout,
         idle_timeout: upstream.idle_timeout,
@@ -123,19 +124,25 @@ fn located(endpoint: &Located<Endpoint>, reader: &mut Reader<'_>, base_dir: &Pat
 /// `None` where nobody speaks TLS: then there must be nothing that says how.
 fn secure_upstream(
     named: &Named<keys::Upstream>,
+    upstream: &keys::Upstream,
     endpoints: &[Located<Endpoint>],
-    tls: Option<&keys::UpstreamTls>,
     reader: &mut Reader<'_>,
     base_dir: &Path,
 ) -> Option<UpstreamTls> {
+    let (tls, protocol) = (upstream.tls.as_ref(), upstream.protocol.value);
     if !endpoints.iter().any(|endpoint| endpoint.value.is_secure) {
+        if protocol == Protocol::Auto && !endpoints.is_empty() {
+            let message =
+                "`auto` asks in the handshake of TLS, and no endpoint has https://; say `http1` or `http2`";
+            reader.error::<()>(upstream.protocol.place, message);
+        }
         if tls.is_some() && !endpoints.is_empty() {
             let message = format!("the upstream `{}` has `tls` but no endpoint with https://", named.name);
             reader.error::<()>(named.place, message);
         }
         return None;
     }
-    let mut lowered = UpstreamTls { ca: None, name: None, identity: None, verify: true };
+    let mut lowered = UpstreamTls { ca: None, name: None, identity: None, verify: true, protocol };
     if let Some(tls) = tls {
         let ca = tls.ca.as_ref().map(|ca| (base_dir.join(&ca.value), ca.place));
         if let Some((path, place)) = &ca
@@ -150,6 +157,7 @@ fn secure_upstream(
             name: tls.name.clone(),
             identity,
             verify: tls.verify,
+            protocol,
         };
     }
     if lowered.verify

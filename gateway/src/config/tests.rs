@@ -423,6 +423,7 @@ listeners:
 upstreams:
   users:
     endpoints: [http://127.0.0.1:80, https://127.0.0.1:443]
+    protocol: http1
     tls: {ca: clients.pem, verify: true}
     connect_timeout: 2s
     response_timeout: 60s

@@ -139,6 +139,8 @@ pub struct Upstream {
     pub name: String,
     /// At least one; requests go round-robin.
     pub endpoints: Vec<Endpoint>,
+    /// The version of HTTP that they are spoken to in.
+    pub protocol: Protocol,
     /// For the endpoints that speak TLS; `None` if there are none.
     pub tls: Option<UpstreamTls>,
     /// TCP connect, name resolution included.
@@ -151,6 +153,17 @@ pub struct Upstream {
     pub max_idle_connections: usize,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Duration,
+}
+
+/// The version of HTTP that an upstream is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: under TLS by ALPN, in the clear by prior knowledge.
+    Http2,
+    /// HTTP/2 where it is agreed on in the handshake of TLS, else HTTP/1.1.
+    Auto,
 }
 
 /// One server of an upstream.
@@ -195,6 +208,8 @@ pub struct UpstreamTls {
     pub identity: Option<CertificateFiles>,
     /// Whether their certificates are verified at all.
     pub verify: bool,
+    /// What is offered to be spoken (ALPN).
+    pub protocol: Protocol,
 }
 
 /// One route: a request that matches every part of `matches` goes to `upstream`.

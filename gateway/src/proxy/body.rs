@@ -95,7 +95,7 @@ pub(super) enum ResponseBody {
     Nothing,
 }
 
-/// The body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
+/// Over HTTP/1.1 the body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
 pub(super) struct UpstreamBody {
     incoming: Incoming,
     lease: Lease,
@@ -145,10 +145,24 @@ impl Body for ResponseBody {
 }
 
 impl UpstreamBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = if self.lease.is_shared() {
+            Pin::new(&mut self.incoming).poll_frame(cx)
+        } else {
+            self.run_for_frame(cx)
+        };
+        let frame = ready!(frame);
+        self.exchange.watch().progressed();
+        if let Some(Err(_)) = frame {
+            self.exchange.aborted();
+        }
+        Poll::Ready(frame)
+    }
+
     /// The connection and the body talk through wakers, but both are run here, so waking this very task
     /// would only make it run once more for nothing. The no-op waker goes first; only when there is nothing
     /// left to do does the connection learn whom to wake.
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn run_for_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut quiet = Context::from_waker(Waker::noop());
         let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
         if frame.is_pending() {
@@ -159,11 +173,6 @@ impl UpstreamBody {
             self.lease.run(cx);
             frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
         }
-        let frame = ready!(frame);
-        self.exchange.watch().progressed();
-        if let Some(Err(_)) = frame {
-            self.exchange.aborted();
-        }
-        Poll::Ready(frame)
+        frame
     }
 }

@@ -10,6 +10,7 @@ use crate::model;
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
+use super::grpc;
 use super::snapshot::Local;
 use super::watch::Watch;
 
@@ -23,6 +24,8 @@ pub(super) struct Exchange {
     listener: usize,
     started: Instant,
     version: Version,
+    /// Of gRPC.
+    is_call: bool,
     method: MethodLabel,
     route: Option<usize>,
     status: StatusCode,
@@ -38,12 +41,18 @@ impl Exchange {
         let listener = session.listener_index();
         watch.busy(started);
         let (method, version) = (MethodLabel::of(request.method()), request.version());
-        Self { session, watch, local, listener, started, version, method, route: None, status }
+        let is_call = version == Version::HTTP_2 && grpc::is_call(request.headers());
+        Self { session, watch, local, listener, started, version, is_call, method, route: None, status }
     }
 
     /// Whether several requests share the connection, each as a stream.
     pub(super) fn is_stream(&self) -> bool {
         self.version == Version::HTTP_2
+    }
+
+    /// Whether the request is a call of gRPC.
+    pub(super) fn is_call(&self) -> bool {
+        self.is_call
     }
 
     pub(super) fn started(&self) -> Instant {

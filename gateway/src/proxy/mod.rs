@@ -7,6 +7,7 @@ mod exchange;
 mod forwarded;
 mod framing;
 mod grammar;
+mod grpc;
 mod hop;
 mod listen;
 mod path;

@@ -18,7 +18,7 @@ use super::route::Match;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{forwarded, hop, request, tunnel};
+use super::{forwarded, grpc, hop, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -174,7 +174,8 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
     exchange.answered(problem.status());
     // Under HTTP/2 only the stream ends.
     let closes = (problem.closes() || has_body) && !exchange.is_stream();
-    let mut response: Response<Bytes> = problem.into_response();
+    let mut response: Response<Bytes> =
+        if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
     if closes {
         exchange.watch().linger();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

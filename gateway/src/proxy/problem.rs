@@ -82,6 +82,11 @@ impl Problem {
         self.kind.row().0
     }
 
+    /// What was wrong with this very request.
+    pub(super) fn detail(&self) -> &'static str {
+        self.detail
+    }
+
     /// Whether the connection is closed after this answer.
     pub(super) fn closes(&self) -> bool {
         self.kind.row().3

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{
 use crate::model;
 
 use super::certificates::load;
-use super::{Settings, authorities, of_certificate};
+use super::{HTTP1, HTTP2, Settings, authorities, of_certificate};
 
 impl Settings for model::UpstreamTls {
     type Config = ClientConfig;
@@ -50,7 +50,12 @@ impl Settings for model::UpstreamTls {
                 ))
             }
         };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let protocols: &[&[u8]] = match self.protocol {
+            model::Protocol::Http1 => &[HTTP1],
+            model::Protocol::Http2 => &[HTTP2],
+            model::Protocol::Auto => &[HTTP2, HTTP1],
+        };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
 }

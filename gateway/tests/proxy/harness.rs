@@ -35,6 +35,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
         upstreams: vec![model::Upstream {
             name: "up".to_owned(),
             endpoints: endpoints.iter().copied().map(model::Endpoint::tcp).collect(),
+            protocol: model::Protocol::Http1,
             tls: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: LONG,

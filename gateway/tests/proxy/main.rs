@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 mod announced;
+mod grpc;
 mod harness;
 mod http2;
+mod http2_upstreams;
 mod lifecycle;
 mod parsing;
 mod tls;

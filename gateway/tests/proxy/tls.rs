@@ -486,7 +486,13 @@ fn secure_upstream(files: &Files, names: &[&str]) -> Upstream {
 }
 
 fn trusting(files: &Files) -> model::UpstreamTls {
-    model::UpstreamTls { ca: Some(files.path("ca.pem")), name: None, identity: None, verify: true }
+    model::UpstreamTls {
+        ca: Some(files.path("ca.pem")),
+        name: None,
+        identity: None,
+        verify: true,
+        protocol: model::Protocol::Http1,
+    }
 }
 
 fn to_secure(up: &Upstream, tls: model::UpstreamTls) -> model::Proxy {

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::config::reader::Wrong;
 use crate::config::shape::Notation;
 
-pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, Protocol, Server};
+pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName, Server};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);

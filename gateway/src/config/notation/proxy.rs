@@ -312,9 +312,9 @@ impl Notation for DnsName {
 }
 
 /// A protocol that a connection may switch to. Not HTTP/2: requests in it would pass unseen.
-pub(crate) struct Protocol;
+pub(crate) struct ProtocolName;
 
-impl Notation for Protocol {
+impl Notation for ProtocolName {
     type Out = String;
 
     fn parse(&self, text: &str) -> Result<String, Wrong> {

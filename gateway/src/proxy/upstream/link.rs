@@ -1,5 +1,5 @@
-//! One connection to an upstream. No task of its own runs it: whoever has a request on it does, so a request
-//! takes no way over another task and back.
+//! One connection to an upstream, and the lease of it that a request has. Over HTTP/1.1 no task of its own runs it:
+//! whoever has a request on it does, so a request takes no way over another task and back.
 
 use std::future::Future;
 use std::io;
@@ -16,6 +16,7 @@ use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::model::Protocol;
 use crate::tls;
 
 use super::super::body::RequestBody;
@@ -24,6 +25,7 @@ use super::super::stream::Stream;
 use super::super::watch::Watch;
 use super::io::{Tap, UpstreamIo};
 use super::pool::Endpoint;
+use super::shared::Shared;
 use super::{Care, replay};
 
 /// The head of a response, and how much of a body may wait in one buffer.
@@ -37,6 +39,38 @@ pub(super) struct Link {
     /// HTTP has ended on it in an agreement to speak something else.
     switched: Option<(Stream, Bytes)>,
     tap: Rc<Tap>,
+}
+
+/// A connection that was opened.
+pub(super) enum Opened {
+    Exclusive(Box<Link>),
+    Shared(Rc<Shared>),
+}
+
+/// Connects, under TLS shakes hands, and begins to speak HTTP, within this time.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    tls: Option<&tls::Client>,
+    protocol: Protocol,
+    timeout: Duration,
+) -> Result<Opened, ConnectError> {
+    let opening = async {
+        let stream = connect(endpoint, tls).await?;
+        let agreed = match &stream {
+            Stream::Tls(tls) => tls.get_ref().1.alpn_protocol().map(|name| name == tls::HTTP2),
+            Stream::Plain(_) | Stream::Unix(_) => None,
+        };
+        let is_http2 = agreed.unwrap_or(protocol == Protocol::Http2 && endpoint.secure_host().is_none());
+        if is_http2 {
+            let is_secure = endpoint.secure_host().is_some();
+            return Ok(Opened::Shared(Shared::handshake(stream, is_secure).await?));
+        }
+        if protocol == Protocol::Http2 {
+            return Err(ConnectError::Tls("it does not agree to speak HTTP/2".to_owned()));
+        }
+        Ok(Opened::Exclusive(Box::new(Link::handshake(stream).await?)))
+    };
+    tokio::time::timeout(timeout, opening).await.map_err(|_| ConnectError::TimedOut(timeout))?
 }
 
 async fn connect(endpoint: &Endpoint, tls: Option<&tls::Client>) -> Result<Stream, ConnectError> {
@@ -91,17 +125,6 @@ pub(super) enum Lost {
 }
 
 impl Link {
-    /// Connects, and under TLS shakes hands, within this time.
-    pub(super) async fn open(
-        endpoint: &Endpoint,
-        tls: Option<&tls::Client>,
-        timeout: Duration,
-    ) -> Result<Box<Self>, ConnectError> {
-        let connecting = tokio::time::timeout(timeout, connect(endpoint, tls));
-        let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
-        Ok(Box::new(Self::handshake(stream).await?))
-    }
-
     async fn handshake(stream: Stream) -> Result<Self, hyper::Error> {
         let tap = Rc::new(Tap::default());
         let io = UpstreamIo::new(stream, Rc::clone(&tap));
@@ -133,21 +156,40 @@ fn run(
 /// A connection with a request on it. Dropped, it goes back into the pool if it can serve another request;
 /// if not, it is closed, which is how the upstream learns that nobody waits any more.
 pub(in crate::proxy) struct Lease {
-    /// `None` only while it is dropped.
-    link: Option<Box<Link>>,
+    held: Held,
     endpoint: Rc<Endpoint>,
     max_idle: usize,
 }
 
+enum Held {
+    /// `None` only while it is dropped, or when it has switched protocols.
+    Exclusive(Option<Box<Link>>),
+    Shared(Rc<Shared>),
+}
+
 impl Lease {
-    pub(super) fn new(link: Box<Link>, endpoint: Rc<Endpoint>, max_idle: usize) -> Self {
+    pub(super) fn new(link: Opened, endpoint: Rc<Endpoint>, max_idle: usize) -> Self {
         endpoint.lease();
-        Self { link: Some(link), endpoint, max_idle }
+        let held = match link {
+            Opened::Exclusive(link) => Held::Exclusive(Some(link)),
+            Opened::Shared(link) => {
+                link.begin();
+                Held::Shared(link)
+            }
+        };
+        Self { held, endpoint, max_idle }
+    }
+
+    fn link(&mut self) -> Option<&mut Link> {
+        match &mut self.held {
+            Held::Exclusive(link) => link.as_deref_mut(),
+            Held::Shared(_) => None,
+        }
     }
 
     /// The connection comes from the pool.
     pub(super) fn prepare(&mut self, care: Care) {
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link() {
             link.tap.record.set(care.record);
             link.tap.probe.set(care.probe);
             link.tap.reads.set(0);
@@ -155,16 +197,21 @@ impl Lease {
         }
     }
 
+    /// Whether somebody else runs the connection.
+    pub(in crate::proxy) fn is_shared(&self) -> bool {
+        matches!(self.held, Held::Shared(_))
+    }
+
     /// Runs the connection as far as it gets.
     pub(in crate::proxy) fn run(&mut self, cx: &mut Context<'_>) {
-        if let Some(link) = &mut self.link {
+        if let Some(link) = self.link() {
             run(&mut link.connection, &mut link.switched, cx);
         }
     }
 
     /// The socket, of which the upstream has said that it speaks something else from here on, and what it said in it.
     pub(in crate::proxy) fn into_switched(mut self) -> Option<(Stream, Bytes)> {
-        self.link.as_mut()?.switched.take()
+        self.link()?.switched.take()
     }
 
     /// Sends a request and waits for the head of its response.
@@ -173,7 +220,11 @@ impl Lease {
         request: Request<RequestBody>,
         watch: &Watch,
     ) -> Result<Response<Incoming>, Lost> {
-        let Some(link) = &mut self.link else { return Err(Lost::Expired { client: false }) };
+        let link = match &mut self.held {
+            Held::Shared(link) => return link.exchange(request, watch).await,
+            Held::Exclusive(Some(link)) => link,
+            Held::Exclusive(None) => return Err(Lost::Expired { client: false }),
+        };
         // The answer comes through a channel that is looked at right after the connection was run: its
         // waker has nobody to wake, and the scheduler's budget must not hide an answer that is there.
         let mut answer = pin!(unconstrained(link.sender.try_send_request(request)));
@@ -206,8 +257,14 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let link = self.link.take().filter(|link| link.is_idle());
-        self.endpoint.release(link, self.max_idle);
+        let idle = match &mut self.held {
+            Held::Exclusive(link) => link.take().filter(|link| link.is_idle()),
+            Held::Shared(link) => {
+                link.end();
+                None
+            }
+        };
+        self.endpoint.release(idle, self.max_idle);
     }
 }
 
@@ -234,7 +291,8 @@ impl Failed {
         };
         let ended = error.is_incomplete_message();
         let replay = || {
-            let tap = &lease.link.as_ref()?.tap;
+            let Held::Exclusive(Some(link)) = &lease.held else { return None };
+            let tap = &link.tap;
             // If the one read is the end of the stream, no byte of an answer was.
             let unanswered = tap.reads.get() == 0 || (tap.reads.get() == 1 && ended);
             let stale = care.record && unanswered && kind == Kind::UpstreamClosed;

@@ -5,6 +5,7 @@ mod io;
 mod link;
 mod pool;
 mod replay;
+mod shared;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -23,8 +24,8 @@ use super::body::RequestBody;
 use super::problem::Kind;
 use super::watch::{Phase, Watch};
 
+use link::Failed;
 pub(super) use link::Lease;
-use link::{Failed, Link};
 pub(super) use pool::Endpoint;
 
 /// An endpoint that could not be connected to is asked last for this long.
@@ -47,14 +48,17 @@ pub(super) struct Delivery<'a> {
 }
 
 impl Upstream {
-    /// Takes over the connections that `former` holds to the same endpoints, if it trusted whom this one trusts.
+    /// Takes over the connections that `former` holds to the same endpoints, if it trusted whom this one trusts and
+    /// spoke what this one speaks.
     pub(super) fn new(
         settings: model::Upstream,
         tls: Option<Arc<tls::Client>>,
         former: Option<&Self>,
         meter: UpstreamMeter,
     ) -> Self {
-        let former = former.filter(|former| former.settings.tls == settings.tls);
+        let former = former.filter(|former| {
+            former.settings.tls == settings.tls && former.settings.protocol == settings.protocol
+        });
         let endpoints = settings
             .endpoints
             .iter()
@@ -173,7 +177,7 @@ impl Upstream {
         while let Some(endpoint) = endpoints.next() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = if endpoints.peek().is_some() { left / 2 } else { left };
-            match Link::open(endpoint, self.tls.as_deref(), share).await {
+            match endpoint.open(self.tls.as_deref(), self.settings.protocol, share).await {
                 Ok(link) => {
                     endpoint.connected();
                     self.meter.count_connect(true);

@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::model::{self, Location};
+use crate::model::{self, Location, Protocol};
+use crate::tls;
 
 use super::super::stream::Stream;
-use super::link::{ConnectError, Link};
+use super::link::{self, ConnectError, Link, Opened};
+use super::shared::Shared;
 
 /// Lookups of one name at the same time.
 const MAX_LOOKUPS: usize = 2;
@@ -26,6 +28,11 @@ pub(in crate::proxy) struct Endpoint {
     lookups: Arc<Semaphore>,
     /// The last one that came back goes out first: the others get old and are closed.
     idle: RefCell<Vec<Idle>>,
+    /// Those over HTTP/2, which requests share.
+    shared: RefCell<Vec<Rc<Shared>>>,
+    /// Who opens a connection over HTTP/2 has its turn, and the others see what came of it: of a hundred requests
+    /// that come at once, not each opens one.
+    opening: tokio::sync::Mutex<()>,
     in_use: Cell<usize>,
     cooling_until: Cell<Option<Instant>>,
     last_error: RefCell<Option<String>>,
@@ -47,6 +54,8 @@ impl Endpoint {
             lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
             address,
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            opening: tokio::sync::Mutex::default(),
             in_use: Cell::new(0),
             cooling_until: Cell::new(None),
             last_error: RefCell::default(),
@@ -74,7 +83,7 @@ impl Endpoint {
     }
 
     pub(in crate::proxy) fn idle(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.shared.borrow().iter().filter(|link| link.streams() == 0).count()
     }
 
     pub(in crate::proxy) fn in_use(&self) -> usize {
@@ -111,11 +120,45 @@ impl Endpoint {
         tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
     }
 
-    /// Takes an idle connection.
-    pub(super) fn take(&self, now: Instant, keepalive: Duration) -> Option<Box<Link>> {
+    /// Opens a connection. Over HTTP/2 that may be one that somebody else has opened meanwhile.
+    pub(super) async fn open(
+        &self,
+        tls: Option<&tls::Client>,
+        protocol: Protocol,
+        timeout: Duration,
+    ) -> Result<Opened, ConnectError> {
+        if protocol == Protocol::Http1 {
+            return link::open(self, tls, protocol, timeout).await;
+        }
+        let began = Instant::now();
+        let turn = tokio::time::timeout(timeout, self.opening.lock()).await;
+        let _turn = turn.map_err(|_| ConnectError::TimedOut(timeout))?;
+        if let Some(shared) = self.take_shared() {
+            return Ok(Opened::Shared(shared));
+        }
+        let opened = link::open(self, tls, protocol, timeout.saturating_sub(began.elapsed())).await?;
+        if let Opened::Shared(shared) = &opened {
+            self.shared.borrow_mut().push(Rc::clone(shared));
+        }
+        Ok(opened)
+    }
+
+    /// A connection over HTTP/2 that takes one request more: the one that has most already, so that those that are
+    /// not needed any more get idle and are closed.
+    fn take_shared(&self) -> Option<Rc<Shared>> {
+        let shared = self.shared.borrow();
+        let room = shared.iter().filter(|link| link.has_room());
+        room.max_by_key(|link| link.streams()).map(Rc::clone)
+    }
+
+    /// Takes an idle connection, or one that can be shared.
+    pub(super) fn take(&self, now: Instant, keepalive: Duration) -> Option<Opened> {
+        if let Some(shared) = self.take_shared() {
+            return Some(Opened::Shared(shared));
+        }
         let idle = self.idle.borrow_mut().pop()?;
         if now.saturating_duration_since(idle.since) < keepalive {
-            return Some(idle.link);
+            return Some(Opened::Exclusive(idle.link));
         }
         // All the others are older.
         self.idle.borrow_mut().clear();
@@ -142,6 +185,7 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         let fresh = idle.partition_point(|idle| now.saturating_duration_since(idle.since) >= keepalive);
         idle.drain(..fresh);
+        self.shared.borrow_mut().retain(|link| !link.is_over() && !link.is_idle(now, keepalive));
     }
 
     pub(super) fn connected(&self) {
