@@ -20,7 +20,7 @@ use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::model::{Endpoint, HostPattern, PathPattern, Protocol, TlsVersion};
+use crate::model::{Endpoint, HostPattern, PathPattern, Protocol, ProxyVersion, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -167,6 +167,9 @@ record! {
         http2: bool = Or(Choice(&[("true", true), ("false", false)]), "true"),
         /// Requests at a time on one connection over HTTP/2.
         max_concurrent_streams: usize = Or(Count(1, 10_000), "100"),
+        /// Connections under TLS that are passed on to an upstream as they are, by the name that they ask for. Others are
+        /// ended here if there is `tls`, and refused if not.
+        passthrough: Vec<Passthrough> = OrEmpty(ListOf(section::<Passthrough>(), 1000)),
         /// Load balancers that say in front of each connection whom it is from: the PROXY protocol, version 1 or 2. They
         /// have to, and nobody else may.
         proxy_protocol: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
@@ -182,6 +185,16 @@ record! {
         max_header_count: usize = Or(Count(1, 1000), "100"),
         /// Open connections over all workers. More wait in the kernel's queue until one closes.
         max_connections: usize = Or(Count(1, 1_000_000), "10000"),
+    }
+}
+
+record! {
+    /// An entry of `listeners.<name>.passthrough`
+    Passthrough {
+        /// The names that clients ask for (SNI): exact, or `*.example.com`.
+        server_names: Option<Vec<Located<HostPattern>>> = Required(ListOf(At(Host), 1000)),
+        /// The upstream that gets the connections, TLS and all.
+        upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
     }
 }
 
@@ -235,6 +248,12 @@ record! {
                 ("auto", Protocol::Auto),
             ])),
             "http1"
+        ),
+        /// Tell the servers at the begin of each connection whom it is for, by the PROXY protocol. Each request then has
+        /// a connection of its own, so this takes `protocol: http1`.
+        proxy_protocol: Located<Option<ProxyVersion>> = Or(
+            At(Choice(&[("off", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))])),
+            "off"
         ),
         /// Whom endpoints with https:// have to be.
         tls: Option<UpstreamTls> = Optional(section::<UpstreamTls>()),

@@ -18,7 +18,7 @@ use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::model::{
     Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Location, Model,
-    Protocol, Proxy, Tls, Upstream, UpstreamTls,
+    Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -30,7 +30,7 @@ pub(crate) fn lower(
     base_dir: &Path,
     hash: &mut Sha256,
 ) -> Option<Model> {
-    let listeners = listeners(&root.listeners, reader, base_dir);
+    let listeners = listeners(&root.listeners, &root.upstreams, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
     let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader, base_dir)).collect();
     let routes = routes::lower(&root.routes, &root.upstreams, reader);
@@ -40,7 +40,12 @@ pub(crate) fn lower(
     Some(Model { kernel, lists, proxy, admin: admin?, config_hash: String::new() })
 }
 
-fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_dir: &Path) -> Vec<Listener> {
+fn listeners(
+    listeners: &[Named<keys::Listener>],
+    upstreams: &[Named<keys::Upstream>],
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> Vec<Listener> {
     let mut taken: HashMap<SocketAddr, &str> = HashMap::new();
     let mut lowered = Vec::new();
     for Named { name, place, value } in listeners {
@@ -57,6 +62,7 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_
             tls: listener.tls.as_ref().and_then(|tls| secure(tls, listener.http2, place, reader, base_dir)),
             http2: listener.http2,
             max_concurrent_streams: u32::try_from(listener.max_concurrent_streams).unwrap_or(u32::MAX),
+            passthrough: passthrough(&listener.passthrough, upstreams, place, reader),
             proxy_protocol: listener.proxy_protocol.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),
             header_timeout: listener.header_timeout,
@@ -67,6 +73,30 @@ fn listeners(listeners: &[Named<keys::Listener>], reader: &mut Reader<'_>, base_
         });
     }
     lowered
+}
+
+fn passthrough(
+    entries: &[keys::Passthrough],
+    upstreams: &[Named<keys::Upstream>],
+    place: Place,
+    reader: &mut Reader<'_>,
+) -> Vec<Passthrough> {
+    let names: Vec<_> =
+        entries.iter().flat_map(|entry| entry.server_names.iter().flatten().cloned()).collect();
+    distinct(&names, reader, "server name");
+    let lower = |entry: &keys::Passthrough| {
+        let (server_names, wanted) = (entry.server_names.as_ref()?, entry.upstream.as_ref()?);
+        if server_names.is_empty() {
+            return reader.error(place, "an entry of `passthrough` needs at least one server name");
+        }
+        let Some(upstream) = upstreams.iter().position(|upstream| upstream.name == wanted.value) else {
+            routes::unknown_upstream(wanted, upstreams, reader);
+            return None;
+        };
+        let server_names = server_names.iter().map(|name| name.value.clone()).collect();
+        Some(Passthrough { server_names, upstream })
+    };
+    entries.iter().filter_map(lower).collect()
 }
 
 /// The files are read here, so that `check` finds what is wrong with them.
@@ -100,10 +130,16 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
         reader.error::<()>(named.place, format!("the upstream `{}` needs at least one endpoint", named.name));
     }
     distinct(endpoints, reader, "endpoint");
+    if upstream.proxy_protocol.value.is_some() && upstream.protocol.value != Protocol::Http1 {
+        let message = "the PROXY protocol is said once a connection, and over HTTP/2 clients share connections; use \
+                       `protocol: http1`, or leave it to X-Forwarded-For";
+        reader.error::<()>(upstream.proxy_protocol.place, message);
+    }
     Some(Upstream {
         name: named.name.clone(),
         endpoints: endpoints.iter().map(|endpoint| located(endpoint, reader, base_dir)).collect(),
         protocol: upstream.protocol.value,
+        proxy_protocol: upstream.proxy_protocol.value,
         tls: secure_upstream(named, upstream, endpoints, reader, base_dir),
         connect_timeout: upstream.connect_timeout,
         response_timeout: upstream.response_timeout,

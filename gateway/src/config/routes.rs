@@ -45,7 +45,11 @@ pub(crate) fn lower(
     lowered
 }
 
-fn unknown_upstream(wanted: &Located<String>, upstreams: &[Named<keys::Upstream>], reader: &mut Reader<'_>) {
+pub(crate) fn unknown_upstream(
+    wanted: &Located<String>,
+    upstreams: &[Named<keys::Upstream>],
+    reader: &mut Reader<'_>,
+) {
     let names = || upstreams.iter().map(|named| named.name.as_str());
     let valid: Vec<String> = names().take(MAX_VALID).map(str::to_owned).collect();
     let none = if valid.is_empty() { "; no upstreams are declared" } else { "" };

@@ -409,6 +409,7 @@ listeners:
     address: 0.0.0.0:8080
     http2: true
     max_concurrent_streams: 100
+    passthrough: []
     proxy_protocol: []
     trusted_proxies: []
     header_timeout: 10s
@@ -424,6 +425,7 @@ upstreams:
   users:
     endpoints: [http://127.0.0.1:80, https://127.0.0.1:443]
     protocol: http1
+    proxy_protocol: off
     tls: {ca: clients.pem, verify: true}
     connect_timeout: 2s
     response_timeout: 60s

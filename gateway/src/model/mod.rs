@@ -74,6 +74,8 @@ pub struct Listener {
     pub http2: bool,
     /// Requests at a time on one connection over HTTP/2.
     pub max_concurrent_streams: u32,
+    /// Connections under TLS that are passed on as they are, by the name that they ask for.
+    pub passthrough: Vec<Passthrough>,
     /// Peers that say in front of each connection whom it is from (the PROXY protocol).
     pub proxy_protocol: Vec<IpNet>,
     /// Peers whose X-Forwarded-For and Forwarded are believed. Empty: nobody's.
@@ -101,6 +103,24 @@ pub struct Tls {
     pub http2: bool,
     /// Who may issue clients' certificates; `None`: nobody is asked for one.
     pub clients: Option<ClientAuthority>,
+}
+
+/// Connections under TLS that are not ended here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passthrough {
+    /// The names they ask for (SNI); at least one.
+    pub server_names: Vec<HostPattern>,
+    /// Index into [`Proxy::upstreams`].
+    pub upstream: usize,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// A certificate, its chain and its key, as files in PEM.
@@ -141,6 +161,8 @@ pub struct Upstream {
     pub endpoints: Vec<Endpoint>,
     /// The version of HTTP that they are spoken to in.
     pub protocol: Protocol,
+    /// Tell them at the begin of each connection whom it is for. Then no two requests share one.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// For the endpoints that speak TLS; `None` if there are none.
     pub tls: Option<UpstreamTls>,
     /// TCP connect, name resolution included.

@@ -42,7 +42,8 @@ pub(super) async fn serve(
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
     let request = prepare_request(&exchange, &upstream, upgrade.clone(), request);
-    let delivery = Delivery { watch: exchange.watch(), now: exchange.started() };
+    let delivery =
+        Delivery { watch: exchange.watch(), now: exchange.started(), ends: exchange.session().ends() };
     let (response, lease) = match upstream.send(request, delivery).await {
         Ok(answer) => answer,
         Err(kind) => {

@@ -1,9 +1,11 @@
-//! What a load balancer in front says of a connection before its first byte: the PROXY protocol, versions 1 and 2
-//! (HAProxy's `doc/proxy-protocol.txt`).
+//! What a load balancer in front says of a connection before its first byte, and what the gateway says to upstreams
+//! that want to hear it: the PROXY protocol, versions 1 and 2 (HAProxy's `doc/proxy-protocol.txt`).
 //!
 //! [`read`] says how many bytes to read next and never asks for one behind the header: that one belongs to TLS or HTTP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::model::ProxyVersion;
 
 /// The longest header of version 1, its end included.
 const MAX_TEXT: usize = 107;
@@ -49,6 +51,40 @@ pub fn read(bytes: &[u8]) -> Result<Progress, Malformed> {
         return if missing > 0 { Ok(Progress::Needs(missing)) } else { binary(bytes) };
     }
     text(bytes)
+}
+
+/// Writes a header: a connection from `client` to `local`. Where their families differ, IPv4 is written as
+/// IPv6-mapped.
+pub fn write(version: ProxyVersion, client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+    let (from, to) = one_family(client.ip().to_canonical(), local.ip().to_canonical());
+    let ports = [client.port(), local.port()];
+    match version {
+        ProxyVersion::V1 => {
+            let family = if from.is_ipv4() { "TCP4" } else { "TCP6" };
+            format!("PROXY {family} {from} {to} {} {}\r\n", ports[0], ports[1]).into_bytes()
+        }
+        ProxyVersion::V2 => {
+            let octets = |address: IpAddr| match address {
+                IpAddr::V4(v4) => v4.octets().to_vec(),
+                IpAddr::V6(v6) => v6.octets().to_vec(),
+            };
+            let mut rest = [octets(from), octets(to)].concat();
+            rest.extend(ports.iter().flat_map(|port| port.to_be_bytes()));
+            let family = if from.is_ipv4() { 0x11 } else { 0x21 };
+            // Two addresses of at most 16 bytes, and two ports.
+            let length = u8::try_from(rest.len()).unwrap_or(u8::MAX);
+            [&SIGNATURE[..], &[0x21, family, 0, length], &rest].concat()
+        }
+    }
+}
+
+/// A client of one family may have come to a balancer that reached us by the other; the header has room for one.
+fn one_family(from: IpAddr, to: IpAddr) -> (IpAddr, IpAddr) {
+    let mapped = |address: IpAddr| match address {
+        IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
+        IpAddr::V6(_) => address,
+    };
+    if from.is_ipv4() == to.is_ipv4() { (from, to) } else { (mapped(from), mapped(to)) }
 }
 
 fn text(bytes: &[u8]) -> Result<Progress, Malformed> {
@@ -218,7 +254,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn headers_are_written_as_they_are_read() {
+        let [v4, other, v6] =
+            ["192.0.2.1:5", "198.51.100.7:443", "[2001:db8::1]:65535"].map(|a| a.parse().unwrap());
+        let write = |version, from, to| String::from_utf8_lossy(&write(version, from, to)).into_owned();
+        let v1 = |from, to| write(ProxyVersion::V1, from, to);
+        assert_eq!(v1(v4, other), "PROXY TCP4 192.0.2.1 198.51.100.7 5 443\r\n");
+        assert_eq!(v1(v6, v6), "PROXY TCP6 2001:db8::1 2001:db8::1 65535 65535\r\n");
+        assert_eq!(v1(v6, v4), "PROXY TCP6 2001:db8::1 ::ffff:192.0.2.1 65535 5\r\n");
+        assert_eq!(
+            super::write(ProxyVersion::V2, v4, other),
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc6\x33\x64\x07\0\x05\x01\xbb"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_is_read_back(
+            from: std::net::IpAddr, to: std::net::IpAddr, ports: (u16, u16), is_text: bool
+        ) {
+            let (client, local) = (SocketAddr::new(from, ports.0), SocketAddr::new(to, ports.1));
+            let version = if is_text { ProxyVersion::V1 } else { ProxyVersion::V2 };
+            let Ok(Progress::Done(Announced::Client(read))) = read(&write(version, client, local)) else {
+                panic!("it is no header");
+            };
+            prop_assert_eq!(read.ip().to_canonical(), from.to_canonical());
+            prop_assert_eq!(read.port(), ports.0);
+        }
+
         #[test]
         fn every_client_is_read_as_it_was_written(address: IpAddr, port: u16, to: u16, behind: Vec<u8>) {
             let (family, binary_family, octets) = match address {

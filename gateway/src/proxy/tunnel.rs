@@ -6,8 +6,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::connection::Scratch;
 use super::exchange::Exchange;
 use super::stream::Stream;
-use super::watch::{Phase, Watch};
+use super::watch::Watch;
 
 /// The upgrade that a request asks for, if it is one of these (in lower case): the field for the upstream.
 pub(super) fn asked<B>(request: &Request<B>, allowed: &[String]) -> Option<HeaderValue> {
@@ -59,30 +60,26 @@ pub(super) struct Tunnel {
     pub(super) idle: Duration,
 }
 
-impl Tunnel {
-    /// Carries bytes both ways until both sides have ended, or one of them broke. `read` came from the client behind
-    /// its request. Nothing is kept while nothing moves: whoever has ten thousand of these idle pays for sockets.
-    pub(super) fn run(
-        self,
-        client: Stream,
-        read: Vec<u8>,
-        scratch: Scratch,
-    ) -> impl Future<Output = io::Result<()>> {
-        let Self { mut upstream, read: answered, exchange, idle } = self;
-        let mut client = client;
-        let mut up = Half { held: read, ..Half::default() };
-        let mut down = Half { held: answered.into(), ..Half::default() };
-        exchange.watch().moves(Phase::Download(idle), Instant::now(), idle);
-        poll_fn(move |cx| {
-            let watch = exchange.watch();
-            let mut scratch = scratch.borrow_mut();
-            let sent = up.poll(cx, &mut client, &mut upstream, &mut scratch, watch)?;
-            let received = down.poll(cx, &mut upstream, &mut client, &mut scratch, watch)?;
-            ready!(sent);
-            ready!(received);
-            Poll::Ready(Ok(()))
-        })
-    }
+/// One end of a tunnel, and what was read from it already.
+pub(super) type End = (Stream, Vec<u8>);
+
+/// Carries bytes both ways until both ends have ended, or one of them broke. Nothing is kept while nothing moves:
+/// whoever has ten thousand of these idle pays for sockets.
+pub(super) fn run(
+    [(mut client, sent), (mut upstream, answered)]: [End; 2],
+    watch: Rc<Watch>,
+    scratch: Scratch,
+) -> impl Future<Output = io::Result<()>> {
+    let mut up = Half { held: sent, ..Half::default() };
+    let mut down = Half { held: answered, ..Half::default() };
+    poll_fn(move |cx| {
+        let mut scratch = scratch.borrow_mut();
+        let sent = up.poll(cx, &mut client, &mut upstream, &mut scratch, &watch)?;
+        let received = down.poll(cx, &mut upstream, &mut client, &mut scratch, &watch)?;
+        ready!(sent);
+        ready!(received);
+        Poll::Ready(Ok(()))
+    })
 }
 
 /// One direction.

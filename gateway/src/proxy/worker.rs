@@ -263,7 +263,9 @@ impl Worker {
             // It is gone already.
             return self.count_refused(address.configured, Refused::Broken);
         }
-        let Some(session) = Session::new(Rc::clone(self), peer, address.configured, Instant::now()) else {
+        let Some(session) =
+            Session::new(Rc::clone(self), peer, local_address, address.configured, Instant::now())
+        else {
             return;
         };
         let id = self.next_connection.get();

@@ -104,3 +104,37 @@ fn the_rules_are_asked_about_the_client() {
     drop(proxy);
     let _ = stream.read_to_end(&mut rest);
 }
+
+#[test]
+fn upstreams_hear_whom_a_connection_is_for() {
+    let [seen, told] = [Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new()))];
+    let (first, heads) = (Arc::clone(&seen), Arc::clone(&told));
+    let up = upstream(move |mut conn| {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            match conn.body(1).as_slice() {
+                [byte] => line.push(*byte),
+                _ => return,
+            }
+        }
+        first.lock().unwrap().push(String::from_utf8(line).unwrap());
+        while let Some(head) = conn.head() {
+            heads.lock().unwrap().push(head);
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        }
+    });
+    let mut model = behind(&up);
+    model.upstreams[0].proxy_protocol = Some(model::ProxyVersion::V1);
+    let proxy = start(&model);
+    let mut client = connect(&proxy);
+    client.write_all(TEXT.as_bytes()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(status(&get(&mut client)), "200");
+    }
+    let port = proxy.status().listeners[0].address.port();
+    // The port that was announced is the client's, and our end is the one that the balancer came to.
+    let expected = format!("PROXY TCP4 203.0.113.9 127.0.0.1 12345 {port}\r\n");
+    assert_eq!(*seen.lock().unwrap(), [expected.clone(), expected], "a connection for each request");
+    assert!(told.lock().unwrap().iter().all(|head| head.starts_with("GET / HTTP/1.1\r\n")));
+    eventually("connections stay", || proxy.status().endpoints[0].idle == 0);
+}

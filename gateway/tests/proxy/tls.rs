@@ -627,3 +627,73 @@ fn the_version_of_http_is_agreed_on_in_the_handshake() {
         assert_eq!(begin[3] == 4, expected == Some("h2"), "{name}: {begin:?}");
     }
 }
+
+/// Sends a hello by hand, in two pieces, and reads what comes back until the connection ends.
+fn hello_in_pieces(proxy: &Proxy, name: &'static str) -> usize {
+    let config = Arc::new(client_config(&Arc::default(), None));
+    let mut session = ClientConnection::new(config, ServerName::try_from(name).unwrap()).unwrap();
+    let mut hello = Vec::new();
+    session.write_tls(&mut hello).unwrap();
+    let mut stream = connect(proxy);
+    let (first, second) = hello.split_at(hello.len() / 2);
+    stream.write_all(first).unwrap();
+    std::thread::sleep(Duration::from_millis(30));
+    stream.write_all(second).unwrap();
+    stream.read(&mut [0; 4096]).unwrap_or(0)
+}
+
+#[test]
+fn connections_are_passed_on_by_the_name_they_ask_for() {
+    let files = Files::new();
+    let (behind, plain) = (secure_upstream(&files, &["p.test"]), echo());
+    let mut model = secure(&plain, tls(vec![files.certificate("a", &["a.test"])]));
+    let mut through = model.upstreams[0].clone();
+    through.name = "behind".to_owned();
+    through.endpoints = vec![model::Endpoint::tcp(behind.address)];
+    model.upstreams.push(through);
+    let names =
+        [model::HostPattern::Exact("p.test".to_owned()), model::HostPattern::Wildcard(".p.test".to_owned())];
+    model.listeners[0].passthrough = vec![model::Passthrough { server_names: names.to_vec(), upstream: 1 }];
+    let proxy = start(&model);
+    for (name, by_upstream) in [("p.test", true), ("x.p.test", true), ("a.test", false), ("q.test", false)] {
+        let shown = Arc::<Shown>::default();
+        let mut client = greet(&proxy, &Arc::new(client_config(&shown, None)), name);
+        let answer = ask(&mut client, "").unwrap();
+        assert_eq!(answer.ends_with(&format!("{name} false")), by_upstream, "{name}: {answer}");
+        let (certificate, _) = shown.last.lock().unwrap().clone().unwrap();
+        assert_eq!(certificate != der(&files.path("a.pem")), by_upstream, "{name}: whose certificate it is");
+    }
+    assert!(hello_in_pieces(&proxy, "p.test") > 0, "a hello may come in pieces");
+    eventually("the tunnels stay", || proxy.status().endpoints.iter().all(|endpoint| endpoint.in_use == 0));
+    // Without TLS of its own, a listener refuses the rest.
+    model.listeners[0].tls = None;
+    let proxy = start(&model);
+    assert!(hello_in_pieces(&proxy, "p.test") > 0);
+    assert_eq!(hello_in_pieces(&proxy, "a.test"), 0);
+    let (answer, closed) = talk(&proxy, b"GET / HTTP/1.1\r\nhost: p.test\r\n\r\n");
+    assert_eq!((answer.as_str(), closed), ("", true), "it is no hello");
+}
+
+#[test]
+fn who_is_passed_on_is_announced_or_told_that_nobody_is_there() {
+    let files = Files::new();
+    let (heard, line) = std::sync::mpsc::channel();
+    let up = upstream(move |mut conn| {
+        let _ = heard.send(conn.body(28));
+    });
+    let mut model = secure(&up, tls(vec![files.certificate("a", &["a.test"])]));
+    let names = vec![model::HostPattern::Exact("p.test".to_owned())];
+    model.listeners[0].passthrough = vec![model::Passthrough { server_names: names, upstream: 0 }];
+    model.upstreams[0].proxy_protocol = Some(model::ProxyVersion::V2);
+    hello_in_pieces(&start(&model), "p.test");
+    let said = line.recv_timeout(LONG).unwrap();
+    assert_eq!(
+        (&said[..12], &said[12..20]),
+        (&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x21, 0x11, 0, 12, 127, 0, 0, 1][..])
+    );
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    model.upstreams[0].endpoints = vec![model::Endpoint::tcp(nobody)];
+    let proxy = start(&model);
+    assert_eq!(hello_in_pieces(&proxy, "p.test"), 0);
+    assert!(proxy.status().endpoints[0].last_error.is_some());
+}

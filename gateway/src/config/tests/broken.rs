@@ -99,7 +99,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "map is a list",
         "listeners:\n  - address: 0.0.0.0:80\n",
         &[
-            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count` and `max_connections`, found a list",
+            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count` and `max_connections`, found a list",
         ],
     ),
     (
@@ -337,6 +337,33 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "https with a path",
         "upstreams:\n  u: {endpoints: [\"https://a/x\"], tls: {ca: clients.pem}}\n",
         &["2:19+13 an endpoint has no path; the request's own path is sent on -> https://a"],
+    ),
+    (
+        "HTTP/2 as an upgrade",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  r: {upstream: u, upgrades: [h2c, \"web socket\"]}\n",
+        &[
+            "3:31+3 h2c cannot be upgraded to; clients that speak HTTP/2 do so from the first byte on; see `http2` of a listener",
+            "3:36+12 web socket is not a protocol such as websocket",
+        ],
+    ),
+    (
+        "versions of HTTP that cannot be",
+        "upstreams:\n  u: {endpoints: [\"http://a\"], protocol: auto}\n  v: {endpoints: [\"http://a\"], protocol: http2, \
+         proxy_protocol: v1}\n",
+        &[
+            "2:42+4 `auto` asks in the handshake of TLS, and no endpoint has https://; say `http1` or `http2`",
+            "3:65+2 the PROXY protocol is said once a connection, and over HTTP/2 clients share connections; use `protocol: http1`, or leave it to X-Forwarded-For",
+        ],
+    ),
+    (
+        "passed on to nobody",
+        "listeners:\n  a:\n    address: 0.0.0.0:80\n    passthrough:\n      - {server_names: [b.test, B.test], upstream: \
+         z}\n      - {server_names: [], upstream: u}\nupstreams: {u: {endpoints: [\"http://a\"]}}\n",
+        &[
+            "2:3+1 an entry of `passthrough` needs at least one server name",
+            "5:33+6 this server name is listed twice; the first is on line 5",
+            "5:52+1 there is no upstream `z`",
+        ],
     ),
     (
         "tls to nobody",

@@ -5,17 +5,18 @@ mod client_io;
 mod frames;
 mod http1;
 mod http2;
+mod passthrough;
 mod prepare;
 mod timer;
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Version;
 use ipnet::IpNet;
@@ -24,12 +25,14 @@ use tokio::net::TcpStream;
 use super::Arrival;
 use super::forwarded::Peer;
 use super::snapshot::Local;
-use super::tunnel::Tunnel;
-use super::watch::Watch;
+use super::stream::Stream;
+use super::tunnel::{self, Tunnel};
+use super::watch::{Phase, Watch};
 use super::worker::Worker;
 
 pub(super) use client_io::{SCRATCH_BYTES, Scratch};
 use http1::Left;
+use prepare::Prepared;
 use timer::{Closing, Ended, Timer};
 
 /// How much of a response may wait for a client that reads slowly, and the least that hyper reads at once.
@@ -41,6 +44,8 @@ pub(super) struct Session {
     watch: Rc<Watch>,
     /// Another one, once a load balancer has said whom the connection is from.
     peer: RefCell<Peer>,
+    /// The addresses of both ends, the client's first.
+    ends: Cell<(SocketAddr, SocketAddr)>,
     /// As it stands in the configuration: how the listener is found again after a reload.
     listens_on: SocketAddr,
     local: RefCell<Rc<Local>>,
@@ -55,6 +60,7 @@ impl Session {
     pub(super) fn new(
         worker: Rc<Worker>,
         peer: SocketAddr,
+        ours: SocketAddr,
         listens_on: SocketAddr,
         now: Instant,
     ) -> Option<Rc<Self>> {
@@ -66,6 +72,7 @@ impl Session {
             worker,
             watch,
             peer: RefCell::new(Peer::new(peer, is_secure)),
+            ends: Cell::new((peer, ours)),
             listens_on,
             local: RefCell::new(local),
             listener: Cell::new(listener),
@@ -94,6 +101,11 @@ impl Session {
         Rc::clone(&local)
     }
 
+    /// The addresses of both ends of the connection: the client's, as far as is known, and ours.
+    pub(super) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        self.ends.get()
+    }
+
     pub(super) fn listener_index(&self) -> usize {
         self.listener.get()
     }
@@ -111,6 +123,7 @@ impl Session {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
         self.peer.replace(Peer::new(client, is_secure));
+        self.ends.set((client, local));
         Ok(())
     }
 
@@ -150,8 +163,12 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     let first = session.watch.deadline().into();
     let mut timer = Timer { sleep: pin!(tokio::time::sleep_until(first)), is_set: false };
     let mut closing = Closing::default();
-    let Some((stream, version)) = prepare::prepare(&session, stream, &mut timer, &mut closing).await else {
-        return;
+    let (stream, version) = match prepare::prepare(&session, stream, &mut timer, &mut closing).await {
+        None => return,
+        Some(Prepared::Forward(stream, upstream)) => {
+            return forward(&session, stream, upstream, &mut timer).await;
+        }
+        Some(Prepared::Http(stream, version)) => (stream, version),
     };
     let (stream, read) = if version == Version::HTTP_2 {
         (stream, Vec::new())
@@ -160,26 +177,40 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
             Left::Nothing => return,
             Left::Http2(stream, read) => (stream, read),
             Left::Tunnel(stream, read, tunnel) => {
-                return tunnel_through(
-                    &session,
-                    tunnel.run(stream, read, session.worker.scratch()),
-                    &mut timer,
-                )
-                .await;
+                let Tunnel { upstream, read: answered, exchange, idle } = *tunnel;
+                exchange.watch().moves(Phase::Download(idle), Instant::now(), idle);
+                let ends = [(stream, read), (upstream, answered.into())];
+                return tunnel_through(&session, ends, &mut timer).await;
             }
         }
     };
     http2::serve(session, stream, read, &mut timer, &mut closing).await;
 }
 
+/// Passes a connection on to an upstream as it is.
+async fn forward(session: &Session, client: TcpStream, upstream: usize, timer: &mut Timer<'_>) {
+    let now = Instant::now();
+    session.watch.busy(now);
+    let local = session.local();
+    let Some(upstream) = local.upstreams().get(upstream) else { return };
+    match upstream.connect_through(session.ends(), now).await {
+        Ok((stream, _lease)) => {
+            let idle = upstream.settings().idle_timeout;
+            session.watch.moves(Phase::Download(idle), now, idle);
+            let ends = [(Stream::Plain(client), Vec::new()), (stream, Vec::new())];
+            tunnel_through(session, ends, timer).await;
+        }
+        Err(_logged) => {
+            // The client is told by a reset: an orderly end could pass for the server's.
+            let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
 /// Carries another protocol until it ends, or nothing moves for too long. A worker that closes its connections cuts it
 /// at the end of its patience: nobody knows how to end a protocol that nobody knows.
-async fn tunnel_through(
-    session: &Session,
-    tunnel: impl Future<Output = io::Result<()>>,
-    timer: &mut Timer<'_>,
-) {
-    let mut tunnel = pin!(tunnel);
+async fn tunnel_through(session: &Session, ends: [tunnel::End; 2], timer: &mut Timer<'_>) {
+    let mut tunnel = pin!(tunnel::run(ends, Rc::clone(&session.watch), session.worker.scratch()));
     poll_fn(|cx| {
         session.watch.set_waker(cx.waker());
         loop {

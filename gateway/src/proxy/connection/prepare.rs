@@ -17,25 +17,33 @@ use crate::tls;
 
 use super::super::proxy_protocol::{self, Announced, Progress};
 use super::super::stream::Stream;
-use super::Session;
 use super::timer::{Closing, Timer};
+use super::{Session, passthrough};
+
+/// What a connection turned out to be.
+pub(super) enum Prepared {
+    /// This version of HTTP was agreed on.
+    Http(Stream, Version),
+    /// It goes to the upstream with this index as it is.
+    Forward(TcpStream, usize),
+}
 
 /// Hears whom the connection is from, where a load balancer says so, and shakes hands for TLS. Together they have as
-/// long as a request's header has, and as little as that when the worker closes its connections. Gives the version of
-/// HTTP that was agreed on; `None`: it did not come to a request.
+/// long as a request's header has, and as little as that when the worker closes its connections.
+/// `None`: it came to nothing.
 pub(super) async fn prepare(
     session: &Session,
     stream: TcpStream,
     timer: &mut Timer<'_>,
     closing: &mut Closing,
-) -> Option<(Stream, Version)> {
+) -> Option<Prepared> {
     let local = session.local();
     let listener = &local.listeners()[session.listener_index()];
     let tls = local.tls(session.listener_index());
     let peer = session.peer.borrow().address();
     let is_announced = listener.proxy_protocol.iter().any(|net| net.contains(&peer));
-    if tls.is_none() && !is_announced {
-        return Some((Stream::Plain(stream), Version::HTTP_11));
+    if tls.is_none() && !is_announced && listener.passthrough.is_empty() {
+        return Some(Prepared::Http(Stream::Plain(stream), Version::HTTP_11));
     }
     let watch = &session.watch;
     // Whatever fails, or takes too long, fails for what it was at.
@@ -50,13 +58,22 @@ pub(super) async fn prepare(
             }
         }
         at.set(Refused::TlsHandshake);
-        let Some(tls) = tls else { return Ok((Stream::Plain(stream), Version::HTTP_11)) };
+        if !listener.passthrough.is_empty() {
+            match passthrough::destination(&stream, &listener.passthrough).await? {
+                Some(upstream) => return Ok(Prepared::Forward(stream, upstream)),
+                None if tls.is_none() => {
+                    return Err(io::Error::other("no entry of passthrough is for its name"));
+                }
+                None => {}
+            }
+        }
+        let Some(tls) = tls else { return Ok(Prepared::Http(Stream::Plain(stream), Version::HTTP_11)) };
         let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
         let agreed = stream.get_ref().1;
         session.peer.borrow().shows(agreed.peer_certificates().unwrap_or_default());
         let is_http2 = agreed.alpn_protocol() == Some(tls::HTTP2);
         let version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
-        io::Result::Ok((Stream::Tls(Box::new(stream.into())), version))
+        io::Result::Ok(Prepared::Http(Stream::Tls(Box::new(stream.into())), version))
     });
     let prepared = poll_fn(|cx| {
         watch.set_waker(cx.waker());
@@ -68,9 +85,9 @@ pub(super) async fn prepare(
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     });
     match prepared.await {
-        Ok(stream) => {
+        Ok(prepared) => {
             watch.begins(Instant::now(), listener.header_timeout);
-            Some(stream)
+            Some(prepared)
         }
         Err(error) => {
             tracing::debug!(client = %session.peer.borrow().address(), reason = ?at.get(), %error, "not served");

@@ -52,10 +52,11 @@ pub(super) async fn open(
     endpoint: &Endpoint,
     tls: Option<&tls::Client>,
     protocol: Protocol,
+    announce: Option<&[u8]>,
     timeout: Duration,
 ) -> Result<Opened, ConnectError> {
     let opening = async {
-        let stream = connect(endpoint, tls).await?;
+        let stream = connect(endpoint, tls, announce).await?;
         let agreed = match &stream {
             Stream::Tls(tls) => tls.get_ref().1.alpn_protocol().map(|name| name == tls::HTTP2),
             Stream::Plain(_) | Stream::Unix(_) => None,
@@ -73,8 +74,12 @@ pub(super) async fn open(
     tokio::time::timeout(timeout, opening).await.map_err(|_| ConnectError::TimedOut(timeout))?
 }
 
-async fn connect(endpoint: &Endpoint, tls: Option<&tls::Client>) -> Result<Stream, ConnectError> {
-    let stream = endpoint.connect().await?;
+async fn connect(
+    endpoint: &Endpoint,
+    tls: Option<&tls::Client>,
+    announce: Option<&[u8]>,
+) -> Result<Stream, ConnectError> {
+    let stream = endpoint.connect(announce).await?;
     let Some(host) = endpoint.secure_host() else { return Ok(stream) };
     let (Some(tls), Stream::Plain(stream)) = (tls, stream) else {
         return Err(ConnectError::Tls("nothing says whom it has to be".to_owned()));
@@ -178,6 +183,12 @@ impl Lease {
             }
         };
         Self { held, endpoint, max_idle }
+    }
+
+    /// Counts a connection that is not the pool's.
+    pub(super) fn of_nothing(endpoint: Rc<Endpoint>) -> Self {
+        endpoint.lease();
+        Self { held: Held::Exclusive(None), endpoint, max_idle: 0 }
     }
 
     fn link(&mut self) -> Option<&mut Link> {

@@ -8,6 +8,7 @@ mod replay;
 mod shared;
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,10 +23,12 @@ use crate::tls;
 
 use super::body::RequestBody;
 use super::problem::Kind;
+use super::proxy_protocol;
+use super::stream::Stream;
 use super::watch::{Phase, Watch};
 
-use link::Failed;
 pub(super) use link::Lease;
+use link::{ConnectError, Failed};
 pub(super) use pool::Endpoint;
 
 /// An endpoint that could not be connected to is asked last for this long.
@@ -45,6 +48,8 @@ pub(super) struct Delivery<'a> {
     pub(super) watch: &'a Watch,
     /// When the request came.
     pub(super) now: Instant,
+    /// The addresses of both ends of the client's connection, the client's first.
+    pub(super) ends: (SocketAddr, SocketAddr),
 }
 
 impl Upstream {
@@ -89,6 +94,24 @@ impl Upstream {
         }
     }
 
+    /// Opens a connection that is the client's alone, in the clear, whatever is spoken on it. The lease counts it.
+    pub(super) async fn connect_through(
+        &self,
+        ends: (SocketAddr, SocketAddr),
+        now: Instant,
+    ) -> Result<(Stream, Lease), Kind> {
+        let start = self.next.get();
+        self.next.set(start.wrapping_add(1));
+        let announce =
+            self.settings.proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
+        self.first(start, now, async |endpoint, timeout| {
+            let connecting = tokio::time::timeout(timeout, endpoint.connect(announce.as_deref()));
+            let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
+            Ok((stream, Lease::of_nothing(Rc::clone(endpoint))))
+        })
+        .await
+    }
+
     /// Sends the request and waits for the response's head. Its body is to be read through the lease.
     pub(super) async fn send(
         &self,
@@ -109,7 +132,7 @@ impl Upstream {
         self.next.set(start.wrapping_add(1));
         let care = Care::of(&request);
         let Some(mut lease) = self.take_pooled(start, delivery.now) else {
-            let lease = self.connect(start, delivery.now).await?;
+            let lease = self.connect(start, delivery).await?;
             return self
                 .exchange(lease, request, delivery, Care::default())
                 .await
@@ -125,7 +148,7 @@ impl Upstream {
         let kind = lost.kind();
         let Some(request) = lost.into_request() else { return Err(kind) };
         self.meter.count_retry();
-        let lease = self.connect(start, delivery.now).await?;
+        let lease = self.connect(start, delivery).await?;
         self.exchange(lease, request, delivery, Care::default()).await.map_err(|lost| lost.kind())
     }
 
@@ -162,26 +185,47 @@ impl Upstream {
 
     /// A pooled connection to the endpoint whose turn it is.
     fn take_pooled(&self, start: usize, now: Instant) -> Option<Lease> {
+        if self.settings.proxy_protocol.is_some() {
+            // It is some other client's.
+            return None;
+        }
         let endpoint = self.order(start, now).next()?;
         let link = endpoint.take(now, self.settings.keepalive_timeout)?;
         Some(Lease::new(link, Rc::clone(endpoint), self.settings.max_idle_connections))
     }
 
-    /// Opens a connection to the first endpoint that takes one, all of them within `connect_timeout`. Each may
-    /// use up half of what is left, the last one all of it: one that does not answer leaves time for the others.
-    async fn connect(&self, start: usize, now: Instant) -> Result<Lease, Kind> {
-        let timeout = self.settings.connect_timeout;
-        let deadline = Instant::now() + timeout;
+    /// Opens a connection to the first endpoint that takes one.
+    async fn connect(&self, start: usize, delivery: &Delivery<'_>) -> Result<Lease, Kind> {
+        let model::Upstream { protocol, proxy_protocol, max_idle_connections, .. } = self.settings;
+        let announce =
+            proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
+        let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
+        self.first(start, delivery.now, async |endpoint, timeout| {
+            let opened = endpoint.open(self.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
+            Ok(Lease::new(opened, Rc::clone(endpoint), max_idle))
+        })
+        .await
+    }
+
+    /// Tries one endpoint after the other, all of them within `connect_timeout`. Each may use up half of what is left,
+    /// the last one all of it: one that does not answer leaves time for the others.
+    async fn first<T>(
+        &self,
+        start: usize,
+        now: Instant,
+        open: impl AsyncFn(&Rc<Endpoint>, Duration) -> Result<T, ConnectError>,
+    ) -> Result<T, Kind> {
+        let deadline = Instant::now() + self.settings.connect_timeout;
         let mut kind = Kind::UpstreamConnect;
         let mut endpoints = self.order(start, now).peekable();
         while let Some(endpoint) = endpoints.next() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = if endpoints.peek().is_some() { left / 2 } else { left };
-            match endpoint.open(self.tls.as_deref(), self.settings.protocol, share).await {
-                Ok(link) => {
+            match open(endpoint, share).await {
+                Ok(opened) => {
                     endpoint.connected();
                     self.meter.count_connect(true);
-                    return Ok(Lease::new(link, Rc::clone(endpoint), self.settings.max_idle_connections));
+                    return Ok(opened);
                 }
                 Err(error) => {
                     tracing::debug!(upstream = self.settings.name, %endpoint, %error, "cannot connect");

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
@@ -94,17 +95,19 @@ impl Endpoint {
         self.last_error.borrow().clone()
     }
 
-    /// Connects, in the clear.
-    pub(super) async fn connect(&self) -> io::Result<Stream> {
-        let stream = match (&self.settings.at, self.address) {
-            (Location::Unix(path), _) => return UnixStream::connect(path).await.map(Stream::Unix),
-            (_, Some(address)) => TcpStream::connect(address).await?,
+    /// Connects, in the clear, and says this first.
+    pub(super) async fn connect(&self, announce: Option<&[u8]>) -> io::Result<Stream> {
+        let mut stream = match (&self.settings.at, self.address) {
+            (Location::Unix(path), _) => Stream::Unix(UnixStream::connect(path).await?),
+            (_, Some(address)) => tcp(TcpStream::connect(address).await?)?,
             (Location::Tcp { host, port }, None) => {
-                TcpStream::connect(self.resolve(host, *port).await?.as_slice()).await?
+                tcp(TcpStream::connect(self.resolve(host, *port).await?.as_slice()).await?)?
             }
         };
-        stream.set_nodelay(true)?;
-        Ok(Stream::Plain(stream))
+        if let Some(announce) = announce {
+            stream.write_all(announce).await?;
+        }
+        Ok(stream)
     }
 
     /// Looks the name up. The system does that in a thread of its own and cannot be told to stop, so the thread
@@ -125,10 +128,11 @@ impl Endpoint {
         &self,
         tls: Option<&tls::Client>,
         protocol: Protocol,
+        announce: Option<&[u8]>,
         timeout: Duration,
     ) -> Result<Opened, ConnectError> {
         if protocol == Protocol::Http1 {
-            return link::open(self, tls, protocol, timeout).await;
+            return link::open(self, tls, protocol, announce, timeout).await;
         }
         let began = Instant::now();
         let turn = tokio::time::timeout(timeout, self.opening.lock()).await;
@@ -136,7 +140,8 @@ impl Endpoint {
         if let Some(shared) = self.take_shared() {
             return Ok(Opened::Shared(shared));
         }
-        let opened = link::open(self, tls, protocol, timeout.saturating_sub(began.elapsed())).await?;
+        let opened =
+            link::open(self, tls, protocol, announce, timeout.saturating_sub(began.elapsed())).await?;
         if let Opened::Shared(shared) = &opened {
             self.shared.borrow_mut().push(Rc::clone(shared));
         }
@@ -201,6 +206,11 @@ impl Endpoint {
     pub(super) fn is_cooling(&self, now: Instant) -> bool {
         self.cooling_until.get().is_some_and(|until| until > now)
     }
+}
+
+fn tcp(stream: TcpStream) -> io::Result<Stream> {
+    stream.set_nodelay(true)?;
+    Ok(Stream::Plain(stream))
 }
 
 impl fmt::Display for Endpoint {
