@@ -12,6 +12,8 @@ use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::forwarded;
+use super::framing::Refusal;
+use super::grpc_web;
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -22,6 +24,17 @@ pub(super) struct RequestBody {
     watch: Option<Rc<Watch>>,
     /// From its end to the head of the response.
     response_timeout: Duration,
+    /// It comes in base64.
+    text: Option<grpc_web::TextReader>,
+}
+
+/// Why a request's body ended before its end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error("the body is not in base64")]
+    NotBase64,
 }
 
 impl RequestBody {
@@ -29,12 +42,30 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { incoming: Some(incoming), watch: Some(watch), response_timeout }
+        Self { incoming: Some(incoming), watch: Some(watch), response_timeout, text: None }
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { incoming: None, watch: None, response_timeout: Duration::ZERO }
+        Self { incoming: None, watch: None, response_timeout: Duration::ZERO, text: None }
+    }
+
+    /// It comes in this form of gRPC-Web.
+    pub(super) fn in_form(self, form: grpc_web::Form) -> Self {
+        Self { text: (form == grpc_web::Form::Text).then(grpc_web::TextReader::default), ..self }
+    }
+
+    /// Reads a piece that came in base64. The last one has to be whole.
+    fn read_text(&mut self, piece: &[u8], is_last: bool) -> Result<Bytes, BodyError> {
+        let Some(text) = &mut self.text else { return Ok(Bytes::copy_from_slice(piece)) };
+        let read =
+            text.read(piece).and_then(|read| if is_last { text.end().map(|()| read) } else { Ok(read) });
+        read.map_err(|grpc_web::NotBase64| {
+            if let Some(watch) = &self.watch {
+                watch.refuse(Refusal::Malformed("The body is not in base64."));
+            }
+            BodyError::NotBase64
+        })
     }
 
     fn ended(&mut self) {
@@ -48,21 +79,30 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(incoming).poll_frame(cx);
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
         }
-        let mut frame = ready!(frame);
+        let mut frame = ready!(frame).map(|frame| frame.map_err(BodyError::from));
         if let Some(watch) = &this.watch {
             watch.progressed();
+        }
+        if this.text.is_some() {
+            let is_last = frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream);
+            let piece = frame.as_ref().and_then(|frame| frame.as_ref().ok()).and_then(Frame::data_ref);
+            match this.read_text(piece.map_or(&[], |piece| piece), is_last) {
+                Err(error) => return Poll::Ready(Some(Err(error))),
+                Ok(read) if piece.is_some() => frame = Some(Ok(Frame::data(read))),
+                Ok(_) => {}
+            }
         }
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
@@ -81,6 +121,9 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.text.is_some() {
+            return SizeHint::default();
+        }
         self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
@@ -100,6 +143,8 @@ pub(super) struct UpstreamBody {
     incoming: Incoming,
     lease: Lease,
     exchange: Exchange,
+    /// It goes to a client of gRPC-Web.
+    form: Option<grpc_web::Form>,
 }
 
 impl ResponseBody {
@@ -107,8 +152,13 @@ impl ResponseBody {
         Self::Own { text: Some(text).filter(|text| !text.is_empty()), _exchange: exchange }
     }
 
-    pub(super) fn upstream(incoming: Incoming, lease: Lease, exchange: Exchange) -> Self {
-        Self::Upstream(UpstreamBody { incoming, lease, exchange })
+    pub(super) fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        exchange: Exchange,
+        form: Option<grpc_web::Form>,
+    ) -> Self {
+        Self::Upstream(UpstreamBody { incoming, lease, exchange, form })
     }
 }
 
@@ -138,6 +188,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Upstream(UpstreamBody { form: Some(_), .. }) => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
             Self::Nothing => SizeHint::with_exact(0),
         }
@@ -156,7 +207,18 @@ impl UpstreamBody {
         if let Some(Err(_)) = frame {
             self.exchange.aborted();
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map(|frame| self.in_form(frame))))
+    }
+
+    fn in_form(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        let Some(form) = self.form else { return frame };
+        match frame.into_data() {
+            Ok(data) => Frame::data(grpc_web::encode(data, form)),
+            Err(frame) => match frame.into_trailers() {
+                Ok(trailers) => Frame::data(grpc_web::encode_trailers(&trailers, form)),
+                Err(other) => other,
+            },
+        }
     }
 
     /// The connection and the body talk through wakers, but both are run here, so waking this very task

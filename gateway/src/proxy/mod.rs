@@ -8,6 +8,7 @@ mod forwarded;
 mod framing;
 mod grammar;
 mod grpc;
+mod grpc_web;
 mod hop;
 mod listen;
 mod path;

@@ -18,7 +18,7 @@ use super::route::Match;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{forwarded, grpc, hop, request, tunnel};
+use super::{forwarded, grpc, grpc_web, hop, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -41,7 +41,8 @@ pub(super) async fn serve(
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
-    let request = prepare_request(&exchange, &upstream, upgrade.clone(), request);
+    let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
+    let request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
     let delivery =
         Delivery { watch: exchange.watch(), now: exchange.started(), ends: exchange.session().ends() };
     let (response, lease) = match upstream.send(request, delivery).await {
@@ -63,8 +64,13 @@ pub(super) async fn serve(
     exchange.answered(response.status());
     let idle = upstream.settings().idle_timeout;
     exchange.watch().downloads(exchange.started(), idle);
-    let mut response = response.map(|body| ResponseBody::upstream(body, lease, exchange));
+    // What is no answer to a call goes as it is.
+    let web = web.filter(|_| grpc::is_call(response.headers()));
+    let mut response = response.map(|body| ResponseBody::upstream(body, lease, exchange, web));
     prepare_response(response.headers_mut());
+    if let Some(form) = web {
+        grpc_web::write_response(response.headers_mut(), form);
+    }
     // Each side has a version of its own; hyper speaks the client's.
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
@@ -98,17 +104,27 @@ fn prepare_request(
     exchange: &Exchange,
     upstream: &Upstream,
     upgrade: Option<HeaderValue>,
+    web: Option<grpc_web::Form>,
     request: Request<Incoming>,
 ) -> Request<RequestBody> {
     let watch = Rc::clone(exchange.watch());
     let timeout = upstream.settings().response_timeout;
-    let mut request = request.map(|body| RequestBody::new(body, watch, timeout));
+    let mut request = request.map(|body| {
+        let body = RequestBody::new(body, watch, timeout);
+        match web {
+            None => body,
+            Some(form) => body.in_form(form),
+        }
+    });
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     hop::remove_from_request(headers);
     headers.remove(EXPECT);
     if let Some(upgrade) = upgrade {
         tunnel::write(headers, upgrade);
+    }
+    if let Some(form) = web {
+        grpc_web::write_request(headers, form);
     }
     exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
     if !headers.contains_key(HOST) {
@@ -197,6 +213,8 @@ fn refused(refusal: Refusal) -> Problem {
 
 /// Why there is no response. When the request's body broke off, it is the client's doing.
 fn unanswered(watch: &Watch, kind: Kind) -> Problem {
+    // Over HTTP/2 the upstream sees nothing but a reset.
+    let kind = if watch.refusal().is_some() { Kind::BadRequest } else { kind };
     let detail = match (kind, watch.refusal()) {
         (Kind::BadRequest, Some(Refusal::Malformed(detail))) => detail,
         (Kind::BadRequest, _) => "The body broke off.",

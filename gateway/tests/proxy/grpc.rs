@@ -148,3 +148,56 @@ fn the_gateway_answers_calls_in_their_own_way() {
     }
     assert_eq!(CALLS.load(Ordering::SeqCst), 1);
 }
+
+#[test]
+fn browsers_call_by_grpc_web() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let server = server(serve);
+    let mut model = model(&[server.address]);
+    model.upstreams[0].protocol = Protocol::Http2;
+    let proxy = start(&model);
+    let client = crate::http2::Client::new(&proxy);
+    let message = [&[0, 0, 0, 0, 5][..], b"hello"].concat();
+    let trailers = [&[0x80, 0, 0, 0, 16][..], b"grpc-status: 0\r\n"].concat();
+    let mut base64 = STANDARD.encode(&message[..4]) + &STANDARD.encode(&message[4..]);
+    let call = |media_type: &str, body: Vec<u8>| {
+        let body = http_body_util::Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed();
+        let request = Request::post("http://a.test/test/Echo").header("content-type", media_type).body(body);
+        let response = client.send(request.unwrap()).recv_timeout(crate::harness::LONG).unwrap().unwrap();
+        let (head, body) = response.into_parts();
+        let body = client.runtime.block_on(body.collect()).unwrap();
+        assert!(body.trailers().is_none());
+        (
+            head.status.as_u16(),
+            head.headers["content-type"].to_str().unwrap().to_owned(),
+            body.to_bytes().to_vec(),
+        )
+    };
+    let whole = [message.clone(), trailers].concat();
+    let (status, media_type, body) = call("application/grpc-web", message.clone());
+    assert_eq!((status, media_type.as_str(), body), (200, "application/grpc-web", whole.clone()));
+    let (status, media_type, body) = call("application/grpc-web-text", base64.clone().into_bytes());
+    assert_eq!((status, media_type.as_str()), (200, "application/grpc-web-text"));
+    // Padded pieces, one behind the other.
+    let mut read = Vec::new();
+    for piece in String::from_utf8(body).unwrap().split_inclusive("==") {
+        STANDARD.decode_vec(piece, &mut read).unwrap();
+    }
+    assert_eq!(read, whole);
+    // One that answers when it has read the whole call.
+    let patient = crate::http2_upstreams::server(crate::http2_upstreams::echo);
+    model.upstreams[0].endpoints = vec![gateway::model::Endpoint::tcp(patient.address)];
+    proxy.reload(&model).unwrap();
+    base64.push('!');
+    let (status, _, body) = call("application/grpc-web-text", base64.into_bytes());
+    assert_eq!(status, 400, "{}", String::from_utf8_lossy(&body));
+    // To an upstream of HTTP/1.1 it goes as it is.
+    model.upstreams[0].protocol = Protocol::Http1;
+    model.upstreams[0].endpoints = vec![gateway::model::Endpoint::tcp(crate::harness::echo().address)];
+    let (answer, _) = crate::harness::talk(
+        &start(&model),
+        b"POST / HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc-web\r\ncontent-length: 0\r\n\r\n",
+    );
+    assert!(answer.contains("\r\ncontent-type: application/grpc-web\r\n"), "{answer}");
+}

@@ -61,7 +61,7 @@ fn text(text: impl Into<Bytes>) -> Body {
 }
 
 /// Says what it was asked.
-async fn echo(request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn echo(request: Request<Incoming>) -> Response<Body> {
     let mut head = format!("{:?} {} {}\n", request.version(), request.method(), request.uri());
     for (name, value) in request.headers() {
         head.push_str(&format!("{name}: {}\n", value.to_str().unwrap()));

@@ -79,6 +79,11 @@ impl Upstream {
         &self.settings
     }
 
+    /// Whether calls of gRPC can be sent there: they take HTTP/2.
+    pub(super) fn speaks_grpc(&self) -> bool {
+        self.settings.protocol != model::Protocol::Http1
+    }
+
     pub(super) fn endpoints(&self) -> &[Rc<Endpoint>] {
         &self.endpoints
     }
