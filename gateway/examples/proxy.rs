@@ -60,8 +60,14 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
                 hosts: Vec::new(),
                 path: model::PathPattern::Prefix(String::new()),
                 methods: Vec::new(),
+                conditions: model::Conditions::default(),
             },
-            upstream: 0,
+            action: model::Action::Forward(model::Forward {
+                shares: vec![model::Share { upstream: 0, weight: 1 }],
+                sticky: None,
+                host: None,
+                path: None,
+            }),
             upgrades: vec!["websocket".to_owned()],
         }],
     }

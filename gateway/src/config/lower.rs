@@ -33,7 +33,7 @@ pub(crate) fn lower(
     let listeners = listeners(&root.listeners, &root.upstreams, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
     let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader, base_dir)).collect();
-    let routes = routes::lower(&root.routes, &root.upstreams, reader);
+    let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
     let proxy = Proxy { workers, drain_timeout: root.drain_timeout, listeners, upstreams, routes };

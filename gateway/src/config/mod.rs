@@ -6,6 +6,7 @@ mod guide;
 mod keys;
 mod lists;
 mod lower;
+mod matching;
 mod node;
 mod notation;
 mod reader;

@@ -1,60 +1,276 @@
-//! The routes: each to its upstream, and no two for the same requests.
+//! The routes: what each asks, what it does, and no two for the same requests.
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use gateway_kernel::feed::shown;
-use http::Method;
+use http::{Method, StatusCode};
 
-use crate::config::keys;
+use crate::config::keys::{self, Root};
 use crate::config::lower::distinct;
 use crate::config::notation::METHODS;
 use crate::config::reader::{Reader, Wrong, closest};
 use crate::config::shape::{Located, Named};
-use crate::model::{HostPattern, PathPattern, Route, RouteMatch};
+use crate::model::{
+    Action, Conditions, FixedAnswer, Forward, HostPattern, PathChange, PathPattern, Piece, Redirect, Route,
+    RouteMatch, Segment, Share, Sticky,
+};
 
 /// Names of a valid list that are shown: beyond, it is no help.
 const MAX_VALID: usize = 50;
 
-/// The routes, with the indices that their upstreams have in the model.
-pub(crate) fn lower(
-    routes: &[Named<keys::Route>],
-    upstreams: &[Named<keys::Upstream>],
-    reader: &mut Reader<'_>,
-) -> Vec<Route> {
-    let indices: HashMap<&str, usize> =
-        upstreams.iter().enumerate().map(|(index, named)| (named.name.as_str(), index)).collect();
-    let mut lowered = Vec::new();
-    for Named { name, value, .. } in routes {
-        let Some(route) = value else { continue };
-        distinct(&route.r#match.hosts, reader, "host");
-        distinct(&route.r#match.methods, reader, "method");
-        let Some(wanted) = &route.upstream else { continue };
-        let Some(&upstream) = indices.get(wanted.value.as_str()) else {
-            unknown_upstream(wanted, upstreams, reader);
-            continue;
-        };
-        let matches = RouteMatch {
-            hosts: route.r#match.hosts.iter().map(|host| host.value.clone()).collect(),
-            path: route.r#match.path.clone(),
-            methods: route.r#match.methods.iter().map(|method| method.value.clone()).collect(),
-        };
+/// The routes, with the indices that their upstreams and listeners have in the model.
+pub(crate) fn lower(root: &Root, reader: &mut Reader<'_>) -> Vec<Route> {
+    let names = Names { upstreams: indices(&root.upstreams), listeners: indices(&root.listeners), root };
+    let mut lowered: Vec<(Route, &Named<keys::Route>)> = Vec::new();
+    for named in &root.routes {
+        let Some(route) = &named.value else { continue };
+        let matches = matches(&route.r#match, &names, reader);
+        let action = action(named, route, &matches.path, &names, reader);
         let upgrades = route.upgrades.clone().unwrap_or_else(|| vec!["websocket".to_owned()]);
-        lowered.push(Route { name: name.clone(), matches, upstream, upgrades });
+        let Some(action) = action else { continue };
+        lowered.push((Route { name: named.name.clone(), matches, action, upgrades }, named));
     }
-    refuse_ambiguity(routes, reader);
-    lowered
+    refuse_ambiguity(&lowered, reader);
+    lowered.into_iter().map(|(route, _)| route).collect()
 }
 
+/// What routes may name.
+struct Names<'a> {
+    upstreams: HashMap<&'a str, usize>,
+    listeners: HashMap<&'a str, usize>,
+    root: &'a Root,
+}
+
+fn indices<T>(named: &[Named<T>]) -> HashMap<&str, usize> {
+    named.iter().enumerate().map(|(index, named)| (named.name.as_str(), index)).collect()
+}
+
+impl Names<'_> {
+    fn upstream(&self, wanted: &Located<String>, reader: &mut Reader<'_>) -> Option<usize> {
+        let found = self.upstreams.get(wanted.value.as_str()).copied();
+        if found.is_none() {
+            unknown_upstream(wanted, &self.root.upstreams, reader);
+        }
+        found
+    }
+
+    fn listener(&self, wanted: &Located<String>, reader: &mut Reader<'_>) -> Option<usize> {
+        let found = self.listeners.get(wanted.value.as_str()).copied();
+        if found.is_none() {
+            unknown("a listener", "listeners", wanted, &self.root.listeners, reader);
+        }
+        found
+    }
+}
+
+fn matches(keys: &keys::Match, names: &Names<'_>, reader: &mut Reader<'_>) -> RouteMatch {
+    distinct(&keys.hosts, reader, "host");
+    distinct(&keys.methods, reader, "method");
+    distinct(&keys.listeners, reader, "listener");
+    // In one order, so that two that say the same are seen to.
+    let sorted = |mut tests: Vec<_>| {
+        tests.sort_by(|(a, _): &(String, _), (b, _)| a.cmp(b));
+        tests
+    };
+    let mut headers = keys.headers.clone();
+    headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+    let listeners = keys.listeners.iter().filter_map(|listener| names.listener(listener, reader)).collect();
+    RouteMatch {
+        hosts: keys.hosts.iter().map(|host| host.value.clone()).collect(),
+        path: keys.path.value.clone(),
+        methods: keys.methods.iter().map(|method| method.value.clone()).collect(),
+        conditions: Conditions {
+            headers,
+            query: sorted(keys.query.clone()),
+            cookies: sorted(keys.cookies.clone()),
+            sources: keys.sources.clone(),
+            listeners,
+            server_names: keys.server_names.clone(),
+        },
+    }
+}
+
+fn action(
+    named: &Named<keys::Route>,
+    route: &keys::Route,
+    pattern: &PathPattern,
+    names: &Names<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Action> {
+    let keys::Route { upstream, split, sticky, rewrite, redirect, respond, .. } = route;
+    let actions = [upstream.is_some(), !split.is_empty(), redirect.is_some(), respond.is_some()];
+    match actions.iter().filter(|has| **has).count() {
+        1 => {}
+        0 => {
+            let message =
+                format!("the route `{}` needs `upstream`, `split`, `redirect` or `respond`", named.name);
+            return reader.error(named.place, message);
+        }
+        _ => {
+            let message = format!(
+                "the route `{}` has more than one of `upstream`, `split`, `redirect` and `respond`",
+                named.name
+            );
+            return reader.error(named.place, message);
+        }
+    }
+    if let Some(sticky) = sticky.as_ref().filter(|_| split.is_empty()) {
+        reader.error::<()>(sticky.place, "`sticky` is for routes with `split`");
+    }
+    if let Some(rewrite) = rewrite.as_ref().filter(|_| redirect.is_some() || respond.is_some()) {
+        reader.error::<()>(rewrite.place, "`rewrite` is for routes with `upstream` or `split`");
+    }
+    if let Some(redirect) = redirect {
+        return lower_redirect(redirect, pattern, reader).map(Action::Redirect);
+    }
+    if let Some(respond) = respond {
+        let respond = &respond.value;
+        // The notation has bounded it.
+        let status =
+            u16::try_from(respond.status).ok().and_then(|status| StatusCode::from_u16(status).ok())?;
+        let (body, content_type) = (Bytes::from(respond.body.clone()), respond.content_type.clone());
+        return Some(Action::Respond(FixedAnswer { status, body, content_type }));
+    }
+    let shares = match upstream {
+        Some(wanted) => vec![Share { upstream: names.upstream(wanted, reader)?, weight: 1 }],
+        None => lower_split(named, split, names, reader)?,
+    };
+    let sticky = match sticky {
+        Some(sticky) => Some(lower_sticky(sticky, reader)?),
+        None => None,
+    };
+    let (mut host, mut path) = (None, None);
+    if let Some(rewrite) = rewrite {
+        let keys::Rewrite { host: new, path: whole, prefix } = &rewrite.value;
+        host = new.clone();
+        path = change(whole.as_ref(), prefix.as_ref(), pattern, reader);
+    }
+    Some(Action::Forward(Forward { shares, sticky, host, path }))
+}
+
+fn lower_split(
+    named: &Named<keys::Route>,
+    split: &[Located<keys::Share>],
+    names: &Names<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<Share>> {
+    let wanted: Vec<_> = split.iter().filter_map(|share| share.value.upstream.clone()).collect();
+    distinct(&wanted, reader, "upstream");
+    let share = |share: &Located<keys::Share>| {
+        let upstream = names.upstream(share.value.upstream.as_ref()?, reader)?;
+        Some(Share { upstream, weight: u32::try_from(share.value.weight).unwrap_or(u32::MAX) })
+    };
+    let shares: Vec<Share> = split.iter().filter_map(share).collect();
+    if shares.len() == split.len() && shares.iter().all(|share| share.weight == 0) {
+        return reader
+            .error(named.place, format!("every weight in `split` of the route `{}` is 0", named.name));
+    }
+    Some(shares).filter(|shares| shares.len() == split.len())
+}
+
+fn lower_sticky(sticky: &Located<keys::Sticky>, reader: &mut Reader<'_>) -> Option<Sticky> {
+    match (&sticky.value.cookie, &sticky.value.header) {
+        (Some(cookie), None) => Some(Sticky::Cookie(cookie.clone())),
+        (None, Some(header)) => Some(Sticky::Header(header.clone())),
+        _ => reader.error(sticky.place, "`sticky` takes one of `cookie` and `header`"),
+    }
+}
+
+fn lower_redirect(
+    redirect: &Located<keys::Redirect>,
+    pattern: &PathPattern,
+    reader: &mut Reader<'_>,
+) -> Option<Redirect> {
+    let keys::Redirect { scheme, host, port, path, prefix, status } = &redirect.value;
+    if scheme.is_none() && host.is_none() && port.is_none() && path.is_none() && prefix.is_none() {
+        return reader.error(redirect.place, "`redirect` changes nothing: clients would come back for ever");
+    }
+    Some(Redirect {
+        is_secure: *scheme,
+        host: host.clone(),
+        port: port.and_then(|port| u16::try_from(port).ok()),
+        path: change(path.as_ref(), prefix.as_ref(), pattern, reader),
+        status: *status,
+    })
+}
+
+/// How the path changes; what cannot be is reported.
+fn change(
+    path: Option<&Located<String>>,
+    prefix: Option<&Located<String>>,
+    pattern: &PathPattern,
+    reader: &mut Reader<'_>,
+) -> Option<PathChange> {
+    match (path, prefix) {
+        (None, None) => None,
+        (Some(_), Some(prefix)) => reader.error(prefix.place, "a path changes by one of `path` and `prefix`"),
+        (Some(path), None) => {
+            let pieces = pieces(path, pattern, reader)?;
+            Some(PathChange::Whole(pieces))
+        }
+        (None, Some(prefix)) => {
+            if matches!(pattern, PathPattern::Regex(_)) {
+                return reader.error(prefix.place, "a regular expression has no prefix; use `path`");
+            }
+            if prefix.value.contains(['{', '}']) {
+                return reader.error(prefix.place, "parameters stand in `path`, not in `prefix`");
+            }
+            Some(PathChange::Prefix(prefix.value.trim_end_matches('/').to_owned()))
+        }
+    }
+}
+
+/// The pieces of a path, with the parameters that the route's pattern has.
+fn pieces(path: &Located<String>, pattern: &PathPattern, reader: &mut Reader<'_>) -> Option<Vec<Piece>> {
+    let segments: &[Segment] = match pattern {
+        PathPattern::Template(template) => &template.segments,
+        _ => &[],
+    };
+    let parameters: Vec<&str> = segments
+        .iter()
+        .filter_map(|segment| match segment {
+            Segment::Parameter(name) => Some(name.as_str()),
+            Segment::Literal(_) => None,
+        })
+        .collect();
+    let (mut pieces, mut rest) = (Vec::new(), path.value.as_str());
+    while let Some((text, behind)) = rest.split_once('{') {
+        let Some((name, behind)) = behind.split_once('}') else {
+            return reader.error(path.place, "a `{` in this path has no `}`");
+        };
+        let Some(index) = parameters.iter().position(|known| *known == name) else {
+            let wrong = Wrong {
+                message: format!("the path of `match` has no parameter {{{}}}", shown(name)),
+                suggestion: closest(name, parameters.iter().copied()).map(|name| format!("{{{name}}}")),
+                valid: parameters.iter().map(|name| format!("{{{name}}}")).collect(),
+            };
+            return reader.wrong(path.place, wrong);
+        };
+        pieces.extend((!text.is_empty()).then(|| Piece::Text(text.to_owned())));
+        pieces.push(Piece::Parameter(index));
+        rest = behind;
+    }
+    pieces.extend((!rest.is_empty()).then(|| Piece::Text(rest.to_owned())));
+    Some(pieces)
+}
+
+/// Reports a name that no upstream has.
 pub(crate) fn unknown_upstream(
     wanted: &Located<String>,
     upstreams: &[Named<keys::Upstream>],
     reader: &mut Reader<'_>,
 ) {
-    let names = || upstreams.iter().map(|named| named.name.as_str());
+    unknown("an upstream", "upstreams", wanted, upstreams, reader);
+}
+
+fn unknown<T>(one: &str, all: &str, wanted: &Located<String>, known: &[Named<T>], reader: &mut Reader<'_>) {
+    let names = || known.iter().map(|named| named.name.as_str());
     let valid: Vec<String> = names().take(MAX_VALID).map(str::to_owned).collect();
-    let none = if valid.is_empty() { "; no upstreams are declared" } else { "" };
+    let none = if valid.is_empty() { format!("; no {all} are declared") } else { String::new() };
+    let what = one.split_once(' ').map_or(one, |(_, what)| what);
     let message =
-        format!("there is no upstream `{}`{none}", shown(wanted.written.as_ref().unwrap_or(&wanted.value)));
+        format!("there is no {what} `{}`{none}", shown(wanted.written.as_ref().unwrap_or(&wanted.value)));
     let suggestion = match wanted.written {
         None => closest(&wanted.value, names()).map(str::to_owned),
         Some(_) => None,
@@ -62,20 +278,21 @@ pub(crate) fn unknown_upstream(
     reader.wrong::<()>(wanted.place, Wrong { message, suggestion, valid });
 }
 
-/// Two routes for one host, path and method: neither is more specific, and order has no meaning.
-fn refuse_ambiguity(routes: &[Named<keys::Route>], reader: &mut Reader<'_>) {
+/// Two routes that ask the same: neither is more specific, and order has no meaning.
+fn refuse_ambiguity(routes: &[(Route, &Named<keys::Route>)], reader: &mut Reader<'_>) {
     type Taken<'a> = Vec<(u64, &'a Named<keys::Route>)>;
-    let mut taken: HashMap<(Option<&HostPattern>, &PathPattern), Taken<'_>> = HashMap::new();
-    for named in routes {
-        let Some(route) = &named.value else { continue };
-        let methods = method_set(&route.r#match.methods);
-        let hosts = &route.r#match.hosts;
+    // What else they ask, as text: a compiled expression is no key.
+    let mut taken: HashMap<(Option<&HostPattern>, String), Taken<'_>> = HashMap::new();
+    for (route, named) in routes {
+        let RouteMatch { hosts, path, methods, conditions } = &route.matches;
+        let methods = method_set(methods);
+        let asked = format!("{path:?} {conditions:?}");
         let every = hosts.is_empty().then_some(None);
         let mut clash = None;
-        for host in hosts.iter().map(|host| Some(&host.value)).chain(every) {
-            let others = taken.entry((host, &route.r#match.path)).or_default();
+        for host in hosts.iter().map(Some).chain(every) {
+            let others = taken.entry((host, asked.clone())).or_default();
             let other =
-                others.iter().find(|(theirs, other)| theirs & methods != 0 && !std::ptr::eq(*other, named));
+                others.iter().find(|(theirs, other)| theirs & methods != 0 && !std::ptr::eq(*other, *named));
             clash = clash.or(other.map(|(_, other)| *other));
             // A set that adds nothing is not kept, so that a search is never longer than the methods are many.
             if others.iter().fold(methods, |rest, (theirs, _)| rest & !theirs) != 0 {
@@ -94,12 +311,12 @@ fn refuse_ambiguity(routes: &[Named<keys::Route>], reader: &mut Reader<'_>) {
 }
 
 /// Methods as bits; the highest stands for "every method", which is less specific than any of them.
-fn method_set(methods: &[Located<Method>]) -> u64 {
+fn method_set(methods: &[Method]) -> u64 {
     if methods.is_empty() {
         return 1 << 63;
     }
     let bit = |method: &Method| {
         METHODS.iter().position(|name| *name == method.as_str()).map_or(0, |index| 1 << index)
     };
-    methods.iter().fold(0, |set, method| set | bit(&method.value))
+    methods.iter().fold(0, |set, method| set | bit(method))
 }

@@ -434,6 +434,9 @@ upstreams:
     keepalive_timeout: 30s
 routes:
   all: {match: {hosts: [], path: /**, methods: []}, upstream: users}
+  shared: {match: {path: /a}, split: [{upstream: users, weight: 1}]}
+  moved: {match: {path: /b}, redirect: {prefix: /c, status: 302}}
+  told: {match: {path: /d}, respond: {status: 200, body: \"\", content_type: text/plain; charset=utf-8}}
 admin:
   address: 127.0.0.1:9900
   socket: /run/gateway/admin.sock
@@ -448,7 +451,9 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}}\n",
+         https://127.0.0.1], tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
+         split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
+         respond: {}}}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);

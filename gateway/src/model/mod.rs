@@ -1,15 +1,20 @@
 //! What runs: parsed, complete and immutable. `config` lowers what users wrote into these types once;
 //! nothing here is optional because a user may leave it out, only because it may really be absent.
 
+mod action;
+mod matching;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use gateway_kernel::{Plan, Recipe};
-use http::Method;
 use ipnet::IpNet;
 
 use crate::sources::Origin;
+
+pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
+pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 
 /// Everything one configuration says, complete with every default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,47 +239,17 @@ pub struct UpstreamTls {
     pub protocol: Protocol,
 }
 
-/// One route: a request that matches every part of `matches` goes to `upstream`.
+/// One route: what becomes of the requests that match every part of `matches`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Its name in the configuration and in metrics.
     pub name: String,
     /// What it matches.
     pub matches: RouteMatch,
-    /// Index into [`Proxy::upstreams`].
-    pub upstream: usize,
+    /// What it does.
+    pub action: Action,
     /// The protocols, in lower case, that a connection may switch to when client and upstream agree.
     pub upgrades: Vec<String>,
-}
-
-/// The patterns of a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteMatch {
-    /// Empty: every host.
-    pub hosts: Vec<HostPattern>,
-    /// The path's pattern.
-    pub path: PathPattern,
-    /// Empty: every method.
-    pub methods: Vec<Method>,
-}
-
-/// A host pattern, lower case, without a port.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum HostPattern {
-    /// `api.example.com`
-    Exact(String),
-    /// `*.example.com`: one or more labels in front of this suffix, which is kept with its leading dot.
-    Wildcard(String),
-}
-
-/// A path pattern, as written after percent-decoding of unreserved characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum PathPattern {
-    /// `/v1/users`
-    Exact(String),
-    /// `/v1/**`: this path itself and everything below it, by segment; kept without the `/**`
-    /// (so `/**` is the empty string).
-    Prefix(String),
 }
 
 /// The admin listener and socket.

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{Request, StatusCode, Version};
+use http::{HeaderValue, Request, StatusCode, Version};
 
 use crate::model;
 use crate::observe::http::MethodLabel;
@@ -28,6 +28,8 @@ pub(super) struct Exchange {
     is_call: bool,
     method: MethodLabel,
     route: Option<usize>,
+    /// What keeps the client with the upstream that it was given.
+    cookie: Option<HeaderValue>,
     status: StatusCode,
 }
 
@@ -42,7 +44,19 @@ impl Exchange {
         watch.busy(started);
         let (method, version) = (MethodLabel::of(request.method()), request.version());
         let is_call = version == Version::HTTP_2 && grpc::is_call(request.headers());
-        Self { session, watch, local, listener, started, version, is_call, method, route: None, status }
+        Self {
+            session,
+            watch,
+            local,
+            listener,
+            started,
+            version,
+            is_call,
+            method,
+            route: None,
+            cookie: None,
+            status,
+        }
     }
 
     /// Whether several requests share the connection, each as a stream.
@@ -75,9 +89,29 @@ impl Exchange {
         &self.watch
     }
 
+    /// The client is to keep this.
+    pub(super) fn keeps(&mut self, cookie: Option<HeaderValue>) {
+        self.cookie = cookie;
+    }
+
+    /// What the client is to keep.
+    pub(super) fn take_cookie(&mut self) -> Option<HeaderValue> {
+        self.cookie.take()
+    }
+
+    /// Index of the listener.
+    pub(super) fn listener_index(&self) -> usize {
+        self.listener
+    }
+
     /// The upgrades that the route allows.
     pub(super) fn upgrades(&self) -> &[String] {
-        self.route.and_then(|route| self.local.route(route)).map_or(&[], |route| &route.upgrades)
+        self.route().map_or(&[], |route| &route.upgrades)
+    }
+
+    /// The route, once it is found.
+    pub(super) fn route(&self) -> Option<&model::Route> {
+        self.local.route(self.route?)
     }
 
     /// A route was found.

@@ -48,6 +48,11 @@ impl Peer {
         }
     }
 
+    /// Whether it speaks TLS with us.
+    pub(super) fn is_secure(&self) -> bool {
+        self.proto == "https"
+    }
+
     pub(super) fn address(&self) -> IpAddr {
         self.address
     }

@@ -1,6 +1,7 @@
 //! The path of a request: listeners, routes, upstreams. [`Proxy`] starts, reloads and drains it; the stages
 //! of a request stand in `pipeline.rs`.
 
+mod action;
 mod body;
 mod connection;
 mod exchange;
@@ -15,6 +16,7 @@ mod path;
 mod pipeline;
 mod problem;
 pub mod proxy_protocol;
+mod random;
 mod request;
 mod route;
 mod snapshot;

@@ -4,21 +4,23 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+
+use crate::model::Action;
 
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
 use super::exchange::Exchange;
 use super::framing::Refusal;
 use super::problem::{Kind, Problem};
-use super::route::Match;
+use super::route::{Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{forwarded, grpc, grpc_web, hop, request, tunnel};
+use super::{action, forwarded, grpc, grpc_web, hop, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -36,8 +38,9 @@ pub(super) async fn serve(
     if let Err(problem) = request::admit(&mut request, exchange.listener().max_header_count) {
         return Ok(refuse(exchange, problem, has_body));
     }
-    let upstream = match route(&mut exchange, &request) {
-        Ok(upstream) => upstream,
+    let upstream = match route(&mut exchange, &mut request) {
+        Ok(Routed::To(upstream)) => upstream,
+        Ok(Routed::Answered(response)) => return Ok(answer(exchange, response, has_body)),
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
@@ -66,8 +69,12 @@ pub(super) async fn serve(
     exchange.watch().downloads(exchange.started(), idle);
     // What is no answer to a call goes as it is.
     let web = web.filter(|_| grpc::is_call(response.headers()));
+    let cookie = exchange.take_cookie();
     let mut response = response.map(|body| ResponseBody::upstream(body, lease, exchange, web));
     prepare_response(response.headers_mut());
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     if let Some(form) = web {
         grpc_web::write_response(response.headers_mut(), form);
     }
@@ -76,26 +83,56 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-/// Finds the route and its upstream.
-fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Rc<Upstream>, Problem> {
-    let nothing = || Problem::new(Kind::NoRoute, "No route matches the request's host and path.");
-    let path = request::route_path(request.uri())?;
-    let host = request::host(request.headers());
-    let found = exchange.local().router().find(host.as_deref(), &path.path, request.method());
-    let route = match found {
+/// What becomes of a request.
+enum Routed {
+    /// It goes to this upstream.
+    To(Rc<Upstream>),
+    /// It is answered here.
+    Answered(Response<Bytes>),
+}
+
+/// Finds the route, and does what it says.
+fn route(exchange: &mut Exchange, request: &mut Request<Incoming>) -> Result<Routed, Problem> {
+    let nothing = || Problem::new(Kind::NoRoute, "No route matches the request.");
+    let path = request::route_path(request.uri())?.path.into_owned();
+    let (local, session) = (Rc::clone(exchange.local()), Rc::clone(exchange.session()));
+    let client = || session.with_trusted(|peer, trusted| peer.client(request.headers(), trusted));
+    let server_name = session.server_name();
+    let facts = Facts {
+        method: request.method(),
+        headers: request.headers(),
+        query: request.uri().query(),
+        listener: exchange.listener_index(),
+        server_name: server_name.as_deref(),
+        client: &client,
+    };
+    let index = match local.router().find(request::host(request.headers()).as_deref(), &path, &facts) {
         Match::Route(route) => route,
         Match::OtherMethods(methods) => return Err(Problem::method_not_allowed(methods)),
         Match::Nothing => return Err(nothing()),
     };
-    exchange.routed(route);
-    tracing::debug!(
-        client = %exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted)),
-        method = %request.method(),
-        path = %path.path,
-        route,
-        "routed"
-    );
-    exchange.local().upstream_of(route).map(Rc::clone).ok_or_else(nothing)
+    exchange.routed(index);
+    tracing::debug!(client = %client(), method = %request.method(), path = %path, route = index, "routed");
+    let route = local.route(index).ok_or_else(nothing)?;
+    let pattern = &route.matches.path;
+    let is_secure = session.with_trusted(|peer, _| peer.is_secure());
+    match &route.action {
+        Action::Respond(answer) => Ok(Routed::Answered(action::respond(answer))),
+        Action::Redirect(to) => {
+            Ok(Routed::Answered(action::redirect(to, request, pattern, &path, is_secure)))
+        }
+        Action::Forward(forward) => {
+            let name_of = |upstream: usize| local.upstreams()[upstream].settings().name.clone();
+            let (upstream, cookie) =
+                action::choose(forward, name_of, request.headers(), local.random(), is_secure);
+            exchange.keeps(cookie);
+            local
+                .upstreams()
+                .get(upstream)
+                .map(|upstream| Routed::To(Rc::clone(upstream)))
+                .ok_or_else(nothing)
+        }
+    }
 }
 
 /// The request as the upstream gets it: without what belongs to the client's connection, with what says on
@@ -127,6 +164,10 @@ fn prepare_request(
         grpc_web::write_request(headers, form);
     }
     exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
+    if let Some(route) = exchange.route() {
+        action::rewrite(&mut request, route);
+    }
+    let headers = request.headers_mut();
     if !headers.contains_key(HOST) {
         // HTTP/1.0 asks for none, the request to the upstream needs one.
         let endpoint = upstream.endpoints().first().map(|endpoint| endpoint.authority()).unwrap_or_default();
@@ -186,14 +227,29 @@ fn switch(
     response
 }
 
-/// Answers with a problem. A body that nobody read may still be on its way: the connection ends then.
-fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
-    exchange.answered(problem.status());
-    // Under HTTP/2 only the stream ends.
-    let closes = (problem.closes() || has_body) && !exchange.is_stream();
-    let mut response: Response<Bytes> =
-        if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
-    if closes {
+/// Answers with a problem.
+fn refuse(exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
+    let closes = problem.closes() || has_body;
+    let status = problem.status();
+    let response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
+    answer_as(exchange, response, status, closes)
+}
+
+/// Answers in the gateway's own words.
+fn answer(exchange: Exchange, response: Response<Bytes>, has_body: bool) -> Response<ResponseBody> {
+    let status = response.status();
+    answer_as(exchange, response, status, has_body)
+}
+
+/// A body that nobody read may still be on its way: the connection ends then, of HTTP/2 the stream alone.
+fn answer_as(
+    mut exchange: Exchange,
+    mut response: Response<Bytes>,
+    counts_as: StatusCode,
+    closes: bool,
+) -> Response<ResponseBody> {
+    exchange.answered(counts_as);
+    if closes && !exchange.is_stream() {
         exchange.watch().linger();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }

@@ -9,6 +9,7 @@ use crate::model;
 use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
 use crate::tls;
 
+use super::random::Random;
 use super::route::Router;
 use super::upstream::Upstream;
 
@@ -51,6 +52,7 @@ pub(super) struct Local {
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Rc<Upstream>>,
     meter: HttpMeter,
+    random: Random,
     /// In the order of the listeners.
     listener_meters: Vec<ListenerMeter>,
 }
@@ -75,7 +77,7 @@ impl Local {
         let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();
         let meter = HttpMeter::new(listeners, routes);
-        Self { snapshot, upstreams, meter, listener_meters }
+        Self { snapshot, upstreams, meter, random: Random::default(), listener_meters }
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -99,9 +101,9 @@ impl Local {
         self.snapshot.model.routes.get(index)
     }
 
-    /// The upstream of a route.
-    pub(super) fn upstream_of(&self, route: usize) -> Option<&Rc<Upstream>> {
-        self.upstreams.get(self.snapshot.model.routes.get(route)?.upstream)
+    /// What decides where nothing else does.
+    pub(super) fn random(&self) -> &Random {
+        &self.random
     }
 
     pub(super) fn meter(&self) -> &HttpMeter {

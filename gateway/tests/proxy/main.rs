@@ -9,6 +9,7 @@ mod http2;
 mod http2_upstreams;
 mod lifecycle;
 mod parsing;
+mod routing;
 mod tls;
 mod upgrades;
 mod upstreams;

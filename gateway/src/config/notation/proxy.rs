@@ -10,7 +10,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::config::keys::MAX_SOCKET_PATH;
 use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
-use crate::model::{Endpoint, HostPattern, Location, PathPattern};
+use crate::model::{Endpoint, HostPattern, Location, PathPattern, Segment, Template};
 
 use super::FilePath;
 
@@ -166,15 +166,7 @@ impl Notation for Pattern {
     type Out = PathPattern;
 
     fn parse(&self, text: &str) -> Result<PathPattern, Wrong> {
-        if text.len() > MAX_PATTERN_BYTES {
-            return Err(
-                format!("a path has at most {MAX_PATTERN_BYTES} bytes, this one has {}", text.len()).into()
-            );
-        }
-        if !text.starts_with('/') {
-            let message = format!("the path {} does not begin with a slash", shown(text));
-            return Err(Wrong::suggest(message, format!("/{}", shown(text))));
-        }
+        check_path_begin(text)?;
         let (path, below) = match text.strip_suffix("/**") {
             Some(path) => (path, true),
             None => (text, false),
@@ -187,28 +179,80 @@ impl Notation for Pattern {
                 None => message.into(),
             });
         }
-        if let Some(bad) =
-            path.chars().find(|char| !char.is_ascii_graphic() || matches!(char, '?' | '#' | '\\'))
-        {
-            let bad = bad.escape_debug();
-            return Err(
-                format!("`{bad}` cannot stand in a path; what is no plain ASCII is percent-encoded").into()
-            );
-        }
+        check_path_bytes(path)?;
         let path = decode_unreserved(path)?;
         if path.split('/').any(|segment| matches!(segment, "." | "..")) {
             return Err("a path has no `.` or `..` segments".into());
+        }
+        if path.contains(['{', '}']) {
+            return template(&path, below).map(PathPattern::Template);
         }
         Ok(if below { PathPattern::Prefix(path) } else { PathPattern::Exact(path) })
     }
 
     fn noun(&self) -> String {
-        "a path such as /v1/users or /v1/**".to_owned()
+        "a path such as /v1/users, /v1/** or /v1/users/{id}".to_owned()
     }
 
     fn schema(&self) -> Json {
         json!({ "type": "string", "pattern": "^/[^?#*\\s]*(/\\*\\*)?$|^/\\*\\*$", "maxLength": MAX_PATTERN_BYTES })
     }
+}
+
+fn check_path_begin(text: &str) -> Result<(), Wrong> {
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(
+            format!("a path has at most {MAX_PATTERN_BYTES} bytes, this one has {}", text.len()).into()
+        );
+    }
+    if !text.starts_with('/') {
+        let message = format!("the path {} does not begin with a slash", shown(text));
+        return Err(Wrong::suggest(message, format!("/{}", shown(text))));
+    }
+    Ok(())
+}
+
+/// Whether a path can stand in a request.
+pub(super) fn check_path_bytes(path: &str) -> Result<(), Wrong> {
+    if !path.is_empty() {
+        check_path_begin(path)?;
+    }
+    let is_bad = |char: &char| !char.is_ascii_graphic() || matches!(char, '?' | '#' | '\\');
+    match path.chars().find(is_bad) {
+        None => Ok(()),
+        Some(bad) => {
+            let bad = bad.escape_debug();
+            Err(format!("`{bad}` cannot stand in a path; what is no plain ASCII is percent-encoded").into())
+        }
+    }
+}
+
+/// A path of which some segments are parameters.
+fn template(path: &str, below: bool) -> Result<Template, Wrong> {
+    let mut names = Vec::new();
+    let mut segments = Vec::new();
+    for segment in path.split('/').skip(1) {
+        let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        let is_name = |name: &&str| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        match name.filter(is_name) {
+            Some(name) if names.contains(&name) => {
+                return Err(format!("the parameter {{{name}}} stands in the path twice").into());
+            }
+            Some(name) => {
+                names.push(name);
+                segments.push(Segment::Parameter(name.to_owned()));
+            }
+            None if segment.contains(['{', '}']) => {
+                let message = "a parameter is a whole segment of letters, digits and _ in braces, as in /users/{id}; \
+                               parts of a segment take `{regex: \"…\"}`";
+                return Err(message.into());
+            }
+            None => segments.push(Segment::Literal(segment.to_owned())),
+        }
+    }
+    Ok(Template { segments, below })
 }
 
 /// Decodes what need not have been encoded: `%41` and `A` are the same path, `%2F` and `/` are not.

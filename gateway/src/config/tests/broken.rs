@@ -356,6 +356,59 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "routes that do nothing, or too much",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a: {upstream: u, respond: {}}\n  b: {match: {path: /b}, \
+         redirect: {}}\n  c: {match: {path: /c}, split: [{upstream: u, weight: 0}]}\n  d: {match: {path: /d}, upstream: u, \
+         sticky: {cookie: x}}\n  e: {match: {path: /e}, respond: {}, rewrite: {prefix: /}}\n  f: {match: {path: /f}, split: \
+         [{upstream: u}, {upstream: u}], sticky: {}}\n",
+        &[
+            "3:3+1 the route `a` has more than one of `upstream`, `split`, `redirect` and `respond`",
+            "4:36+2 `redirect` changes nothing: clients would come back for ever",
+            "5:3+1 every weight in `split` of the route `c` is 0",
+            "6:47+11 `sticky` is for routes with `split`",
+            "7:48+11 `rewrite` is for routes with `upstream` or `split`",
+            "8:60+1 this upstream is listed twice; the first is on line 8",
+            "8:73+2 `sticky` takes one of `cookie` and `header`",
+        ],
+    ),
+    (
+        "paths with parameters",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a: {match: {path: \"/a/{id}/{id}\"}, upstream: u}\n  b: \
+         {match: {path: \"/b/x{id}\"}, upstream: u}\n  c: {match: {path: \"/c/{id}\"}, upstream: u, rewrite: {path: \
+         \"/x/{ib}\"}}\n  d: {match: {path: {regex: \"/d/.*\"}}, upstream: u, rewrite: {prefix: /}}\n  e: {match: {path: \
+         {regex: \"/e(\"}}, upstream: u}\n  f: {match: {path: \"/f/{id}\"}, upstream: u, rewrite: {path: /x, prefix: /y}}\n",
+        &[
+            "3:21+14 the parameter {id} stands in the path twice",
+            "4:21+10 a parameter is a whole segment of letters, digits and _ in braces, as in /users/{id}; parts of a segment take `{regex: \"…\"}`",
+            "5:62+9 the path of `match` has no parameter {ib} -> {id}",
+            "6:71+1 a regular expression has no prefix; use `path`",
+            "7:29+5 this is no regular expression: unclosed group",
+            "8:74+2 a path changes by one of `path` and `prefix`",
+        ],
+    ),
+    (
+        "what is asked of fields",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nlisteners: {web: {address: 0.0.0.0:80}}\nroutes:\n  a: {match: {headers: \
+         {\"x y\": 1, x-a: {regex: \"[\"}, x-b: {}, x-c: {regex: a, present: true}, x-d: [1]}, listeners: [wep]}, \
+         upstream: u}\n",
+        &[
+            "4:25+5 x y is not the name of a header field",
+            "4:48+3 this is no regular expression: unclosed character class",
+            "4:59+2 x-b takes one of `regex` and `present`",
+            "4:68+25 x-c takes one of `regex` and `present`",
+            "4:100+3 expected a value, or a map with `regex` or `present`, found a list",
+            "4:118+3 there is no listener `wep` -> web",
+        ],
+    ),
+    (
+        "routes that ask the same",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a: {match: {headers: {x-a: 1, x-b: 2}}, upstream: u}\n  b: \
+         {match: {headers: {x-b: 2, X-A: 1}}, upstream: u}\n  c: {match: {headers: {x-a: 2}}, upstream: u}\n",
+        &[
+            "4:3+1 the routes `a` (line 3) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
+    (
         "passed on to nobody",
         "listeners:\n  a:\n    address: 0.0.0.0:80\n    passthrough:\n      - {server_names: [b.test, B.test], upstream: \
          z}\n      - {server_names: [], upstream: u}\nupstreams: {u: {endpoints: [\"http://a\"]}}\n",
@@ -688,7 +741,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "route without upstream",
         "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /a}}\n",
-        &["3:3+1 `upstream` is missing; it takes the name of an upstream"],
+        &["3:3+1 the route `r` needs `upstream`, `split`, `redirect` or `respond`"],
     ),
     (
         "broken upstream is known",

@@ -44,6 +44,8 @@ pub(super) struct Session {
     watch: Rc<Watch>,
     /// Another one, once a load balancer has said whom the connection is from.
     peer: RefCell<Peer>,
+    /// What the client asked for in the handshake of TLS.
+    server_name: RefCell<Option<Rc<str>>>,
     /// The addresses of both ends, the client's first.
     ends: Cell<(SocketAddr, SocketAddr)>,
     /// As it stands in the configuration: how the listener is found again after a reload.
@@ -72,6 +74,7 @@ impl Session {
             worker,
             watch,
             peer: RefCell::new(Peer::new(peer, is_secure)),
+            server_name: RefCell::default(),
             ends: Cell::new((peer, ours)),
             listens_on,
             local: RefCell::new(local),
@@ -99,6 +102,11 @@ impl Session {
             }
         }
         Rc::clone(&local)
+    }
+
+    /// What the client asked for in the handshake of TLS, in lower case.
+    pub(super) fn server_name(&self) -> Option<Rc<str>> {
+        self.server_name.borrow().clone()
     }
 
     /// The addresses of both ends of the connection: the client's, as far as is known, and ours.

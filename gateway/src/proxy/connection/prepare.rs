@@ -71,6 +71,8 @@ pub(super) async fn prepare(
         let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
         let agreed = stream.get_ref().1;
         session.peer.borrow().shows(agreed.peer_certificates().unwrap_or_default());
+        let name = agreed.server_name().map(|name| name.to_ascii_lowercase().into());
+        session.server_name.replace(name);
         let is_http2 = agreed.alpn_protocol() == Some(tls::HTTP2);
         let version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         io::Result::Ok(Prepared::Http(Stream::Tls(Box::new(stream.into())), version))

@@ -1,26 +1,29 @@
 //! Every key there is, with its shape, default and sentence. `gateway schema`, the mistakes' lists of
 //! valid names and the guide's tables are made of this file.
 
+mod routes;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use gateway_common::abi::{BAN_CAPACITY, INTERFACE_SLOTS, RULE_SLOTS};
 use gateway_kernel::{Attach, DefaultVerdict};
-use http::Method;
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, MethodName,
-    NameOf, Pattern, Percent, Prefix, ProtocolName, Server, Size, Span, WordOr,
+    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Percent,
+    Prefix, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::model::{Endpoint, HostPattern, PathPattern, Protocol, ProxyVersion, TlsVersion};
+pub(crate) use routes::{Match, Redirect, Rewrite, Route, Share, Sticky};
+
+use crate::model::{Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -36,8 +39,11 @@ record! {
         listeners: Vec<Named<Listener>> = OrEmpty(MapOf(section::<Listener>(), 64)),
         /// The servers that requests are sent to, by name.
         upstreams: Vec<Named<Upstream>> = OrEmpty(MapOf(section::<Upstream>(), 10_000)),
-        /// Which request goes where, by name. The most specific route wins, whatever the order: an exact host before
-        /// a wildcard before none, an exact path before the longest prefix, named methods before none.
+        /// Which request goes where, by name. The most specific route wins, whatever the order. Hosts: one written out,
+        /// then the longest wildcard, then none. Paths: one written out, then with parameters, then regular expressions
+        /// (the longest first), then prefixes (the longest first). Then routes that name methods, then the number of
+        /// headers, of query parameters, of cookies, then the narrowest source, server names, listeners, and last the
+        /// name of the route.
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
         /// Threads that serve requests. `auto` is one for each processor this process may use.
         workers: Option<usize> = Or(WordOr("auto", Count(1, 1024)), "auto"),
@@ -283,30 +289,6 @@ record! {
         certificate: Option<Located<Certificate>> = Optional(At(section::<Certificate>())),
         /// Verify who they are. `false` lets anybody on the way read and change everything.
         verify: bool = Or(Choice(&[("true", true), ("false", false)]), "true"),
-    }
-}
-
-record! {
-    /// An entry of `routes`.
-    Route {
-        /// Which requests it takes. Left out, every request.
-        r#match: Match = OrEmpty(section::<Match>()),
-        /// The upstream that its requests are sent to.
-        upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
-        /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
-        upgrades: Option<Vec<String>> = Optional(ListOf(ProtocolName, 16)),
-    }
-}
-
-record! {
-    /// `match` of a route.
-    Match {
-        /// Hosts, in any case and without a port. `*.example.com` is every name below example.com. Left out, every host.
-        hosts: Vec<Located<HostPattern>> = OrEmpty(ListOf(At(Host), 1000)),
-        /// The path: `/v1/users` is this path alone; `/v1/**` is /v1 and everything below it.
-        path: PathPattern = Or(Pattern, "/**"),
-        /// Methods. Left out, every method.
-        methods: Vec<Located<Method>> = OrEmpty(ListOf(At(MethodName), 64)),
     }
 }
 

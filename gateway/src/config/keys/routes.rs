@@ -1,0 +1,133 @@
+//! The keys of routes.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+
+use crate::config::matching::{PathOf, TestsBy};
+use crate::config::notation::{
+    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MethodName, NameOf, NewHost, NewPath,
+    Prefix, ProtocolName, RawText,
+};
+use crate::config::shape::{At, Choice, ListOf, Located, Optional, Or, OrEmpty, Required, record, section};
+use crate::model::{HostPattern, PathPattern, Test};
+
+/// Conditions of one kind.
+const MAX_TESTS: usize = 64;
+
+record! {
+    /// An entry of `routes`. It has one of `upstream`, `split`, `redirect` and `respond`.
+    Route {
+        /// Which requests it takes. Left out, every request.
+        r#match: Match = OrEmpty(section::<Match>()),
+        /// The upstream that its requests are sent to.
+        upstream: Option<Located<String>> = Optional(At(NameOf("an upstream"))),
+        /// Several upstreams that share its requests by weight.
+        split: Vec<Located<Share>> = OrEmpty(ListOf(At(section::<Share>()), 100)),
+        /// What keeps a client with the upstream of `split` that it was given.
+        sticky: Option<Located<Sticky>> = Optional(At(section::<Sticky>())),
+        /// How the upstream sees its requests.
+        rewrite: Option<Located<Rewrite>> = Optional(At(section::<Rewrite>())),
+        /// Send clients elsewhere.
+        redirect: Option<Located<Redirect>> = Optional(At(section::<Redirect>())),
+        /// Answer without asking anybody.
+        respond: Option<Located<Respond>> = Optional(At(section::<Respond>())),
+        /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
+        upgrades: Option<Vec<String>> = Optional(ListOf(ProtocolName, 16)),
+    }
+}
+
+record! {
+    /// `match` of a route. A request has to meet all of it.
+    Match {
+        /// Hosts, in any case and without a port. `*.example.com` is every name below example.com. Left out, every host.
+        hosts: Vec<Located<HostPattern>> = OrEmpty(ListOf(At(Host), 1000)),
+        /// The path: `/v1/users` is this path alone; `/v1/**` is /v1 and everything below it; `{id}` stands for any one
+        /// segment; `{regex: "…"}` has to match the whole path.
+        path: Located<PathPattern> = Or(At(PathOf), "/**"),
+        /// Methods. Left out, every method.
+        methods: Vec<Located<Method>> = OrEmpty(ListOf(At(MethodName), 64)),
+        /// Header fields: a value, `{regex: "…"}` for the whole value, or `{present: true}` or `false`.
+        headers: Vec<(HeaderName, Test)> = OrEmpty(TestsBy(FieldName, MAX_TESTS)),
+        /// Parameters of the query, decoded; written like `headers`.
+        query: Vec<(String, Test)> = OrEmpty(TestsBy(RawText(256), MAX_TESTS)),
+        /// Cookies; written like `headers`.
+        cookies: Vec<(String, Test)> = OrEmpty(TestsBy(CookieName, MAX_TESTS)),
+        /// Where clients are, as trusted proxies say.
+        sources: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
+        /// Listeners that they come by.
+        listeners: Vec<Located<String>> = OrEmpty(ListOf(At(NameOf("a listener")), 64)),
+        /// The name that they ask for in the handshake of TLS (SNI); written like `hosts`.
+        server_names: Vec<HostPattern> = OrEmpty(ListOf(Host, 1000)),
+    }
+}
+
+record! {
+    /// An entry of `split`
+    Share {
+        /// An upstream.
+        upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
+        /// How many requests it gets, of all weights together. With 0 it gets none.
+        weight: usize = Or(Count(0, 1_000_000), "1"),
+    }
+}
+
+record! {
+    /// `sticky` of a route. It has one of these.
+    Sticky {
+        /// A cookie with this name, which the gateway sets.
+        cookie: Option<String> = Optional(CookieName),
+        /// A field that clients send: who sends the same goes to the same, on every gateway.
+        header: Option<HeaderName> = Optional(FieldName),
+    }
+}
+
+record! {
+    /// `rewrite` of a route
+    Rewrite {
+        /// The host that the upstream sees. It gets the client's in X-Forwarded-Host.
+        host: Option<HeaderValue> = Optional(NewHost),
+        /// The whole path; `{id}` stands for what the parameter of `match` stands for.
+        path: Option<Located<String>> = Optional(At(NewPath)),
+        /// What stands in the place of the path that `match` names, without what is below it. `/` takes it away.
+        prefix: Option<Located<String>> = Optional(At(NewPath)),
+    }
+}
+
+record! {
+    /// `redirect` of a route. What is left out stays as it was asked for.
+    Redirect {
+        /// `http` or `https`.
+        scheme: Option<bool> = Optional(Choice(&[("http", false), ("https", true)])),
+        /// A host.
+        host: Option<String> = Optional(DnsName),
+        /// A port. Left out, the one that was asked for, or the usual one of another scheme or host.
+        port: Option<usize> = Optional(Count(1, 65_535)),
+        /// A path; as for `rewrite`.
+        path: Option<Located<String>> = Optional(At(NewPath)),
+        /// A prefix; as for `rewrite`.
+        prefix: Option<Located<String>> = Optional(At(NewPath)),
+        /// 301 and 302 may become a GET, 303 does, 307 and 308 do not; 301 and 308 are for ever.
+        status: StatusCode = Or(
+            Choice(&[
+                ("301", StatusCode::MOVED_PERMANENTLY),
+                ("302", StatusCode::FOUND),
+                ("303", StatusCode::SEE_OTHER),
+                ("307", StatusCode::TEMPORARY_REDIRECT),
+                ("308", StatusCode::PERMANENT_REDIRECT),
+            ]),
+            "302"
+        ),
+    }
+}
+
+record! {
+    /// `respond` of a route
+    Respond {
+        /// The status.
+        status: usize = Or(Count(200, 599), "200"),
+        /// The body.
+        body: String = Or(FreeText(64 * 1024), ""),
+        /// Its media type.
+        content_type: HeaderValue = Or(FieldValue, "text/plain; charset=utf-8"),
+    }
+}

@@ -1,0 +1,116 @@
+//! How routes say what they ask of a request: a path in one of several forms, and what is asked of fields by name.
+
+use gateway_kernel::feed::shown;
+use serde_json::{Value as Json, json};
+
+use crate::config::node::{Key, Node, Value};
+use crate::config::notation::{Pattern, Regex};
+use crate::config::reader::Reader;
+use crate::config::shape::{Choice, Notation, Optional, Required, Shape, record, section};
+use crate::model::{self, PathPattern, Test};
+
+/// A path: a text, or a map with a regular expression.
+pub(crate) struct PathOf;
+
+record! {
+    /// A path by regular expression.
+    ByRegex {
+        /// It has to match the whole path.
+        regex: Option<model::Pattern> = Required(Regex),
+    }
+}
+
+impl Shape for PathOf {
+    type Out = PathPattern;
+
+    fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<PathPattern> {
+        let path = match &node.value {
+            Value::Map(_) => {
+                section::<ByRegex>().read(node, reader).and_then(|map| map.regex).map(PathPattern::Regex)
+            }
+            _ => Pattern.read(node, reader),
+        };
+        // A mistake is reported, and nobody will use this; but it must not look like the path of another route.
+        path.or_else(|| Some(PathPattern::Exact(format!("{:?}", node.place))))
+    }
+
+    fn noun(&self) -> String {
+        format!("{} or a map with `regex`", Notation::noun(&Pattern))
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "anyOf": [Shape::schema(&Pattern), section::<ByRegex>().schema()] })
+    }
+}
+
+/// A map from names to what is asked of them; the names as this notation has them, and at most so many.
+pub(crate) struct TestsBy<N>(pub(crate) N, pub(crate) usize);
+
+record! {
+    /// What is asked of a value.
+    Asked {
+        /// The whole value matches it.
+        regex: Option<model::Pattern> = Optional(Regex),
+        /// It is there, or is not.
+        present: Option<bool> = Optional(Choice(&[("true", true), ("false", false)])),
+    }
+}
+
+impl<N: Notation> Shape for TestsBy<N> {
+    type Out = Vec<(N::Out, Test)>;
+
+    fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self::Out> {
+        let entries = match &node.value {
+            Value::Null => return Some(Vec::new()),
+            Value::Map(entries) => entries,
+            _ => return reader.expected(node, &self.noun()),
+        };
+        if entries.len() > self.1 {
+            let message =
+                format!("{} names are too many here; at most {} are allowed", entries.len(), self.1);
+            return reader.error(node.place, message);
+        }
+        Some(entries.iter().filter_map(|(key, value)| self.read_entry(key, value, reader)).collect())
+    }
+
+    fn noun(&self) -> String {
+        format!("a map from {} to a value, `{{regex: …}}` or `{{present: …}}`", plural(&self.0.noun()))
+    }
+
+    fn schema(&self) -> Json {
+        let asked = section::<Asked>().schema();
+        json!({
+            "type": ["object", "null"],
+            "additionalProperties": { "anyOf": [{ "type": ["string", "number", "boolean"] }, asked] },
+            "maxProperties": self.1,
+        })
+    }
+}
+
+impl<N: Notation> TestsBy<N> {
+    fn read_entry(&self, key: &Key, value: &Node, reader: &mut Reader<'_>) -> Option<(N::Out, Test)> {
+        let name = match self.0.parse(&key.name) {
+            Ok(name) => Some(name),
+            Err(wrong) => reader.wrong(key.place, wrong),
+        };
+        let test = match &value.value {
+            Value::Scalar(scalar) => Some(Test::Is(scalar.text.clone())),
+            Value::Map(entries) => {
+                let Asked { regex, present } = section::<Asked>().read(value, reader)?;
+                if entries.len() != 1 {
+                    let name = shown(&key.name);
+                    reader.error::<()>(value.place, format!("{name} takes one of `regex` and `present`"));
+                }
+                regex.map(Test::Matches).or(present.map(Test::Present))
+            }
+            _ => reader.expected(value, "a value, or a map with `regex` or `present`"),
+        };
+        Some((name?, test?))
+    }
+}
+
+/// `a name` becomes `names`.
+fn plural(noun: &str) -> String {
+    let noun = noun.split(" such as ").next().unwrap_or(noun);
+    format!("{}s", noun.trim_start_matches("a "))
+}

@@ -1,0 +1,186 @@
+//! What the keys of routes are written in, beyond hosts and paths.
+
+use gateway_kernel::feed::shown;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Value as Json, json};
+
+use crate::config::reader::Wrong;
+use crate::config::shape::Notation;
+use crate::model::Pattern;
+
+use super::proxy::{DnsName, check_path_bytes};
+
+/// A regular expression.
+pub(crate) struct Regex;
+
+impl Notation for Regex {
+    type Out = Pattern;
+
+    fn parse(&self, text: &str) -> Result<Pattern, Wrong> {
+        Pattern::new(text).map_err(Wrong::from)
+    }
+
+    fn noun(&self) -> String {
+        "a regular expression".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "maxLength": Pattern::MAX_BYTES })
+    }
+}
+
+/// The name of a header field.
+pub(crate) struct FieldName;
+
+impl Notation for FieldName {
+    type Out = HeaderName;
+
+    fn parse(&self, text: &str) -> Result<HeaderName, Wrong> {
+        let lower = text.to_ascii_lowercase();
+        HeaderName::from_bytes(lower.as_bytes())
+            .map_err(|_| format!("{} is not the name of a header field", shown(text)).into())
+    }
+
+    fn noun(&self) -> String {
+        "a header field such as x-version".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+/// The value of a header field.
+pub(crate) struct FieldValue;
+
+impl Notation for FieldValue {
+    type Out = HeaderValue;
+
+    fn parse(&self, text: &str) -> Result<HeaderValue, Wrong> {
+        HeaderValue::from_str(text).map_err(|_| {
+            format!("{} cannot be the value of a header field: it is one line of ASCII", shown(text)).into()
+        })
+    }
+
+    fn noun(&self) -> String {
+        "the value of a header field".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+/// The name of a cookie (RFC 6265, section 4.1.1).
+pub(crate) struct CookieName;
+
+impl Notation for CookieName {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+        if text.is_empty() || text.len() > 128 || !text.bytes().all(is_token) {
+            return Err(format!("{} is not the name of a cookie", shown(text)).into());
+        }
+        Ok(text.to_owned())
+    }
+
+    fn noun(&self) -> String {
+        "a cookie".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "maxLength": 128 })
+    }
+}
+
+/// Any text of one line, not empty and with at most so many bytes.
+pub(crate) struct RawText(pub(crate) usize);
+
+impl Notation for RawText {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        if text.is_empty() || text.len() > self.0 {
+            return Err(format!("a name has 1 to {} bytes here, this one has {}", self.0, text.len()).into());
+        }
+        Ok(text.to_owned())
+    }
+
+    fn noun(&self) -> String {
+        "a name".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "maxLength": self.0 })
+    }
+}
+
+/// Any text of at most so many bytes.
+pub(crate) struct FreeText(pub(crate) usize);
+
+impl Notation for FreeText {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        if text.len() > self.0 {
+            return Err(format!("the text has {} bytes; at most {} are allowed", text.len(), self.0).into());
+        }
+        Ok(text.to_owned())
+    }
+
+    fn noun(&self) -> String {
+        format!("a text of at most {} bytes", self.0)
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "maxLength": self.0 })
+    }
+}
+
+/// A host that stands in the place of another, perhaps with a port.
+pub(crate) struct NewHost;
+
+impl Notation for NewHost {
+    type Out = HeaderValue;
+
+    fn parse(&self, text: &str) -> Result<HeaderValue, Wrong> {
+        let (name, port) = text.rsplit_once(':').map_or((text, None), |(name, port)| (name, Some(port)));
+        let port_is_good = port.is_none_or(|port| port.parse::<u16>().is_ok());
+        match DnsName.parse(name) {
+            Ok(_) if port_is_good => FieldValue.parse(&text.to_ascii_lowercase()),
+            _ => Err(format!("{} is no host, nor a host and a port", shown(text)).into()),
+        }
+    }
+
+    fn noun(&self) -> String {
+        "a host such as users.internal or users.internal:8080".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+/// A path that stands in the place of another.
+pub(crate) struct NewPath;
+
+impl Notation for NewPath {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        check_path_bytes(text)?;
+        if text.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return Err("a path has no `.` or `..` segments".into());
+        }
+        Ok(text.to_owned())
+    }
+
+    fn noun(&self) -> String {
+        "a path such as /v2/users".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^/[^?#*\\s]*$", "maxLength": 1024 })
+    }
+}
