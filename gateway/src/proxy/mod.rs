@@ -5,6 +5,7 @@ mod action;
 mod body;
 mod connection;
 mod exchange;
+mod explain;
 mod forwarded;
 mod framing;
 mod grammar;
@@ -38,6 +39,7 @@ use tokio::sync::oneshot;
 
 use crate::{model, tls};
 
+pub use explain::{Asked, Candidate, Explanation, explain};
 use listen::{Address, Bound};
 use snapshot::{Secrets, Snapshot};
 use worker::{Command, Handle};

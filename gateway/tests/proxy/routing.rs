@@ -233,3 +233,55 @@ fn routes_may_ask_for_a_listener() {
         assert!(body(&get(&mut stream)).starts_with(expected));
     }
 }
+
+#[test]
+fn an_explanation_names_the_route_and_why_not_the_others() {
+    use gateway::proxy::{Asked, explain};
+    let up = telling("blue");
+    let beta = Conditions {
+        headers: vec![(HeaderName::from_static("x-beta"), Test::Is("yes".to_owned()))],
+        ..anything()
+    };
+    let mut model = two(
+        &up,
+        &up,
+        vec![
+            route("all", below(""), anything(), to(0)),
+            route("users", below("/users"), anything(), shared(&[(0, 3), (1, 1)], None)),
+            route("beta", below("/users"), beta, to(1)),
+            route("new", PathPattern::Exact("/users/new".to_owned()), anything(), to(1)),
+            route("other", below("/other"), anything(), to(1)),
+        ],
+    );
+    model.routes[3].matches.methods = vec![http::Method::PUT];
+    let ask = |method: &str, target: &str, beta: &str| {
+        let request = http::Request::builder().method(method).uri(target).header("host", "a.test");
+        let request = request.header("x-beta", beta).body(()).unwrap();
+        explain(&model, Asked { request, client: [127, 0, 0, 1].into(), listener: None, server_name: None })
+    };
+    let found = ask("GET", "http://a.test/users/./new?x", "no").unwrap();
+    assert_eq!((found.host.as_deref(), found.path.as_str()), (Some("a.test"), "/users/new"));
+    assert_eq!(found.route.as_deref(), Some("users"));
+    assert_eq!(found.outcome, "shared by up (75.0 %), green (25.0 %)");
+    let why: Vec<_> =
+        found.candidates.iter().map(|c| (c.route.as_str(), c.path.as_str(), c.why.as_str())).collect();
+    assert_eq!(
+        why,
+        [
+            ("users", "/users/**", "takes the request"),
+            ("all", "/**", "matches, and is less specific"),
+            ("beta", "/users/**", "asks for something else: headers: x-beta"),
+            ("new", "/users/new", "does not take GET, only PUT"),
+        ]
+    );
+    assert_eq!(found.others, 1);
+    assert_eq!(ask("GET", "/users", "yes").unwrap().route.as_deref(), Some("beta"));
+    assert_eq!(ask("PUT", "/users/new", "yes").unwrap().route.as_deref(), Some("new"));
+    model.routes.remove(0);
+    let request = http::Request::get("/x").header("host", "a.test").body(()).unwrap();
+    let asked = Asked { request, client: [127, 0, 0, 1].into(), listener: None, server_name: None };
+    assert_eq!(explain(&model, asked).unwrap().outcome, "404: no route matches");
+    let request = http::Request::get("/a%2fb").header("host", "a.test").body(()).unwrap();
+    let asked = Asked { request, client: [127, 0, 0, 1].into(), listener: None, server_name: None };
+    assert!(explain(&model, asked).unwrap_err().starts_with("it is refused with 400: "));
+}

@@ -1,5 +1,7 @@
 //! `gateway explain`: what would happen to a packet, replayed over the rules in force, and what happened to
-//! the last ones from its source.
+//! the last ones from its source; and, in `request.rs`, what would happen to a request.
+
+mod request;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -36,10 +38,15 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Say which route takes a request, by a configuration and without sending it; exits 1 if none does
+    Request(Box<request::Arguments>),
 }
 
 pub(super) fn run(arguments: &Arguments, global: &Global, out: &mut Out) -> Outcome {
-    let What::Packet { source, dst, json } = arguments.what;
+    let (source, dst, json) = match &arguments.what {
+        What::Request(arguments) => return request::run(arguments, out),
+        What::Packet { source, dst, json } => (*source, *dst, *json),
+    };
     let backend = Backend::open(global)?;
     let packet = ExplainBody { source, destination: dst };
     let mut explained = backend.explain(packet.clone())?;
