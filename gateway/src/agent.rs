@@ -12,7 +12,7 @@ use gateway_kernel::{Enforcement, Error, Plan, Protection, SourceSampling, State
 use thiserror::Error as ThisError;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::config;
@@ -61,6 +61,9 @@ pub enum StartError {
     /// The listeners.
     #[error(transparent)]
     Proxy(#[from] ProxyError),
+    /// The files of certificates that are obtained.
+    #[error("{0}")]
+    Acme(String),
     /// The admin socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -96,6 +99,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     crate::observe::http::describe();
     crate::sources::describe();
     crate::tls::describe();
+    crate::acme::describe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
@@ -129,6 +133,7 @@ fn system(what: &'static str) -> impl Fn(std::io::Error) -> StartError {
 struct Assembled {
     live: Arc<Live>,
     proxy: Arc<Proxy>,
+    acme: watch::Sender<Option<model::Acme>>,
     socket: AdminSocket,
     orders: mpsc::Receiver<ReloadOrder>,
 }
@@ -138,6 +143,8 @@ struct Agent {
     options: Options,
     live: Arc<Live>,
     proxy: Arc<Proxy>,
+    /// Tells who obtains certificates of each configuration.
+    acme: watch::Sender<Option<model::Acme>>,
     protection: Arc<Mutex<Protection>>,
     /// The plan in force, to go back to when a reload fails half-way.
     plan: Plan,
@@ -159,7 +166,7 @@ impl Agent {
     ) -> Result<Self, StartError> {
         let mut protection = Protection::start(&model.kernel, &options.pin_dir)?;
         match Self::assemble(&options, &model, &mut protection, recorder, started) {
-            Ok(Assembled { live, proxy, socket, orders }) => {
+            Ok(Assembled { live, proxy, acme, socket, orders }) => {
                 if let Err(error) = protection.settle() {
                     tracing::error!("what an earlier agent pinned could not be removed: {error}");
                 }
@@ -169,6 +176,7 @@ impl Agent {
                     options,
                     live,
                     proxy,
+                    acme,
                     protection: Arc::new(Mutex::new(protection)),
                     drain_timeout: model.proxy.drain_timeout,
                     plan: model.kernel,
@@ -198,6 +206,9 @@ impl Agent {
     ) -> Result<Assembled, StartError> {
         let rules = protection.rules().clone();
         let judge = rules.clone();
+        if let Some(acme) = &model.acme {
+            crate::acme::prepare(acme).map_err(StartError::Acme)?;
+        }
         let proxy = Arc::new(Proxy::start(
             &model.proxy,
             Arc::new(move |arrival: Arrival| match arrival.announced {
@@ -243,10 +254,12 @@ impl Agent {
         }
         tokio::spawn(serve_unix(unix, Arc::clone(&live)));
         tokio::spawn(renew_certificates(Arc::clone(&proxy)));
+        let acme = watch::Sender::new(model.acme.clone());
+        tokio::spawn(crate::acme::run(acme.subscribe()));
         if let Some(events) = events {
             tokio::spawn(pump(events, live.watchers.clone(), live.recent.clone()));
         }
-        Ok(Assembled { live, proxy, socket, orders })
+        Ok(Assembled { live, proxy, acme, socket, orders })
     }
 
     /// Serves until a signal ends it, then drains.
@@ -301,8 +314,12 @@ impl Agent {
         let plan = if other_cache { self.as_of_now(&model.kernel).await? } else { model.kernel };
         self.apply(plan.clone()).await?;
         let proxy = Arc::clone(&self.proxy);
-        let wanted = model.proxy.clone();
-        let served = beside(move || proxy.reload(&wanted).map_err(|error| error.to_string())).await;
+        let (wanted, acme) = (model.proxy.clone(), model.acme.clone());
+        let served = beside(move || {
+            acme.as_ref().map_or(Ok(()), crate::acme::prepare)?;
+            proxy.reload(&wanted).map_err(|error| error.to_string())
+        })
+        .await;
         let reloaded = match served.and_then(|served| served) {
             Ok(reloaded) => reloaded,
             Err(why) => return Err(self.restore(why).await),
@@ -320,6 +337,7 @@ impl Agent {
             // What a source brought since the configuration was read may have been overwritten.
             self.live.feeds.start_over();
         }
+        self.acme.send_replace(model.acme);
         self.plan = plan;
         self.drain_timeout = model.proxy.drain_timeout;
         Ok(Reloaded { hash: model.config_hash, needs_restart })

@@ -1,5 +1,6 @@
 //! The agent: everything that runs beside the kernel programs. The binary is a thin door to [`cli`].
 
+mod acme;
 pub mod agent;
 pub mod cli;
 pub mod config;

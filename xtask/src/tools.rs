@@ -160,7 +160,7 @@ pub(crate) struct SystemProgram {
 }
 
 /// What the tests and the benchmarks run beside the gateway.
-pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 9] = [
+pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 10] = [
     SystemProgram { name: "ip", package: "iproute2" },
     SystemProgram { name: "nginx", package: "nginx" },
     SystemProgram { name: "haproxy", package: "haproxy" },
@@ -168,6 +168,7 @@ pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 9] = [
     SystemProgram { name: "nft", package: "nftables" },
     SystemProgram { name: "xdp-filter", package: "xdp-tools" },
     SystemProgram { name: "curl", package: "curl" },
+    SystemProgram { name: "pebble", package: "pebble" },
     SystemProgram { name: "openssl", package: "openssl" },
     SystemProgram { name: "wrk", package: "wrk" },
 ];

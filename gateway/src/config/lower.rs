@@ -17,8 +17,8 @@ use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Location, Model,
-    Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
+    Acme, Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Location,
+    Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -30,19 +30,46 @@ pub(crate) fn lower(
     base_dir: &Path,
     hash: &mut Sha256,
 ) -> Option<Model> {
-    let listeners = listeners(&root.listeners, &root.upstreams, reader, base_dir);
+    let mut acme = acme(root.acme.as_ref(), reader, base_dir);
+    let listeners = listeners(&root.listeners, &root.upstreams, &mut acme, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
     let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader, base_dir)).collect();
     let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
     let proxy = Proxy { workers, drain_timeout: root.drain_timeout, listeners, upstreams, routes };
-    Some(Model { kernel, lists, proxy, admin: admin?, config_hash: String::new() })
+    Some(Model { kernel, lists, proxy, acme, admin: admin?, config_hash: String::new() })
+}
+
+/// The certificates are those of listeners, and are added where those are read.
+fn acme(located: Option<&Located<keys::Acme>>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Acme> {
+    let keys::Acme { directory, agree_to_terms, contact, challenge, storage, ca } = &located?.value;
+    let place = located?.place;
+    if *agree_to_terms == Some(false) {
+        let message = "an authority issues nothing before its terms of service are agreed to: read them, and say \
+                       `agree_to_terms: true`";
+        reader.error::<()>(place, message);
+    }
+    let ca = ca.as_ref().map(|ca| (base_dir.join(&ca.value), ca.place));
+    if let Some((path, place)) = &ca
+        && let Err(why) = tls::authorities(path)
+    {
+        reader.error::<()>(*place, why);
+    }
+    Some(Acme {
+        directory: directory.as_ref()?.value.clone(),
+        contact: contact.clone(),
+        storage: base_dir.join(storage),
+        ca: ca.map(|(path, _)| path),
+        challenge: *challenge,
+        certificates: Vec::new(),
+    })
 }
 
 fn listeners(
     listeners: &[Named<keys::Listener>],
     upstreams: &[Named<keys::Upstream>],
+    acme: &mut Option<Acme>,
     reader: &mut Reader<'_>,
     base_dir: &Path,
 ) -> Vec<Listener> {
@@ -59,7 +86,10 @@ fn listeners(
         lowered.push(Listener {
             name: name.clone(),
             address: address.value,
-            tls: listener.tls.as_ref().and_then(|tls| secure(tls, listener.http2, place, reader, base_dir)),
+            tls: listener
+                .tls
+                .as_ref()
+                .and_then(|tls| secure(tls, listener.http2, acme, place, reader, base_dir)),
             http2: listener.http2,
             max_concurrent_streams: u32::try_from(listener.max_concurrent_streams).unwrap_or(u32::MAX),
             passthrough: passthrough(&listener.passthrough, upstreams, place, reader),
@@ -103,6 +133,7 @@ fn passthrough(
 fn secure(
     tls: &keys::Tls,
     http2: bool,
+    acme: &mut Option<Acme>,
     place: Place,
     reader: &mut Reader<'_>,
     base_dir: &Path,
@@ -111,7 +142,13 @@ fn secure(
     if located.is_empty() {
         return reader.error(place, "`tls` needs at least one certificate");
     }
-    let certificates = located.iter().filter_map(|located| certificate(located, reader, base_dir)).collect();
+    let read = |located: &Located<keys::Certificate>| {
+        if located.value.acme.is_empty() {
+            return certificate(located, reader, base_dir);
+        }
+        issued(located, acme.as_mut(), reader)
+    };
+    let certificates = located.iter().filter_map(read).collect();
     let mut clients = None;
     if let Some(keys::Clients { ca: Some(ca), required }) = &tls.clients {
         let path = base_dir.join(&ca.value);
@@ -205,6 +242,34 @@ fn secure_upstream(
     Some(lowered)
 }
 
+/// A certificate that an authority issues: its files may be there already, or not yet.
+fn issued(
+    located: &Located<keys::Certificate>,
+    acme: Option<&mut Acme>,
+    reader: &mut Reader<'_>,
+) -> Option<CertificateFiles> {
+    let keys::Certificate { cert, key, acme: names, ocsp } = &located.value;
+    if cert.is_some() || key.is_some() || ocsp.is_some() {
+        return reader.error(located.place, "a certificate is files, or `acme` and nothing else");
+    }
+    let Some(acme) = acme else {
+        return reader
+            .error(located.place, "nothing says who issues this certificate; add `acme` to the file");
+    };
+    let files = acme.files(names);
+    // One certificate may stand at several listeners.
+    match acme.certificates.iter().find(|known| known.first() == names.first()) {
+        Some(known) if known == names => {}
+        Some(_) => {
+            let message =
+                format!("two certificates begin with the name {}; name it in one of them", names[0]);
+            return reader.error(located.place, message);
+        }
+        None => acme.certificates.push(names.clone()),
+    }
+    Some(files)
+}
+
 /// Reads a certificate's files, to report what is wrong with them.
 fn certificate(
     located: &Located<keys::Certificate>,
@@ -212,7 +277,12 @@ fn certificate(
     base_dir: &Path,
 ) -> Option<CertificateFiles> {
     let certificate = &located.value;
-    let (cert, key) = (certificate.cert.as_ref()?, certificate.key.as_ref()?);
+    if !certificate.acme.is_empty() {
+        return reader.error(located.place, "`acme` is for certificates of listeners");
+    }
+    let (Some(cert), Some(key)) = (&certificate.cert, &certificate.key) else {
+        return reader.error(located.place, "a certificate needs `cert` and `key`");
+    };
     let ocsp = certificate.ocsp.as_ref().map(|ocsp| base_dir.join(ocsp));
     let files = CertificateFiles { cert: base_dir.join(cert), key: base_dir.join(key), ocsp };
     if let Err(why) = tls::check_certificate(&files) {

@@ -1,6 +1,7 @@
 //! What runs: parsed, complete and immutable. `config` lowers what users wrote into these types once;
 //! nothing here is optional because a user may leave it out, only because it may really be absent.
 
+mod acme;
 mod action;
 mod matching;
 
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 
 use crate::sources::Origin;
 
+pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 
@@ -25,6 +27,8 @@ pub struct Model {
     pub lists: ListSources,
     /// The path of a request.
     pub proxy: Proxy,
+    /// How certificates are obtained from an authority; `None`: they are all files of the operator's.
+    pub acme: Option<Acme>,
     /// Where operators and scrapers reach the agent.
     pub admin: Admin,
     /// SHA-256 of the configuration text, in hexadecimal: the same in `status`, logs and metrics.

@@ -9,6 +9,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use crate::acme::OPEN;
 use crate::model::Action;
 
 use super::body::{RequestBody, ResponseBody};
@@ -37,6 +38,9 @@ pub(super) async fn serve(
     }
     if let Err(problem) = request::admit(&mut request, exchange.listener().max_header_count) {
         return Ok(refuse(exchange, problem, has_body));
+    }
+    if let Some(proof) = OPEN.answer(request.uri().path()) {
+        return Ok(answer(exchange, Response::new(proof.into()), has_body));
     }
     let upstream = match route(&mut exchange, &mut request) {
         Ok(Routed::To(upstream)) => upstream,

@@ -3,6 +3,7 @@
 //! It speaks HTTP/1.1 by hyper over a connection of its own. A client with a pool was weighed and left out: a
 //! list is fetched every few minutes, and no server keeps a connection that long.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +20,6 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -64,8 +64,8 @@ pub(super) enum Fetched {
 }
 
 /// Why there is no body. `Display` is for operators and shows no credentials.
-#[derive(Debug, Error)]
-pub(super) enum FetchError {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchError {
     #[error("{0}")]
     Address(#[from] AddressError),
     #[error("the redirect from {from} is not followed: {why}")]
@@ -140,6 +140,36 @@ struct Answer {
 
 async fn ask(address: &Address, ca: Option<PathBuf>, known: &Validators) -> Result<Answer, FetchError> {
     let request = request(address, known)?;
+    send(address, ca, request).await
+}
+
+/// Sends any request to a URL over a connection of its own, and reads the response, whatever its status. The request's
+/// target and Host are the URL's.
+pub(crate) async fn call<B>(
+    url: &str,
+    ca: Option<PathBuf>,
+    mut request: Request<B>,
+    limit: u64,
+) -> Result<Response<Bytes>, FetchError>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    let address = Address::parse(url)?;
+    let target = address.target.parse().map_err(|_| AddressError::NotAUrl("its path is none".to_owned()))?;
+    *request.uri_mut() = target;
+    if let Ok(host) = HeaderValue::from_str(&address.authority) {
+        request.headers_mut().insert(HOST, host);
+    }
+    // On the heap: what a TLS connection holds would be moved with the future otherwise.
+    let Answer { head, body, _connection } = Box::pin(send(&address, ca, request)).await?;
+    let body = collect(body, limit).await?;
+    Ok(Response::from_parts(head, body.into()))
+}
+
+async fn send<B>(address: &Address, ca: Option<PathBuf>, request: Request<B>) -> Result<Answer, FetchError>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
     if !address.secure {
         return exchange(connect(address).await?, address, request).await;
     }
@@ -226,13 +256,10 @@ async fn handshake(
     })
 }
 
-async fn exchange<S>(
-    stream: S,
-    address: &Address,
-    request: Request<Empty<Bytes>>,
-) -> Result<Answer, FetchError>
+async fn exchange<S, B>(stream: S, address: &Address, request: Request<B>) -> Result<Answer, FetchError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
 {
     let failed = |error: hyper::Error| FetchError::Protocol {
         authority: address.authority.clone(),

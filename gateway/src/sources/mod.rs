@@ -26,6 +26,7 @@ use address::Address;
 use last_good::{Key, Slot, Store, digest};
 
 pub use address::AddressError;
+pub(crate) use fetch::call;
 pub use last_good::last_good;
 pub use status::{SourceState, SourceStatus, describe};
 

@@ -13,6 +13,7 @@ use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{Error, SignatureScheme};
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::acme::{OPEN, TLS_ALPN};
 use crate::model::CertificateFiles;
 
 use super::{read, read_chain, unusable};
@@ -57,8 +58,37 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // An authority that looks whether a name is ours, and nobody else, offers this and nothing else (RFC 8737).
+        if hello.alpn().is_some_and(|mut offered| offered.any(|name| name == TLS_ALPN)) {
+            return OPEN.certificate(hello.server_name()?);
+        }
         self.of(hello.server_name(), hello.signature_schemes())
     }
+}
+
+/// What is written in a certificate.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// Its DNS names; of a wildcard what follows the `*`.
+    pub(crate) names: Vec<String>,
+    /// Since and until when it is good, since the Unix epoch.
+    pub(crate) not_before: Duration,
+    pub(crate) not_after: Duration,
+}
+
+/// What is written in the certificate of these files; `None` if they cannot be used.
+pub(crate) fn facts(files: &CertificateFiles) -> Option<Facts> {
+    let certificate = read_certificate(files, &aws_lc_rs::default_provider()).ok()?;
+    let first = UnixTime::since_unix_epoch(Duration::ZERO);
+    let not_before = match dates_at(&certificate, first) {
+        Some(webpki::Error::CertNotValidYet { not_before, .. }) => not_before,
+        _ => first,
+    };
+    Some(Facts {
+        names: names(&certificate),
+        not_before: Duration::from_secs(not_before.as_secs()),
+        not_after: Duration::from_secs(ends(&certificate)?.as_secs()),
+    })
 }
 
 /// Reads one certificate, and says what is wrong with it.
@@ -70,6 +100,12 @@ pub(crate) fn check(files: &CertificateFiles) -> Result<(), String> {
 }
 
 pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
+    let certificate = read_certificate(files, provider)?;
+    note(&certificate, files);
+    Ok(certificate)
+}
+
+fn read_certificate(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {
     let chain = read_chain(&files.cert)?;
     let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?).map_err(|error| match error {
         PemError::NoItemsFound => {
@@ -96,7 +132,6 @@ pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Resul
         }
         certificate.ocsp = Some(response);
     }
-    note(&certificate, files);
     Ok(certificate)
 }
 

@@ -17,7 +17,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use crate::files::{self, Stamp};
 use crate::model;
 
-pub(crate) use certificates::{check as check_certificate, describe};
+pub(crate) use certificates::{check as check_certificate, describe, facts};
 pub(crate) use client::{certificate_reason, system_roots};
 
 /// How versions of HTTP are named in ALPN (RFC 7301, RFC 9113).

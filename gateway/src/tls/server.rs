@@ -8,6 +8,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{ServerConfig, version};
 
+use crate::acme::TLS_ALPN;
 use crate::model;
 
 use super::certificates::Certificates;
@@ -37,7 +38,7 @@ impl Settings for model::Tls {
             Some(clients) => builder.with_client_cert_verifier(verifier(clients, provider)?),
         };
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
-        let protocols: &[&[u8]] = if self.http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+        let protocols: &[&[u8]] = if self.http2 { &[HTTP2, HTTP1, TLS_ALPN] } else { &[HTTP1, TLS_ALPN] };
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         Ok(config)

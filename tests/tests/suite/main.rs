@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod acme;
 mod attach;
 mod bad_input;
 mod config;

@@ -12,13 +12,13 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use crate::config;
 
 /// Makes `ca.pem` in a directory, and signs certificates by it.
-struct Authority<'a> {
+pub(crate) struct Authority<'a> {
     issuer: Issuer<'static, KeyPair>,
     directory: &'a Path,
 }
 
 impl<'a> Authority<'a> {
-    fn new(directory: &'a Path) -> Self {
+    pub(crate) fn new(directory: &'a Path) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "an authority");
@@ -28,7 +28,7 @@ impl<'a> Authority<'a> {
     }
 
     /// Writes `file`.pem and `file`.key.
-    fn sign(&self, file: &str, name: &str) {
+    pub(crate) fn sign(&self, file: &str, name: &str) {
         let key = KeyPair::generate().unwrap();
         let certificate =
             CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();

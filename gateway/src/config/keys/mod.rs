@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
     Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Percent,
-    Prefix, Server, Size, Span, WordOr,
+    Prefix, RawText, Server, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -23,7 +23,7 @@ use crate::config::shape::{
 };
 pub(crate) use routes::{Match, Redirect, Rewrite, Route, Share, Sticky};
 
-use crate::model::{Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
+use crate::model::{AcmeChallenge, Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -49,6 +49,8 @@ record! {
         workers: Option<usize> = Or(WordOr("auto", Count(1, 1024)), "auto"),
         /// How long requests in flight may go on after SIGTERM before they are cut.
         drain_timeout: Duration = Or(Span("0s", "1h"), "30s"),
+        /// How certificates are obtained from an authority by ACME.
+        acme: Option<Located<Acme>> = Optional(At(section::<Acme>())),
         /// Where operators and scrapers reach the agent.
         admin: Admin = OrEmpty(section::<Admin>()),
     }
@@ -218,12 +220,37 @@ record! {
 }
 
 record! {
-    /// An entry of `certificates`; paths are relative to the configuration's directory.
+    /// `acme`
+    Acme {
+        /// The authority's directory.
+        directory: Option<Located<String>> = Required(At(ListUrl)),
+        /// That you agree to the authority's terms of service. Nothing is asked for without.
+        agree_to_terms: Option<bool> = Required(Choice(&[("true", true), ("false", false)])),
+        /// Where the authority reaches you, such as mailto:admin@example.com.
+        contact: Vec<String> = OrEmpty(ListOf(RawText(256), 10)),
+        /// How names are proved to be yours: by an answer in the clear on port 80 (`http`), or by a handshake on port 443
+        /// (`tls_alpn`). A listener has to be reached there.
+        challenge: AcmeChallenge = Or(
+            Choice(&[("http", AcmeChallenge::Http), ("tls_alpn", AcmeChallenge::TlsAlpn)]),
+            "http"
+        ),
+        /// The directory of certificates, keys and the account, relative to the configuration's directory.
+        storage: String = Or(FilePath(4096), "/var/lib/gateway/acme"),
+        /// Certificates that the directory may be signed by beside the system's, a PEM file relative to the
+        /// configuration's directory.
+        ca: Option<Located<String>> = Optional(At(FilePath(4096))),
+    }
+}
+
+record! {
+    /// An entry of `certificates`: files, whose paths are relative to the configuration's directory, or names.
     Certificate {
         /// The certificate and, after it, those of its issuers, a PEM file.
-        cert: Option<String> = Required(FilePath(4096)),
+        cert: Option<String> = Optional(FilePath(4096)),
         /// Its private key, a PEM file.
-        key: Option<String> = Required(FilePath(4096)),
+        key: Option<String> = Optional(FilePath(4096)),
+        /// Names for which a certificate is obtained and renewed, as `acme` says. In place of `cert` and `key`.
+        acme: Vec<String> = OrEmpty(ListOf(DnsName, 100)),
         /// An OCSP response in DER to staple to it.
         ocsp: Option<String> = Optional(FilePath(4096)),
     }

@@ -60,14 +60,14 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "a list at the top",
         "- kernel\n",
         &[
-            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout` and `admin`, found a list",
+            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
         ],
     ),
     (
         "a word at the top",
         "hello\n",
         &[
-            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout` and `admin`, found `hello`",
+            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
         ],
     ),
     ("unknown key", "kernels: {}\n", &["1:1+7 unknown key `kernels` -> kernel"]),
@@ -178,7 +178,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "listeners:\n  web: {address: 0.0.0.0:8443, tls: {certificates: []}}\n  other: {address: 0.0.0.0:8444, tls: {}}\n",
         &[
             "2:3+3 `tls` needs at least one certificate",
-            "3:39+2 `certificates` is missing; it takes a list, each entry a map with `cert`, `key` and `ocsp`",
+            "3:39+2 `certificates` is missing; it takes a list, each entry a map with `cert`, `key`, `acme` and `ocsp`",
         ],
     ),
     (
@@ -406,6 +406,25 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
          {match: {headers: {x-b: 2, X-A: 1}}, upstream: u}\n  c: {match: {headers: {x-a: 2}}, upstream: u}\n",
         &[
             "4:3+1 the routes `a` (line 3) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
+    (
+        "certificates from nobody",
+        "listeners:\n  a: {address: 0.0.0.0:1, tls: {certificates: [{acme: [a.test]}, {cert: site.pem}]}}\n",
+        &[
+            "2:48+16 nothing says who issues this certificate; add `acme` to the file",
+            "2:66+16 a certificate needs `cert` and `key`",
+        ],
+    ),
+    (
+        "certificates by ACME",
+        "acme: {directory: \"https://ca.test/dir\", agree_to_terms: false, ca: none.pem}\nlisteners:\n  a: {address: \
+         0.0.0.0:1, tls: {certificates: [{acme: [a.test]}, {acme: [a.test, b.test]}, {acme: [c.test], key: x}]}}\n",
+        &[
+            "1:7+71 an authority issues nothing before its terms of service are agreed to: read them, and say `agree_to_terms: true`",
+            "1:69+8 DIR/none.pem is not there",
+            "3:66+24 two certificates begin with the name a.test; name it in one of them",
+            "3:92+24 a certificate is files, or `acme` and nothing else",
         ],
     ),
     (

@@ -172,7 +172,7 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
     let mut timer = Timer { sleep: pin!(tokio::time::sleep_until(first)), is_set: false };
     let mut closing = Closing::default();
     let (stream, version) = match prepare::prepare(&session, stream, &mut timer, &mut closing).await {
-        None => return,
+        None | Some(Prepared::Seen) => return,
         Some(Prepared::Forward(stream, upstream)) => {
             return forward(&session, stream, upstream, &mut timer).await;
         }

@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use crate::acme::TLS_ALPN;
 use crate::observe::http::Refused;
 use crate::tls;
 
@@ -24,6 +25,8 @@ use super::{Session, passthrough};
 pub(super) enum Prepared {
     /// This version of HTTP was agreed on.
     Http(Stream, Version),
+    /// There was nothing to it but its handshake.
+    Seen,
     /// It goes to the upstream with this index as it is.
     Forward(TcpStream, usize),
 }
@@ -71,6 +74,10 @@ pub(super) async fn prepare(
         let stream = TlsAcceptor::from(tls.config()).accept(stream).await?;
         let agreed = stream.get_ref().1;
         session.peer.borrow().shows(agreed.peer_certificates().unwrap_or_default());
+        if agreed.alpn_protocol() == Some(TLS_ALPN) {
+            // The handshake was all that the authority wanted to see.
+            return Ok(Prepared::Seen);
+        }
         let name = agreed.server_name().map(|name| name.to_ascii_lowercase().into());
         session.server_name.replace(name);
         let is_http2 = agreed.alpn_protocol() == Some(tls::HTTP2);
