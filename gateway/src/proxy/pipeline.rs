@@ -95,10 +95,15 @@ fn prepare_request(
     let timeout = upstream.settings().response_timeout;
     let mut request = request.map(|body| RequestBody::new(body, watch, timeout));
     *request.version_mut() = Version::HTTP_11;
+    let is_chunked = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     hop::remove_from_request(headers);
     headers.remove(EXPECT);
     exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
+    if is_chunked {
+        // hyper would say so by itself, but not for GET and HEAD: it would drop their bodies.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if !headers.contains_key(HOST) {
         // HTTP/1.0 asks for none, the request to the upstream needs one.
         let endpoint = upstream.endpoints().first().map(|endpoint| endpoint.authority()).unwrap_or_default();
