@@ -6,5 +6,6 @@ mod announced;
 mod harness;
 mod lifecycle;
 mod parsing;
+mod smuggling;
 mod tls;
 mod upstreams;
