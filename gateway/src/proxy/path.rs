@@ -111,7 +111,7 @@ fn resolve_dots(path: &str) -> Result<String, Ambiguous> {
                 }
                 segments.pop();
             }
-            _ if piece.starts_with(".;") || piece.starts_with("..;") => {
+            _ if is_dots_with_parameters(piece) => {
                 return Err(Ambiguous("the path holds a dot segment with parameters"));
             }
             _ => {
@@ -125,6 +125,12 @@ fn resolve_dots(path: &str) -> Result<String, Ambiguous> {
         }
     }
     Ok(segments.join("/"))
+}
+
+/// The semicolon may be encoded: who decodes first and looks for parameters then finds them all the same.
+fn is_dots_with_parameters(segment: &str) -> bool {
+    let behind = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
+    behind.is_some_and(|behind| behind.starts_with(';') || behind.starts_with("%3B"))
 }
 
 #[cfg(test)]
@@ -177,6 +183,9 @@ mod tests {
             ("/..", Err("the path climbs above the root")),
             ("/a/../../b", Err("the path climbs above the root")),
             ("/a/..;x/b", Err("the path holds a dot segment with parameters")),
+            ("/a/..%3bx/b", Err("the path holds a dot segment with parameters")),
+            ("/a/.%3B/b", Err("the path holds a dot segment with parameters")),
+            ("/a/...;x", Ok(("/a/...;x", false))),
             ("/a/%2e;/b", Err("the path holds a dot segment with parameters")),
         ] {
             check(path, expected);

@@ -122,6 +122,7 @@ fn paths() -> Vec<Case> {
         ambiguous("two dots with parameters", "/a/..;/b"),
         ambiguous("two dots with parameters that have a value", "/a/..;b=c/d"),
         ambiguous("a dot with parameters", "/a/.;b/c"),
+        ambiguous("two dots with encoded parameters", "/a/..%3bb/c"),
         ambiguous("encoded dots with parameters", "/a/%2e%2e;/b"),
         ambiguous("an encoded slash", "/a%2fb"),
         ambiguous("an encoded slash in capitals", "/a%2Fb"),
