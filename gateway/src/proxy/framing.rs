@@ -237,6 +237,8 @@ impl Framing {
     }
 }
 
+const IMITATED: Refusal =
+    Refusal::Malformed("A field's name looks like Content-Length or Transfer-Encoding.");
 const FOLDED: Refusal = Refusal::Malformed("A field is folded over several lines.");
 
 /// A line without its end; `bytes` ends with LF.
@@ -271,6 +273,9 @@ impl Head {
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => self.see_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.see_coding(value),
+            // Many an application server takes an underscore for a dash.
+            14 if name.eq_ignore_ascii_case(b"content_length") => Err(IMITATED),
+            17 if name.eq_ignore_ascii_case(b"transfer_encoding") => Err(IMITATED),
             _ => Ok(()),
         }
     }
@@ -412,6 +417,8 @@ mod tests {
             ("chunks in HTTP/1.0", head("transfer-encoding: chunked").replace("HTTP/1.1", "HTTP/1.0")),
             ("no request line", "hello\r\n\r\n".to_owned()),
             ("a space before the colon", head("transfer-encoding : chunked")),
+            ("a length with an underscore", head("content_length: 3")),
+            ("a coding with an underscore", head("Transfer_Encoding: chunked")),
             ("NUL", head("a: b\0")),
             ("empty lines without end", "\r\n".repeat(5)),
         ] {

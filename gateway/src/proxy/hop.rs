@@ -13,7 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 /// Fields of one connection, whether `Connection` names them or not. Transfer-Encoding is among them: the
 /// framing of each side is hyper's. `Trailer` is not: it describes the message, and hyper needs it to pass
 /// trailers on.
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP: [HeaderName; 10] = [
     header::CONNECTION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
@@ -23,6 +23,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-authentication-info"),
+    // Of an upgrade to HTTP/2, which is not passed on (RFC 7540, section 3.2.1).
+    HeaderName::from_static("http2-settings"),
 ];
 
 /// What survives being named by `Connection`: no sender may name fields that are meant for every recipient
@@ -56,7 +58,7 @@ static END_TO_END: [HeaderName; 19] = [
 ];
 
 /// Which of the hop-by-hop fields a message may carry; a bit a field. One walk over the names costs less
-/// than nine lookups that nearly always find nothing.
+/// than ten lookups that nearly always find nothing.
 fn present(headers: &HeaderMap) -> u16 {
     let mut bits = 0;
     for name in headers.keys() {
@@ -71,6 +73,7 @@ fn present(headers: &HeaderMap) -> u16 {
                 "keep-alive" => 4,
                 "proxy-connection" => 5,
                 "proxy-authentication-info" => 8,
+                "http2-settings" => 9,
                 _ => continue,
             },
         };
@@ -152,6 +155,7 @@ mod tests {
                     "proxy-authorization: x",
                     "transfer-encoding: chunked",
                     "upgrade: h2c",
+                    "http2-settings: AAMAAABk",
                     "te: gzip",
                     "a: b",
                 ],

@@ -23,8 +23,9 @@ pub(super) struct Normal<'a> {
 /// escapes are written in upper case, dot segments are resolved. Empty segments stay, they mean something.
 ///
 /// # Errors
-/// Encoded slashes, backslashes and NUL, incomplete escapes, `..` above the root, and dot segments with
-/// parameters (`/..;x/`), which some servers resolve and others do not.
+/// Encoded slashes, backslashes and NUL, incomplete escapes, `..` above the root, dot segments with parameters
+/// (`/..;x/`), which some servers resolve and others do not, and characters in more bytes than UTF-8 takes for them,
+/// which some servers decode to a dot or a slash.
 pub(super) fn normalise(path: &str) -> Result<Normal<'_>, Ambiguous> {
     if is_normal(path.as_bytes()) {
         return Ok(Normal { path: Cow::Borrowed(path), rewritten: false });
@@ -65,6 +66,9 @@ fn decode_unreserved(path: &str) -> Result<String, Ambiguous> {
             b'/' => return Err(Ambiguous("the path holds an encoded slash")),
             b'\\' => return Err(Ambiguous("the path holds an encoded backslash")),
             0 => return Err(Ambiguous("the path holds an encoded NUL")),
+            _ if is_overlong(byte, &after[3..]) => {
+                return Err(Ambiguous("the path holds an overlong escape"));
+            }
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
             _ => {
                 out.push('%');
@@ -76,6 +80,15 @@ fn decode_unreserved(path: &str) -> Result<String, Ambiguous> {
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Whether this byte and the escape behind it begin a character that UTF-8 would write in fewer bytes.
+fn is_overlong(byte: u8, behind: &str) -> bool {
+    let next = behind.strip_prefix('%').and_then(|digits| hex(digits.as_bytes().get(..2)?));
+    matches!(
+        (byte, next),
+        (0xc0 | 0xc1, Some(0x80..=0xbf)) | (0xe0, Some(0x80..=0x9f)) | (0xf0, Some(0x80..=0x8f))
+    )
 }
 
 fn hex(digits: &[u8]) -> Option<u8> {
@@ -98,7 +111,7 @@ fn resolve_dots(path: &str) -> Result<String, Ambiguous> {
                 }
                 segments.pop();
             }
-            _ if piece.starts_with(".;") || piece.starts_with("..;") => {
+            _ if is_dots_with_parameters(piece) => {
                 return Err(Ambiguous("the path holds a dot segment with parameters"));
             }
             _ => {
@@ -112,6 +125,12 @@ fn resolve_dots(path: &str) -> Result<String, Ambiguous> {
         }
     }
     Ok(segments.join("/"))
+}
+
+/// The semicolon may be encoded: who decodes first and looks for parameters then finds them all the same.
+fn is_dots_with_parameters(segment: &str) -> bool {
+    let behind = segment.strip_prefix("..").or_else(|| segment.strip_prefix('.'));
+    behind.is_some_and(|behind| behind.starts_with(';') || behind.starts_with("%3B"))
 }
 
 #[cfg(test)]
@@ -151,6 +170,12 @@ mod tests {
             ("/a%5Cb", Err("the path holds an encoded backslash")),
             ("/a\\b", Err("the path holds a backslash")),
             ("/a%00", Err("the path holds an encoded NUL")),
+            ("/%c0%ae%c0%ae/a", Err("the path holds an overlong escape")),
+            ("/a%C1%9cb", Err("the path holds an overlong escape")),
+            ("/a%e0%80%af", Err("the path holds an overlong escape")),
+            ("/a%f0%80%80%af", Err("the path holds an overlong escape")),
+            ("/%c0b%c1", Ok(("/%C0b%C1", false))),
+            ("/%e0%a4%85", Ok(("/%E0%A4%85", false))),
             ("/a%", Err("the path ends within a percent escape")),
             ("/a%4", Err("the path ends within a percent escape")),
             ("/a%zz", Err("the path holds an invalid percent escape")),
@@ -158,6 +183,9 @@ mod tests {
             ("/..", Err("the path climbs above the root")),
             ("/a/../../b", Err("the path climbs above the root")),
             ("/a/..;x/b", Err("the path holds a dot segment with parameters")),
+            ("/a/..%3bx/b", Err("the path holds a dot segment with parameters")),
+            ("/a/.%3B/b", Err("the path holds a dot segment with parameters")),
+            ("/a/...;x", Ok(("/a/...;x", false))),
             ("/a/%2e;/b", Err("the path holds a dot segment with parameters")),
         ] {
             check(path, expected);

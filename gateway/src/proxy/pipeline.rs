@@ -158,6 +158,7 @@ fn prepare_request(
         }
     });
     *request.version_mut() = Version::HTTP_11;
+    let is_chunked = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
     hop::remove_from_request(headers);
     headers.remove(EXPECT);
@@ -168,6 +169,10 @@ fn prepare_request(
         grpc_web::write_request(headers, form);
     }
     exchange.session().with_trusted(|peer, trusted| forwarded::write(headers, peer, trusted));
+    if is_chunked {
+        // hyper would say so by itself, but not for GET and HEAD: it would drop their bodies.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     if let Some(route) = exchange.route() {
         action::rewrite(&mut request, route);
     }

@@ -33,16 +33,14 @@ pub(super) fn admit<B>(request: &mut Request<B>, max_fields: usize) -> Result<()
 /// hyper answers 100-continue when the body is first asked for; nothing else can be expected. The field ends
 /// here, like the interim response. From HTTP/1.0 it has no meaning (RFC 9110, section 10.1.1).
 fn check_expectation<B>(request: &Request<B>) -> Result<(), Problem> {
-    match request.headers().get(EXPECT) {
-        _ if request.version() < Version::HTTP_11 => Ok(()),
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Err(Problem::new(Kind::ExpectationFailed, "Only 100-continue can be expected."))
-        }
-        _ => Ok(()),
+    let is_met = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if request.version() < Version::HTTP_11 || request.headers().get_all(EXPECT).iter().all(is_met) {
+        return Ok(());
     }
+    Err(Problem::new(Kind::ExpectationFailed, "Only 100-continue can be expected."))
 }
 
-/// A target in absolute-form names the host; Host must then say the same (RFC 9112, section 3.2.2).
+/// A target in absolute-form names the host, and what Host says does not count then (RFC 9112, section 3.2.2).
 fn take_authority<B>(request: &mut Request<B>) -> Result<(), Problem> {
     let uri = request.uri();
     if uri.scheme().is_none() && uri.authority().is_none() {
@@ -65,6 +63,10 @@ fn take_authority<B>(request: &mut Request<B>) -> Result<(), Problem> {
         return bad("Host is not what :authority says.");
     }
     let path = uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    // It has to be one valid host all the same: another server may listen to it.
+    if request.version() <= Version::HTTP_11 {
+        check_host(request)?;
+    }
     *request.uri_mut() = Uri::from(path);
     request.headers_mut().insert(HOST, host);
     Ok(())
@@ -238,6 +240,12 @@ mod tests {
             (
                 "a user in the target",
                 request("GET", "http://u@b.test/", new, &["b.test"]),
+                Err(Kind::BadRequest),
+            ),
+            ("absolute without host", request("GET", "http://b.test/", new, &[]), Err(Kind::BadRequest)),
+            (
+                "absolute with two hosts",
+                request("GET", "http://b.test/", new, &["b.test", "c.test"]),
                 Err(Kind::BadRequest),
             ),
             ("another scheme", request("GET", "ftp://b.test/", new, &["b.test"]), Err(Kind::BadRequest)),

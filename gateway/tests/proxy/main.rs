@@ -10,6 +10,7 @@ mod http2_upstreams;
 mod lifecycle;
 mod parsing;
 mod routing;
+mod smuggling;
 mod tls;
 mod upgrades;
 mod upstreams;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{Request, Response, Uri, Version};
 use hyper::body::Incoming;
@@ -150,8 +150,9 @@ fn address(request: &mut Request<RequestBody>, scheme: &Scheme) {
         *request.uri_mut() = uri;
     }
     let headers = request.headers_mut();
-    headers.remove(CONNECTION);
-    headers.remove(UPGRADE);
+    for of_connections in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(of_connections);
+    }
 }
 
 /// Runs hyper's tasks in the worker's own thread.
