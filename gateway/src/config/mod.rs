@@ -15,6 +15,7 @@ mod routes;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod upstream_keys;
 
 use std::fs::File;
 use std::io::Read as _;

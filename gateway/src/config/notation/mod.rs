@@ -1,6 +1,7 @@
 //! How single values are written: durations, sizes, counts, addresses, names, paths.
 
 mod proxy;
+mod upstream;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::config::reader::Wrong;
 use crate::config::shape::Notation;
 
 pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName, Server};
+pub(crate) use upstream::{CookieName, FieldName};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);
