@@ -43,16 +43,12 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             max_connections: 10_000,
         }],
         upstreams: vec![model::Upstream {
-            name: "upstream".to_owned(),
-            endpoints: vec![model::Endpoint::tcp(upstream)],
-            protocol: model::Protocol::Http1,
-            proxy_protocol: None,
-            tls: None,
             connect_timeout: minute,
             response_timeout: minute,
             idle_timeout: minute,
             max_idle_connections: 64,
             keepalive_timeout: minute,
+            ..model::Upstream::new("upstream", vec![model::Endpoint::tcp(upstream)])
         }],
         routes: vec![model::Route {
             name: "all".to_owned(),

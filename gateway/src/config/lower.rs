@@ -17,8 +17,8 @@ use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Acme, Admin, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener, Location,
-    Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
+    Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener,
+    Location, Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -166,7 +166,14 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
     if endpoints.is_empty() {
         reader.error::<()>(named.place, format!("the upstream `{}` needs at least one endpoint", named.name));
     }
-    distinct(endpoints, reader, "endpoint");
+    let servers: Vec<_> =
+        endpoints.iter().map(|endpoint| endpoint.map(|e| (e.at.clone(), e.is_secure))).collect();
+    distinct(&servers, reader, "endpoint");
+    if let (Some(slow), Balance::Hash(_)) = (&upstream.slow_start, &upstream.balance.value) {
+        let message = "a key has one endpoint, which cannot begin with less than its share; `slow_start` does not go with \
+                       `hash`";
+        reader.error::<()>(slow.place, message);
+    }
     if upstream.proxy_protocol.value.is_some() && upstream.protocol.value != Protocol::Http1 {
         let message = "the PROXY protocol is said once a connection, and over HTTP/2 clients share connections; use \
                        `protocol: http1`, or leave it to X-Forwarded-For";
@@ -175,6 +182,8 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
     Some(Upstream {
         name: named.name.clone(),
         endpoints: endpoints.iter().map(|endpoint| located(endpoint, reader, base_dir)).collect(),
+        balance: upstream.balance.value.clone(),
+        slow_start: upstream.slow_start.as_ref().map(|slow| slow.value),
         protocol: upstream.protocol.value,
         proxy_protocol: upstream.proxy_protocol.value,
         tls: secure_upstream(named, upstream, endpoints, reader, base_dir),
@@ -191,7 +200,7 @@ fn located(endpoint: &Located<Endpoint>, reader: &mut Reader<'_>, base_dir: &Pat
     let Location::Unix(path) = &endpoint.value.at else { return endpoint.value.clone() };
     let path = base_dir.join(path);
     check_socket_path(&path, endpoint.place, reader);
-    Endpoint { at: Location::Unix(path), ..endpoint.value }
+    Endpoint { at: Location::Unix(path), ..endpoint.value.clone() }
 }
 
 /// `None` where nobody speaks TLS: then there must be nothing that says how.

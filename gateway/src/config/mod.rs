@@ -16,6 +16,7 @@ mod routes;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod upstream_keys;
 
 use std::fs::File;
 use std::io::Read as _;

@@ -67,6 +67,13 @@ pub(crate) struct Located<T> {
     pub(crate) written: Option<String>,
 }
 
+impl<T> Located<T> {
+    /// Another value at the same place.
+    pub(crate) fn map<U>(&self, map: impl FnOnce(&T) -> U) -> Located<U> {
+        Located { value: map(&self.value), place: self.place, written: self.written.clone() }
+    }
+}
+
 /// Keeps the place of what its inner shape reads.
 pub(crate) struct At<S>(pub(crate) S);
 

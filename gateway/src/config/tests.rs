@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::keys::Root;
 use super::shape::{FieldInfo, Record as _};
 use super::{Report, load, parse, reference, schema};
-use crate::model::{Endpoint, HostPattern, Location, Model, PathPattern};
+use crate::model::{Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Upstream};
 
 mod broken;
 mod files;
@@ -423,7 +423,8 @@ listeners:
       clients: {ca: clients.pem, required: true}
 upstreams:
   users:
-    endpoints: [http://127.0.0.1:80, https://127.0.0.1:443]
+    endpoints: [{url: http://127.0.0.1:80, weight: 1}, https://127.0.0.1:443]
+    balance: round_robin
     protocol: http1
     proxy_protocol: off
     tls: {ca: clients.pem, verify: true}
@@ -507,8 +508,7 @@ admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
     );
     let listener = &model.proxy.listeners[0];
     assert_eq!((listener.address.to_string().as_str(), listener.max_header_bytes), ("[::1]:8080", 1_000_000));
-    let endpoint =
-        |host: &str, port| Endpoint { at: Location::Tcp { host: host.to_owned(), port }, is_secure: false };
+    let endpoint = |host: &str, port| Endpoint::new(Location::Tcp { host: host.to_owned(), port }, false);
     assert_eq!(
         model.proxy.upstreams[0].endpoints,
         [endpoint("127.0.0.1", 9001), endpoint("users.internal", 80), endpoint("2001:db8::1", 81)]
@@ -524,6 +524,34 @@ admin: {address: off, socket: run/admin.sock, max_rule_labels: 4096}
     assert_eq!((model.proxy.workers, model.proxy.drain_timeout), (3, Duration::from_secs(90)));
     assert_eq!((model.admin.address, model.admin.max_rule_labels), (None, 4096));
     assert!(model.admin.socket.is_absolute() && model.admin.socket.ends_with("run/admin.sock"));
+}
+
+#[test]
+fn an_upstream_left_alone_is_the_models_default() {
+    let model = good("upstreams: {u: {endpoints: [http://127.0.0.1]}}\n");
+    let endpoint = Endpoint::tcp(SocketAddr::from(([127, 0, 0, 1], 80)));
+    assert_eq!(model.proxy.upstreams, [Upstream::new("u", vec![endpoint])]);
+}
+
+#[test]
+fn balancing_is_read() {
+    let header = HashKey::Header(http::HeaderName::from_static("x-user"));
+    for (written, expected) in [
+        ("round_robin", Balance::RoundRobin),
+        ("least_request", Balance::LeastRequest),
+        ("peak_ewma", Balance::PeakEwma),
+        ("{hash: {header: X-User}}", Balance::Hash(header)),
+        ("{hash: {cookie: sid}}", Balance::Hash(HashKey::Cookie("sid".to_owned()))),
+        ("{hash: {source: true}}", Balance::Hash(HashKey::Source)),
+        ("{hash: {path: true}}", Balance::Hash(HashKey::Path)),
+        ("{sticky: {cookie: at}}", Balance::Sticky { cookie: "at".to_owned() }),
+    ] {
+        let endpoints = "[{url: http://127.0.0.1, weight: 3}, http://127.0.0.2]";
+        let model = good(&format!("upstreams: {{u: {{endpoints: {endpoints}, balance: {written}}}}}\n"));
+        let upstream = &model.proxy.upstreams[0];
+        assert_eq!(upstream.balance, expected, "{written}");
+        assert_eq!(upstream.endpoints.iter().map(|endpoint| endpoint.weight).collect::<Vec<_>>(), [3, 1]);
+    }
 }
 
 #[test]
@@ -625,6 +653,14 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
         (
             "/properties/upstreams/additionalProperties",
             "upstreams: {a: {endpoints: [http://a], zzzzzz: 1}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/endpoints/items/anyOf/1",
+            "upstreams: {a: {endpoints: [{url: http://a, zzzzzz: 1}]}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/balance/anyOf/1/properties/sticky",
+            "upstreams: {a: {endpoints: [http://a], balance: {sticky: {cookie: c, zzzzzz: 1}}}}\n",
         ),
         ("/properties/admin", "admin: {zzzzzz: 1}\n"),
         (

@@ -3,6 +3,7 @@
 
 mod acme;
 mod action;
+mod balance;
 mod matching;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::sources::Origin;
 
 pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
+pub use balance::{Balance, HashKey};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 
 /// Everything one configuration says, complete with every default.
@@ -161,13 +163,17 @@ pub struct ClientAuthority {
     pub required: bool,
 }
 
-/// A named set of equal servers.
+/// A named set of servers that can stand in for each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// Its name in the configuration and in metrics.
     pub name: String,
-    /// At least one; requests go round-robin.
+    /// At least one.
     pub endpoints: Vec<Endpoint>,
+    /// Who of them gets a request.
+    pub balance: Balance,
+    /// How long an endpoint that is new gets less than its share.
+    pub slow_start: Option<Duration>,
     /// The version of HTTP that they are spoken to in.
     pub protocol: Protocol,
     /// Tell them at the begin of each connection whom it is for. Then no two requests share one.
@@ -204,6 +210,8 @@ pub struct Endpoint {
     pub at: Location,
     /// Whether it is spoken to under TLS.
     pub is_secure: bool,
+    /// Its share of the requests, held against the others'.
+    pub weight: u32,
 }
 
 /// Where a server is.
@@ -224,7 +232,37 @@ impl Endpoint {
     /// A server on the network, in the clear.
     pub fn tcp(address: SocketAddr) -> Self {
         let at = Location::Tcp { host: address.ip().to_string(), port: address.port() };
-        Self { at, is_secure: false }
+        Self::new(at, false)
+    }
+
+    /// A server with one share of the requests.
+    pub fn new(at: Location, is_secure: bool) -> Self {
+        Self { at, is_secure, weight: 1 }
+    }
+
+    /// Whether this is the same server, whatever its share.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.at, self.is_secure) == (&other.at, other.is_secure)
+    }
+}
+
+impl Upstream {
+    /// These servers, with every default.
+    pub fn new(name: &str, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoints,
+            balance: Balance::RoundRobin,
+            slow_start: None,
+            protocol: Protocol::Http1,
+            proxy_protocol: None,
+            tls: None,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            max_idle_connections: 64,
+            keepalive_timeout: Duration::from_secs(30),
+        }
     }
 }
 

@@ -146,6 +146,11 @@ pub(super) fn write(headers: &mut HeaderMap, peer: &Peer, trusted: &[IpNet]) {
     headers.insert(FORWARDED, element);
 }
 
+/// Whether the first hop was under TLS, as [`write`] has told the upstream.
+pub(super) fn is_secure(headers: &HeaderMap) -> bool {
+    headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
+}
+
 /// Removes whatever tells of hops before the peer, not only what is written here: X-Real-IP, the likes of
 /// X-Forwarded-Port, and all of them with underscores, which many an application server takes for dashes.
 pub(super) fn remove_claims(headers: &mut HeaderMap) {

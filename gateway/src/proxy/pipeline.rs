@@ -1,6 +1,7 @@
 //! The path of a request, stage by stage.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -49,9 +50,10 @@ pub(super) async fn serve(
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
+    let client = upstream.wants_client().then(|| client(&exchange, &request));
     let request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
-    let delivery =
-        Delivery { watch: exchange.watch(), now: exchange.started(), ends: exchange.session().ends() };
+    let (now, ends) = (exchange.started(), exchange.session().ends());
+    let delivery = Delivery { watch: exchange.watch(), now, ends, client };
     let (response, lease) = match upstream.send(request, delivery).await {
         Ok(answer) => answer,
         Err(kind) => {
@@ -137,6 +139,11 @@ fn route(exchange: &mut Exchange, request: &mut Request<Incoming>) -> Result<Rou
                 .ok_or_else(nothing)
         }
     }
+}
+
+/// On whose behalf a request comes.
+fn client(exchange: &Exchange, request: &Request<Incoming>) -> IpAddr {
+    exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted))
 }
 
 /// The request as the upstream gets it: without what belongs to the client's connection, with what says on

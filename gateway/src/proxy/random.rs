@@ -8,16 +8,27 @@ use std::hash::{BuildHasher as _, RandomState};
 pub(super) struct Random(Cell<u64>);
 
 impl Default for Random {
+    /// Each one begins elsewhere, so that workers do not all draw the same.
     fn default() -> Self {
-        Self(Cell::new(RandomState::new().hash_one(std::thread::current().id())))
+        Self::seeded(RandomState::new().hash_one(0_u8))
     }
 }
 
 impl Random {
+    pub(super) fn seeded(seed: u64) -> Self {
+        Self(Cell::new(seed))
+    }
+
     pub(super) fn next(&self) -> u64 {
         let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.0.set(state);
         mix(state)
+    }
+
+    /// A number below this one, or 0.
+    pub(super) fn below(&self, bound: u64) -> u64 {
+        // The upper half of the product: no division, and next to no bias for bounds as small as ours.
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 }
 
@@ -52,7 +63,7 @@ mod tests {
         let random = Random::default();
         let mut counts = [0u32; 10];
         for _ in 0..100_000 {
-            counts[(random.next() % 10) as usize] += 1;
+            counts[random.below(10) as usize] += 1;
         }
         // 10,000 each, and five standard deviations are 475.
         assert!(counts.iter().all(|count| (9_400..10_600).contains(count)), "{counts:?}");

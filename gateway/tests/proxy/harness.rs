@@ -34,16 +34,12 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             max_connections: 1000,
         }],
         upstreams: vec![model::Upstream {
-            name: "up".to_owned(),
-            endpoints: endpoints.iter().copied().map(model::Endpoint::tcp).collect(),
-            protocol: model::Protocol::Http1,
-            proxy_protocol: None,
-            tls: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: LONG,
             idle_timeout: LONG,
             max_idle_connections: 64,
             keepalive_timeout: Duration::from_secs(60),
+            ..model::Upstream::new("up", endpoints.iter().copied().map(model::Endpoint::tcp).collect())
         }],
         routes: vec![model::Route {
             name: "all".to_owned(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 mod announced;
+mod balancing;
 mod grpc;
 mod harness;
 mod http2;

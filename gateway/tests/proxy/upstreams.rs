@@ -567,7 +567,7 @@ fn an_upstream_may_be_a_socket_on_this_host() {
     });
     let mut model = model(&[]);
     model.upstreams[0].endpoints =
-        vec![gateway::model::Endpoint { at: gateway::model::Location::Unix(path.clone()), is_secure: false }];
+        vec![gateway::model::Endpoint::new(gateway::model::Location::Unix(path.clone()), false)];
     let proxy = start(&model);
     let mut client = connect(&proxy);
     for _ in 0..3 {

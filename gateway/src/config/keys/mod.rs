@@ -14,16 +14,17 @@ use serde_json::{Value as Json, json};
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
     Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Percent,
-    Prefix, RawText, Server, Size, Span, WordOr,
+    Prefix, RawText, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-pub(crate) use routes::{Match, Redirect, Rewrite, Route, Share, Sticky};
+use crate::config::upstream_keys::{Balancing, ServerOrMap};
+use crate::model::{AcmeChallenge, Balance, Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
 
-use crate::model::{AcmeChallenge, Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
+pub(crate) use routes::{Match, Redirect, Rewrite, Route, Share, Sticky};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -269,9 +270,15 @@ record! {
 record! {
     /// An entry of `upstreams`.
     Upstream {
-        /// Servers that are equal; requests go to one after the other. Those with https:// are spoken to under TLS; port 80
-        /// or 443 if none is named. `unix:` and a path is a socket on this host.
-        endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(Server), 1000)),
+        /// Servers that can stand in for each other: each a URL, or a map with the keys below. Those with https:// are
+        /// spoken to under TLS; port 80 or 443 if none is named. `unix:` and a path is a socket on this host.
+        endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(ServerOrMap), 1000)),
+        /// Who of them gets a request: one after the other by weight (`round_robin`); of two that are drawn, the one with
+        /// fewer requests in flight (`least_request`) or the one expected to answer first (`peak_ewma`); or a map.
+        balance: Located<Balance> = Or(At(Balancing), "round_robin"),
+        /// How long an endpoint that is new gets less than its share, beginning with a tenth. Left out, it gets all of it
+        /// at once.
+        slow_start: Option<Located<Duration>> = Optional(At(Span("10ms", "1h"))),
         /// The version of HTTP that they are spoken to in: `http1`; `http2`, which gRPC needs; or, of endpoints with
         /// https://, the newer one that they agree to (`auto`).
         protocol: Located<Protocol> = Or(

@@ -23,7 +23,7 @@ impl Notation for Server {
     fn parse(&self, text: &str) -> Result<Endpoint, Wrong> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = FilePath(MAX_SOCKET_PATH).parse(path)?;
-            return Ok(Endpoint { at: Location::Unix(path.into()), is_secure: false });
+            return Ok(Endpoint::new(Location::Unix(path.into()), false));
         }
         let schemes = [("http://", false), ("https://", true)];
         let of_scheme = |(scheme, is_secure)| Some((scheme, is_secure, text.strip_prefix(scheme)?));
@@ -84,7 +84,7 @@ fn parse_authority(text: &str, is_secure: bool) -> Option<Endpoint> {
         return None;
     }
     let at = Location::Tcp { host: host.to_ascii_lowercase(), port };
-    Some(Endpoint { at, is_secure })
+    Some(Endpoint::new(at, is_secure))
 }
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63, and not only digits at the end: that

@@ -495,6 +495,37 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &["2:29+11 this endpoint is listed twice; the first is on line 2"],
     ),
     (
+        "an endpoint without a URL",
+        "upstreams:\n  u: {endpoints: [{weight: 2}, {url: \"http://a\", weight: 0}]}\n",
+        &[
+            "2:19+11 `url` is missing; it takes a server such as http://127.0.0.1:9001",
+            "2:58+1 0 is out of bounds; expected a number from 1 to 1000",
+        ],
+    ),
+    (
+        "the same server twice, with other weights",
+        "upstreams:\n  u: {endpoints: [\"http://a\", {url: \"http://a:80\", weight: 2}]}\n",
+        &["2:31+31 this endpoint is listed twice; the first is on line 2"],
+    ),
+    (
+        "balances that nobody knows",
+        "upstreams:\n  u: {endpoints: [http://a], balance: random}\n  v: {endpoints: [http://a], balance: {}}\n  w: {endpoints: [http://a], balance: {hash: {path: true, source: true}}}\n  x: {endpoints: [http://a], balance: {hash: {header: \"a b\"}}}\n  y: {endpoints: [http://a], balance: {sticky: {cookie: \"a=b\"}}}\n",
+        &[
+            "2:39+6 expected `round_robin`, `least_request` or `peak_ewma`, found `random`",
+            "3:39+2 `balance` takes one of `hash` and `sticky`",
+            "4:46+26 `hash` takes one of `header`, `cookie`, `source` and `path`",
+            "5:55+5 a b is not the name of a header field",
+            "6:57+5 a=b is not the name of a cookie",
+        ],
+    ),
+    (
+        "a slow start of keys",
+        "upstreams:\n  u: {endpoints: [http://a], balance: {hash: {path: true}}, slow_start: 30s}\n",
+        &[
+            "2:73+3 a key has one endpoint, which cannot begin with less than its share; `slow_start` does not go with `hash`",
+        ],
+    ),
+    (
         "no endpoint",
         "upstreams:\n  u: {endpoints: []}\n",
         &["2:3+1 the upstream `u` needs at least one endpoint"],

@@ -191,6 +191,10 @@ impl Lease {
         Self { held: Held::Exclusive(None), endpoint, max_idle: 0 }
     }
 
+    pub(super) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.endpoint
+    }
+
     fn link(&mut self) -> Option<&mut Link> {
         match &mut self.held {
             Held::Exclusive(link) => link.as_deref_mut(),

@@ -1,14 +1,17 @@
 //! Sends a request to an upstream: picks an endpoint, takes a pooled connection or opens one, tries again
 //! where that is safe.
 
+mod affinity;
+mod balance;
 mod io;
+mod latency;
 mod link;
 mod pool;
 mod replay;
+mod ring;
 mod shared;
 
-use std::cell::Cell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,16 +20,19 @@ use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 
-use crate::model;
+use crate::model::{self, Balance, HashKey};
 use crate::observe::http::UpstreamMeter;
 use crate::tls;
 
 use super::body::RequestBody;
 use super::problem::Kind;
-use super::proxy_protocol;
+use super::random::Random;
 use super::stream::Stream;
 use super::watch::{Phase, Watch};
+use super::{forwarded, proxy_protocol};
 
+use affinity::Sticky;
+use balance::{Fares, Group, Member, WARM};
 pub(super) use link::Lease;
 use link::{ConnectError, Failed};
 pub(super) use pool::Endpoint;
@@ -38,7 +44,9 @@ const COOLDOWN: Duration = Duration::from_secs(1);
 pub(super) struct Upstream {
     settings: model::Upstream,
     endpoints: Vec<Rc<Endpoint>>,
-    next: Cell<usize>,
+    group: Group,
+    sticky: Option<Sticky>,
+    random: Random,
     meter: UpstreamMeter,
     tls: Option<Arc<tls::Client>>,
 }
@@ -50,6 +58,8 @@ pub(super) struct Delivery<'a> {
     pub(super) now: Instant,
     /// The addresses of both ends of the client's connection, the client's first.
     pub(super) ends: (SocketAddr, SocketAddr),
+    /// On whose behalf the request comes, if [`Upstream::wants_client`].
+    pub(super) client: Option<IpAddr>,
 }
 
 impl Upstream {
@@ -72,7 +82,15 @@ impl Upstream {
                 known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), Rc::clone)
             })
             .collect();
-        Self { settings, endpoints, next: Cell::new(0), meter, tls }
+        let member = |(index, endpoint): (usize, &model::Endpoint)| Member {
+            index,
+            weight: endpoint.weight,
+            identity: ring::hash(&(&endpoint.at, endpoint.is_secure)),
+        };
+        let members = settings.endpoints.iter().enumerate().map(member).collect();
+        let group = Group::new(members, &settings.balance, settings.slow_start.is_some());
+        let sticky = Sticky::new(&settings);
+        Self { settings, endpoints, group, sticky, random: Random::default(), meter, tls }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -82,6 +100,11 @@ impl Upstream {
     /// Whether calls of gRPC can be sent there: they take HTTP/2.
     pub(super) fn speaks_grpc(&self) -> bool {
         self.settings.protocol != model::Protocol::Http1
+    }
+
+    /// Whether it matters on whose behalf a request comes.
+    pub(super) fn wants_client(&self) -> bool {
+        self.settings.balance == Balance::Hash(HashKey::Source)
     }
 
     pub(super) fn endpoints(&self) -> &[Rc<Endpoint>] {
@@ -105,8 +128,8 @@ impl Upstream {
         ends: (SocketAddr, SocketAddr),
         now: Instant,
     ) -> Result<(Stream, Lease), Kind> {
-        let start = self.next.get();
-        self.next.set(start.wrapping_add(1));
+        let key = self.wants_client().then(|| ring::hash(&ends.0.ip().to_canonical()));
+        let start = self.pick(None, key, now);
         let announce =
             self.settings.proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
         self.first(start, now, async |endpoint, timeout| {
@@ -133,8 +156,30 @@ impl Upstream {
         request: Request<RequestBody>,
         delivery: &Delivery<'_>,
     ) -> Result<(Response<Incoming>, Lease), Kind> {
-        let start = self.next.get();
-        self.next.set(start.wrapping_add(1));
+        let named = self.sticky.as_ref().and_then(|sticky| sticky.named(request.headers()));
+        let key =
+            affinity::key(&self.settings.balance, request.uri().path(), request.headers(), delivery.client);
+        let is_secure = self.sticky.is_some() && forwarded::is_secure(request.headers());
+        let start = self.pick(named, key, delivery.now);
+        let (mut response, lease) = self.send_from(start, request, delivery).await?;
+        if let Some(sticky) = &self.sticky {
+            let index = self.index_of(&lease);
+            if index != named
+                && let Some(index) = index
+            {
+                sticky.set(response.headers_mut(), index, is_secure);
+            }
+        }
+        Ok((response, lease))
+    }
+
+    /// Sends it to this endpoint, or to the next one that takes a connection.
+    async fn send_from(
+        &self,
+        start: usize,
+        request: Request<RequestBody>,
+        delivery: &Delivery<'_>,
+    ) -> Result<(Response<Incoming>, Lease), Kind> {
         let care = Care::of(&request);
         let Some(mut lease) = self.take_pooled(start, delivery.now) else {
             let lease = self.connect(start, delivery).await?;
@@ -171,7 +216,14 @@ impl Upstream {
         } else {
             watch.moves(Phase::Upload(self.settings.idle_timeout), delivery.now, self.settings.idle_timeout);
         }
-        match lease.exchange(request, watch).await {
+        // Only who balances by latency asks for the time.
+        let began = (self.settings.balance == Balance::PeakEwma).then(Instant::now);
+        let result = lease.exchange(request, watch).await;
+        if let Some(began) = began {
+            let now = Instant::now();
+            lease.endpoint().latency.observe(now.saturating_duration_since(began), now);
+        }
+        match result {
             Ok(response) => Ok((response, lease)),
             Err(lost) => {
                 watch.busy(delivery.now);
@@ -180,7 +232,21 @@ impl Upstream {
         }
     }
 
-    /// The endpoints in the order in which they are tried: round-robin, those that failed a moment ago last.
+    /// The endpoint that a request is sent to first: the one that it sticks to, or whose turn it is. If all of them
+    /// failed a moment ago, any.
+    fn pick(&self, named: Option<usize>, key: Option<u64>, now: Instant) -> usize {
+        let fares = Faring { upstream: self, now };
+        let named = named.filter(|index| fares.is_usable(*index));
+        let picked = named.or_else(|| self.group.pick(key, &fares, &self.random));
+        picked.unwrap_or_else(|| self.random.below(self.endpoints.len() as u64) as usize)
+    }
+
+    fn index_of(&self, lease: &Lease) -> Option<usize> {
+        self.endpoints.iter().position(|endpoint| Rc::ptr_eq(endpoint, lease.endpoint()))
+    }
+
+    /// The endpoints in the order in which they are tried: one after the other from this one on, those that failed a
+    /// moment ago last.
     fn order(&self, start: usize, now: Instant) -> impl Iterator<Item = &Rc<Endpoint>> {
         let count = self.endpoints.len();
         let turn = move |offset: usize| &self.endpoints[(start.wrapping_add(offset)) % count];
@@ -244,6 +310,37 @@ impl Upstream {
     }
 }
 
+/// How an upstream's endpoints fare, as this worker sees it.
+struct Faring<'a> {
+    upstream: &'a Upstream,
+    now: Instant,
+}
+
+impl Fares for Faring<'_> {
+    fn in_flight(&self, index: usize) -> usize {
+        self.upstream.endpoints[index].in_use()
+    }
+
+    fn latency(&self, index: usize) -> f64 {
+        self.upstream.endpoints[index].latency.expected(self.now)
+    }
+
+    fn warmth(&self, index: usize) -> u64 {
+        let Some(slow_start) = self.upstream.settings.slow_start else { return WARM };
+        warmth(self.now.saturating_duration_since(self.upstream.endpoints[index].since()), slow_start)
+    }
+
+    fn is_usable(&self, index: usize) -> bool {
+        !self.upstream.endpoints[index].is_cooling(self.now)
+    }
+}
+
+/// How much of its weight counts for who came so long ago, in percent: from a tenth on.
+fn warmth(age: Duration, slow_start: Duration) -> u64 {
+    let share = age.as_secs_f64() / slow_start.as_secs_f64();
+    ((share * WARM as f64) as u64).clamp(WARM / 10, WARM)
+}
+
 /// How a request is protected against a pooled connection that the upstream has closed meanwhile.
 #[derive(Debug, Clone, Copy, Default)]
 struct Care {
@@ -266,4 +363,17 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_new_warms_up() {
+        let second = Duration::from_secs(1);
+        for (age, expected) in [(0, 10), (1, 10), (15, 50), (30, 100), (3000, 100)] {
+            assert_eq!(warmth(age * second, 30 * second), expected, "{age}");
+        }
+    }
 }

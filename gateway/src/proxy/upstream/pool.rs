@@ -16,6 +16,7 @@ use crate::model::{self, Location, Protocol};
 use crate::tls;
 
 use super::super::stream::Stream;
+use super::latency::Latency;
 use super::link::{self, ConnectError, Link, Opened};
 use super::shared::Shared;
 
@@ -35,6 +36,8 @@ pub(in crate::proxy) struct Endpoint {
     /// that come at once, not each opens one.
     opening: tokio::sync::Mutex<()>,
     in_use: Cell<usize>,
+    since: Instant,
+    pub(super) latency: Latency,
     cooling_until: Cell<Option<Instant>>,
     last_error: RefCell<Option<String>>,
 }
@@ -58,13 +61,20 @@ impl Endpoint {
             shared: RefCell::default(),
             opening: tokio::sync::Mutex::default(),
             in_use: Cell::new(0),
+            since: Instant::now(),
+            latency: Latency::default(),
             cooling_until: Cell::new(None),
             last_error: RefCell::default(),
         }
     }
 
     pub(super) fn is(&self, endpoint: &model::Endpoint) -> bool {
-        self.settings == *endpoint
+        self.settings.is_same(endpoint)
+    }
+
+    /// When it came.
+    pub(super) fn since(&self) -> Instant {
+        self.since
     }
 
     /// Its host, if it is spoken to under TLS.
