@@ -65,6 +65,9 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
                 path: None,
             }),
             upgrades: vec!["websocket".to_owned()],
+            request_headers: None,
+            response_headers: None,
+            cors: None,
         }],
     }
 }

@@ -1,13 +1,14 @@
 //! How routes say what they ask of a request: a path in one of several forms, and what is asked of fields by name.
 
 use gateway_kernel::feed::shown;
+use http::HeaderName;
 use serde_json::{Value as Json, json};
 
 use crate::config::node::{Key, Node, Value};
-use crate::config::notation::{Pattern, Regex};
+use crate::config::notation::{FieldName, Pattern, Regex, Template};
 use crate::config::reader::Reader;
-use crate::config::shape::{Choice, Notation, Optional, Required, Shape, record, section};
-use crate::model::{self, PathPattern, Test};
+use crate::config::shape::{At, Choice, Located, Notation, Optional, Required, Shape, record, section};
+use crate::model::{self, FieldTemplate, PathPattern, Test};
 
 /// A path: a text, or a map with a regular expression.
 pub(crate) struct PathOf;
@@ -113,4 +114,48 @@ impl<N: Notation> TestsBy<N> {
 fn plural(noun: &str) -> String {
     let noun = noun.split(" such as ").next().unwrap_or(noun);
     format!("{}s", noun.trim_start_matches("a "))
+}
+
+/// A map from names of header fields to values, at most so many.
+pub(crate) struct FieldsOf(pub(crate) usize);
+
+impl Shape for FieldsOf {
+    type Out = Vec<(HeaderName, Located<FieldTemplate>)>;
+
+    fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self::Out> {
+        let entries = match &node.value {
+            Value::Null => return Some(Vec::new()),
+            Value::Map(entries) => entries,
+            _ => return reader.expected(node, &self.noun()),
+        };
+        if entries.len() > self.0 {
+            let message =
+                format!("{} names are too many here; at most {} are allowed", entries.len(), self.0);
+            return reader.error(node.place, message);
+        }
+        let mut read = Vec::new();
+        for (key, value) in entries {
+            let name = match FieldName.parse(&key.name) {
+                Ok(name) => Some(name),
+                Err(wrong) => reader.wrong(key.place, wrong),
+            };
+            if let (Some(name), Some(template)) = (name, At(Template).read(value, reader)) {
+                // Where the name stands is where it is wrong, if it is one that nobody may change.
+                read.push((name, Located { place: key.place, ..template }));
+            }
+        }
+        Some(read)
+    }
+
+    fn noun(&self) -> String {
+        "a map from header fields to values".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({
+            "type": ["object", "null"],
+            "additionalProperties": { "type": ["string", "number", "boolean"] },
+            "maxProperties": self.0,
+        })
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use gateway_kernel::feed::shown;
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::config::keys::{self, Root};
 use crate::config::lower::distinct;
@@ -12,8 +12,8 @@ use crate::config::notation::METHODS;
 use crate::config::reader::{Reader, Wrong, closest};
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Action, Conditions, FixedAnswer, Forward, HostPattern, PathChange, PathPattern, Piece, Redirect, Route,
-    RouteMatch, Segment, Share, Sticky,
+    Action, Conditions, Cors, FieldTemplate, FixedAnswer, Forward, HeaderChanges, HostPattern, OriginPattern,
+    PathChange, PathPattern, Piece, Redirect, Route, RouteMatch, Segment, Share, Sticky,
 };
 
 /// Names of a valid list that are shown: beyond, it is no help.
@@ -29,7 +29,12 @@ pub(crate) fn lower(root: &Root, reader: &mut Reader<'_>) -> Vec<Route> {
         let action = action(named, route, &matches.path, &names, reader);
         let upgrades = route.upgrades.clone().unwrap_or_else(|| vec!["websocket".to_owned()]);
         let Some(action) = action else { continue };
-        lowered.push((Route { name: named.name.clone(), matches, action, upgrades }, named));
+        let request_headers = route.request_headers.as_ref().map(|changes| lower_changes(changes, reader));
+        let response_headers = route.response_headers.as_ref().map(|changes| lower_changes(changes, reader));
+        let cors = route.cors.as_ref().and_then(|cors| lower_cors(cors, reader));
+        let name = named.name.clone();
+        let route = Route { name, matches, action, request_headers, response_headers, cors, upgrades };
+        lowered.push((route, named));
     }
     refuse_ambiguity(&lowered, reader);
     lowered.into_iter().map(|(route, _)| route).collect()
@@ -147,6 +152,70 @@ fn action(
         path = change(whole.as_ref(), prefix.as_ref(), pattern, reader);
     }
     Some(Action::Forward(Forward { shares, sticky, host, path }))
+}
+
+/// Fields that no route changes: they say how the message is framed, or are about one connection.
+const UNTOUCHED: [&str; 11] = [
+    "connection",
+    "content-length",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "expect",
+];
+
+fn lower_changes(changes: &keys::Changes, reader: &mut Reader<'_>) -> HeaderChanges {
+    let removed = changes.remove.iter().map(|name| (&name.value, name.place));
+    let written = changes.set.iter().chain(&changes.add).map(|(name, value)| (name, value.place));
+    for (name, place) in removed.chain(written) {
+        if UNTOUCHED.contains(&name.as_str()) {
+            let instead = if name == http::header::HOST { "; see `rewrite`" } else { "" };
+            reader.error::<()>(place, format!("{name} cannot be changed: the gateway writes it{instead}"));
+        }
+    }
+    let fields = |fields: &[(HeaderName, Located<FieldTemplate>)]| {
+        fields.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect()
+    };
+    HeaderChanges {
+        remove: changes.remove.iter().map(|name| name.value.clone()).collect(),
+        set: fields(&changes.set),
+        add: fields(&changes.add),
+    }
+}
+
+fn lower_cors(located: &Located<keys::CorsKeys>, reader: &mut Reader<'_>) -> Option<Cors> {
+    let keys::CorsKeys { origins, methods, headers, expose, credentials, max_age } = &located.value;
+    let origins = origins.as_ref()?;
+    distinct(origins, reader, "origin");
+    distinct(methods, reader, "method");
+    if origins.is_empty() {
+        return reader.error(located.place, "`cors` needs at least one origin");
+    }
+    if let Some(any) = origins.iter().find(|origin| origin.value == OriginPattern::Any) {
+        if *credentials {
+            let message =
+                "with `credentials`, every page anywhere could act as its visitor here; name the origins";
+            return reader.error(any.place, message);
+        }
+        if origins.len() > 1 {
+            return reader.error(any.place, "`*` is everybody: name no other origin beside it");
+        }
+    }
+    let usual = || vec![Method::GET, Method::HEAD, Method::POST];
+    let methods: Vec<Method> = methods.iter().map(|method| method.value.clone()).collect();
+    Some(Cors {
+        origins: origins.iter().map(|origin| origin.value.clone()).collect(),
+        methods: if methods.is_empty() { usual() } else { methods },
+        headers: headers.clone(),
+        expose: expose.clone(),
+        credentials: *credentials,
+        max_age: *max_age,
+    })
 }
 
 fn lower_split(

@@ -437,7 +437,10 @@ routes:
   all: {match: {hosts: [], path: /**, methods: []}, upstream: users}
   shared: {match: {path: /a}, split: [{upstream: users, weight: 1}]}
   moved: {match: {path: /b}, redirect: {prefix: /c, status: 302}}
-  told: {match: {path: /d}, respond: {status: 200, body: \"\", content_type: text/plain; charset=utf-8}}
+  told:
+    match: {path: /d}
+    respond: {status: 200, body: \"\", content_type: text/plain; charset=utf-8}
+    cors: {origins: [https://app.test], credentials: false, max_age: 10m}
 acme: {directory: https://ca.example.com/dir, agree_to_terms: true, challenge: http, storage: /var/lib/gateway/acme}
 admin:
   address: 127.0.0.1:9900
@@ -455,7 +458,7 @@ fn a_default_is_the_same_said_or_unsaid() {
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
          https://127.0.0.1], tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
-         respond: {}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\n",
+         respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);

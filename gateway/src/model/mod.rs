@@ -4,6 +4,7 @@
 mod acme;
 mod action;
 mod balance;
+mod headers;
 mod matching;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use crate::sources::Origin;
 pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
+pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 
 /// Everything one configuration says, complete with every default.
@@ -290,6 +292,12 @@ pub struct Route {
     pub matches: RouteMatch,
     /// What it does.
     pub action: Action,
+    /// What upstreams see differently of requests' headers.
+    pub request_headers: Option<HeaderChanges>,
+    /// What clients see differently of answers' headers.
+    pub response_headers: Option<HeaderChanges>,
+    /// Who may read its answers from pages of other origins; `None`: what upstreams say goes.
+    pub cors: Option<Cors>,
     /// The protocols, in lower case, that a connection may switch to when client and upstream agree.
     pub upgrades: Vec<String>,
 }

@@ -10,9 +10,18 @@ use crate::model;
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
-use super::grpc;
 use super::snapshot::Local;
 use super::watch::Watch;
+use super::{cors, grpc, headers};
+
+/// What a route does to the header of the answer, made while the request was there.
+#[derive(Default)]
+pub(super) struct Reply {
+    pub(super) changes: Option<headers::Ready>,
+    /// What keeps the client with the upstream that it was given.
+    pub(super) cookie: Option<HeaderValue>,
+    pub(super) cors: Option<cors::Said>,
+}
 
 /// Dropping it ends it.
 pub(super) struct Exchange {
@@ -28,8 +37,7 @@ pub(super) struct Exchange {
     is_call: bool,
     method: MethodLabel,
     route: Option<usize>,
-    /// What keeps the client with the upstream that it was given.
-    cookie: Option<HeaderValue>,
+    reply: Reply,
     status: StatusCode,
 }
 
@@ -54,7 +62,7 @@ impl Exchange {
             is_call,
             method,
             route: None,
-            cookie: None,
+            reply: Reply::default(),
             status,
         }
     }
@@ -89,14 +97,9 @@ impl Exchange {
         &self.watch
     }
 
-    /// The client is to keep this.
-    pub(super) fn keeps(&mut self, cookie: Option<HeaderValue>) {
-        self.cookie = cookie;
-    }
-
-    /// What the client is to keep.
-    pub(super) fn take_cookie(&mut self) -> Option<HeaderValue> {
-        self.cookie.take()
+    /// What the route does to the answer's header.
+    pub(super) fn reply(&mut self) -> &mut Reply {
+        &mut self.reply
     }
 
     /// Index of the listener.

@@ -4,6 +4,7 @@
 mod action;
 mod body;
 mod connection;
+mod cors;
 mod exchange;
 mod explain;
 mod forwarded;
@@ -11,6 +12,7 @@ mod framing;
 mod grammar;
 mod grpc;
 mod grpc_web;
+mod headers;
 mod hop;
 mod listen;
 mod path;

@@ -11,18 +11,18 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::acme::OPEN;
-use crate::model::Action;
+use crate::model::{Action, HeaderChanges};
 
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
 use super::problem::{Kind, Problem};
 use super::route::{Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{action, forwarded, grpc, grpc_web, hop, request, tunnel};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -43,15 +43,18 @@ pub(super) async fn serve(
     if let Some(proof) = OPEN.answer(request.uri().path()) {
         return Ok(answer(exchange, Response::new(proof.into()), has_body));
     }
-    let upstream = match route(&mut exchange, &mut request) {
-        Ok(Routed::To(upstream)) => upstream,
+    let (upstream, changes) = match route(&mut exchange, &request) {
+        Ok(Routed::To(upstream, changes)) => (upstream, changes),
         Ok(Routed::Answered(response)) => return Ok(answer(exchange, response, has_body)),
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
     let client = upstream.wants_client().then(|| client(&exchange, &request));
-    let request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
+    let mut request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
+    if let Some(changes) = changes {
+        headers::apply(changes, request.headers_mut());
+    }
     let (now, ends) = (exchange.started(), exchange.session().ends());
     let delivery = Delivery { watch: exchange.watch(), now, ends, client };
     let (response, lease) = match upstream.send(request, delivery).await {
@@ -75,12 +78,10 @@ pub(super) async fn serve(
     exchange.watch().downloads(exchange.started(), idle);
     // What is no answer to a call goes as it is.
     let web = web.filter(|_| grpc::is_call(response.headers()));
-    let cookie = exchange.take_cookie();
+    let reply = std::mem::take(exchange.reply());
     let mut response = response.map(|body| ResponseBody::upstream(body, lease, exchange, web));
     prepare_response(response.headers_mut());
-    if let Some(cookie) = cookie {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
+    prepare_reply(reply, response.headers_mut());
     if let Some(form) = web {
         grpc_web::write_response(response.headers_mut(), form);
     }
@@ -91,28 +92,43 @@ pub(super) async fn serve(
 
 /// What becomes of a request.
 enum Routed {
-    /// It goes to this upstream.
-    To(Rc<Upstream>),
+    /// It goes to this upstream, with these changes to its header.
+    To(Rc<Upstream>, Option<headers::Ready>),
     /// It is answered here.
     Answered(Response<Bytes>),
 }
 
 /// Finds the route, and does what it says.
-fn route(exchange: &mut Exchange, request: &mut Request<Incoming>) -> Result<Routed, Problem> {
+fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed, Problem> {
     let nothing = || Problem::new(Kind::NoRoute, "No route matches the request.");
-    let path = request::route_path(request.uri())?.path.into_owned();
+    let path = request::route_path(request.uri())?.path;
     let (local, session) = (Rc::clone(exchange.local()), Rc::clone(exchange.session()));
     let client = || session.with_trusted(|peer, trusted| peer.client(request.headers(), trusted));
     let server_name = session.server_name();
-    let facts = Facts {
-        method: request.method(),
-        headers: request.headers(),
-        query: request.uri().query(),
-        listener: exchange.listener_index(),
-        server_name: server_name.as_deref(),
-        client: &client,
+    let listener = exchange.listener_index();
+    let host = request::host(request.headers());
+    let preflight = cors::preflight(request);
+    let find = |method| {
+        let facts = Facts {
+            method,
+            headers: request.headers(),
+            query: request.uri().query(),
+            listener,
+            server_name: server_name.as_deref(),
+            client: &client,
+        };
+        local.router().find(host.as_deref(), &path, &facts)
     };
-    let index = match local.router().find(request::host(request.headers()).as_deref(), &path, &facts) {
+    if let Some(method) = &preflight
+        && let Match::Route(index) = find(method)
+        && let Some(cors) = local.route(index).and_then(|route| route.cors.as_ref())
+    {
+        exchange.routed(index);
+        let refused =
+            || Problem::new(Kind::CorsRefused, "Pages of this origin may not use this method here.");
+        return cors::answer(cors, request.headers(), method).map(Routed::Answered).ok_or_else(refused);
+    }
+    let index = match find(request.method()) {
         Match::Route(route) => route,
         Match::OtherMethods(methods) => return Err(Problem::method_not_allowed(methods)),
         Match::Nothing => return Err(nothing()),
@@ -120,23 +136,35 @@ fn route(exchange: &mut Exchange, request: &mut Request<Incoming>) -> Result<Rou
     exchange.routed(index);
     tracing::debug!(client = %client(), method = %request.method(), path = %path, route = index, "routed");
     let route = local.route(index).ok_or_else(nothing)?;
-    let pattern = &route.matches.path;
     let is_secure = session.with_trusted(|peer, _| peer.is_secure());
+    let make = |changes: &HeaderChanges| {
+        let source = headers::Source {
+            client: client(),
+            method: request.method(),
+            headers: request.headers(),
+            path: &path,
+            is_secure,
+            server_name: server_name.as_deref(),
+            route: &route.name,
+            listener: &local.listeners()[listener].name,
+        };
+        headers::make(changes, &source)
+    };
+    exchange.reply().cors = route.cors.as_ref().map(|cors| cors::said(cors, request.headers()));
+    exchange.reply().changes = route.response_headers.as_ref().map(make);
     match &route.action {
         Action::Respond(answer) => Ok(Routed::Answered(action::respond(answer))),
         Action::Redirect(to) => {
+            let pattern = &route.matches.path;
             Ok(Routed::Answered(action::redirect(to, request, pattern, &path, is_secure)))
         }
         Action::Forward(forward) => {
             let name_of = |upstream: usize| local.upstreams()[upstream].settings().name.clone();
             let (upstream, cookie) =
                 action::choose(forward, name_of, request.headers(), local.random(), is_secure);
-            exchange.keeps(cookie);
-            local
-                .upstreams()
-                .get(upstream)
-                .map(|upstream| Routed::To(Rc::clone(upstream)))
-                .ok_or_else(nothing)
+            exchange.reply().cookie = cookie;
+            let upstream = local.upstreams().get(upstream).ok_or_else(nothing)?;
+            Ok(Routed::To(Rc::clone(upstream), route.request_headers.as_ref().map(make)))
         }
     }
 }
@@ -222,6 +250,20 @@ fn prepare_response(headers: &mut HeaderMap) {
     }
 }
 
+/// What the route does to the header of an answer, its own or its upstream's.
+fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
+    let Reply { changes, cookie, cors } = reply;
+    if let Some(said) = cors {
+        cors::apply(said, headers);
+    }
+    if let Some(cookie) = cookie {
+        headers.append(SET_COOKIE, cookie);
+    }
+    if let Some(changes) = changes {
+        headers::apply(changes, headers);
+    }
+}
+
 /// Client and upstream have agreed on another protocol: the answer is the last that is HTTP.
 fn switch(
     mut exchange: Exchange,
@@ -244,16 +286,21 @@ fn switch(
 }
 
 /// Answers with a problem.
-fn refuse(exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
+fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
     let closes = problem.closes() || has_body;
     let status = problem.status();
-    let response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
+    let mut response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
+    // Pages that may read answers may read this one; all else is about answers of the route.
+    if let Some(said) = exchange.reply().cors.take() {
+        cors::apply(said, response.headers_mut());
+    }
     answer_as(exchange, response, status, closes)
 }
 
 /// Answers in the gateway's own words.
-fn answer(exchange: Exchange, response: Response<Bytes>, has_body: bool) -> Response<ResponseBody> {
+fn answer(mut exchange: Exchange, mut response: Response<Bytes>, has_body: bool) -> Response<ResponseBody> {
     let status = response.status();
+    prepare_reply(std::mem::take(exchange.reply()), response.headers_mut());
     answer_as(exchange, response, status, has_body)
 }
 

@@ -44,6 +44,8 @@ problems! {
     NoRoute NOT_FOUND "no_route" "No route matches" false;
     /// A route matches but for its methods.
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The method is not allowed here" false;
+    /// A page of an origin that may not, or a method that may not from there.
+    CorsRefused FORBIDDEN "cors_refused" "The origin may not do that" false;
     /// The head of the request did not arrive in time.
     HeaderTimeout REQUEST_TIMEOUT "header_timeout" "The request's header took too long" true;
     /// The body of the request stopped arriving.

@@ -56,6 +56,9 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
                 path: None,
             }),
             upgrades: vec!["websocket".to_owned()],
+            request_headers: None,
+            response_headers: None,
+            cors: None,
         }],
     }
 }

@@ -29,7 +29,15 @@ fn shared(shares: &[(usize, u32)], sticky: Option<Sticky>) -> Action {
 
 fn route(name: &str, path: PathPattern, conditions: Conditions, action: Action) -> model::Route {
     let matches = model::RouteMatch { hosts: Vec::new(), path, methods: Vec::new(), conditions };
-    model::Route { name: name.to_owned(), matches, action, upgrades: Vec::new() }
+    model::Route {
+        name: name.to_owned(),
+        matches,
+        action,
+        upgrades: Vec::new(),
+        request_headers: None,
+        response_headers: None,
+        cors: None,
+    }
 }
 
 fn below(path: &str) -> PathPattern {

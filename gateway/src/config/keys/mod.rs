@@ -24,7 +24,7 @@ use crate::config::shape::{
 use crate::config::upstream_keys::{Balancing, ServerOrMap};
 use crate::model::{AcmeChallenge, Balance, Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
 
-pub(crate) use routes::{Match, Redirect, Rewrite, Route, Share, Sticky};
+pub(crate) use routes::{Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;

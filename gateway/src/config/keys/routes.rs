@@ -1,15 +1,17 @@
 //! The keys of routes.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
-use crate::config::matching::{PathOf, TestsBy};
+use crate::config::matching::{FieldsOf, PathOf, TestsBy};
 use crate::config::notation::{
     CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MethodName, NameOf, NewHost, NewPath,
-    Prefix, ProtocolName, RawText,
+    Origin, Prefix, ProtocolName, RawText, Span,
 };
 use crate::config::shape::{At, Choice, ListOf, Located, Optional, Or, OrEmpty, Required, record, section};
-use crate::model::{HostPattern, PathPattern, Test};
+use crate::model::{FieldTemplate, HostPattern, OriginPattern, PathPattern, Test};
 
 /// Conditions of one kind.
 const MAX_TESTS: usize = 64;
@@ -31,6 +33,13 @@ record! {
         redirect: Option<Located<Redirect>> = Optional(At(section::<Redirect>())),
         /// Answer without asking anybody.
         respond: Option<Located<Respond>> = Optional(At(section::<Respond>())),
+        /// What the upstream sees differently of requests' headers.
+        request_headers: Option<Changes> = Optional(section::<Changes>()),
+        /// What clients see differently of answers' headers. Errors of the gateway itself stay as they are.
+        response_headers: Option<Changes> = Optional(section::<Changes>()),
+        /// Who may read answers from pages of other origins. Preflights are answered here, and what upstreams say of it is
+        /// replaced.
+        cors: Option<Located<CorsKeys>> = Optional(At(section::<CorsKeys>())),
         /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
         upgrades: Option<Vec<String>> = Optional(ListOf(ProtocolName, 16)),
     }
@@ -129,5 +138,37 @@ record! {
         body: String = Or(FreeText(64 * 1024), ""),
         /// Its media type.
         content_type: HeaderValue = Or(FieldValue, "text/plain; charset=utf-8"),
+    }
+}
+
+record! {
+    /// `request_headers` or `response_headers` of a route: what goes first, then what is set, then what is added. Values may
+    /// have `{client.ip}`, `{request.method}`, `{request.host}`, `{request.path}`, `{request.scheme}`, `{tls.server_name}`,
+    /// `{route}` and `{listener}` in them; `{{` is a brace.
+    Changes {
+        /// Fields that go.
+        remove: Vec<Located<HeaderName>> = OrEmpty(ListOf(At(FieldName), 64)),
+        /// Fields that have this value and no other.
+        set: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+        /// Values that come beside those that are there.
+        add: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+    }
+}
+
+record! {
+    /// `cors` of a route
+    CorsKeys {
+        /// Origins: `https://app.example.com`, `https://*.example.com`, or `*` for everybody.
+        origins: Option<Vec<Located<OriginPattern>>> = Required(ListOf(At(Origin), 1000)),
+        /// Methods that pages may use. Left out, GET, HEAD and POST.
+        methods: Vec<Located<Method>> = OrEmpty(ListOf(At(MethodName), 64)),
+        /// Fields that pages may send beside the usual ones. Left out, those that they ask for.
+        headers: Vec<HeaderName> = OrEmpty(ListOf(FieldName, 64)),
+        /// Fields of answers that pages may read beside the usual ones.
+        expose: Vec<HeaderName> = OrEmpty(ListOf(FieldName, 64)),
+        /// Let browsers send cookies and the like.
+        credentials: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+        /// How long browsers may remember what they were told.
+        max_age: Duration = Or(Span("0s", "1d"), "10m"),
     }
 }

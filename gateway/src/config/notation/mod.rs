@@ -14,7 +14,9 @@ use crate::config::reader::Wrong;
 use crate::config::shape::Notation;
 
 pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName, Server};
-pub(crate) use routes::{CookieName, FieldName, FieldValue, FreeText, NewHost, NewPath, RawText, Regex};
+pub(crate) use routes::{
+    CookieName, FieldName, FieldValue, FreeText, NewHost, NewPath, Origin, RawText, Regex, Template,
+};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);

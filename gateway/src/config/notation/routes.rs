@@ -4,9 +4,9 @@ use gateway_kernel::feed::shown;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
-use crate::config::reader::Wrong;
+use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
-use crate::model::Pattern;
+use crate::model::{FieldPart, FieldTemplate, OriginPattern, Pattern, Variable};
 
 use super::proxy::{DnsName, check_path_bytes};
 
@@ -182,5 +182,101 @@ impl Notation for NewPath {
 
     fn schema(&self) -> Json {
         json!({ "type": "string", "pattern": "^/[^?#*\\s]*$", "maxLength": 1024 })
+    }
+}
+
+/// The value of a header field, perhaps with variables in braces.
+pub(crate) struct Template;
+
+impl Notation for Template {
+    type Out = FieldTemplate;
+
+    fn parse(&self, text: &str) -> Result<FieldTemplate, Wrong> {
+        FieldValue.parse(text)?;
+        let (mut parts, mut fixed, mut rest) = (Vec::new(), String::new(), text);
+        while let Some((before, behind)) = rest.split_once('{') {
+            fixed.push_str(before);
+            if let Some(behind) = behind.strip_prefix('{') {
+                fixed.push('{');
+                rest = behind;
+                continue;
+            }
+            let Some((name, behind)) = behind.split_once('}') else {
+                return Err(format!(
+                    "a `{{` in {} has no `}}`; a brace itself is written twice",
+                    shown(text)
+                )
+                .into());
+            };
+            let Some((_, variable)) = Variable::ALL.iter().find(|(known, _)| *known == name) else {
+                let names = Variable::ALL.map(|(name, _)| name);
+                return Err(Wrong {
+                    message: format!("there is no variable {{{}}}", shown(name)),
+                    suggestion: closest(name, names.into_iter()).map(|name| format!("{{{name}}}")),
+                    valid: names.map(|name| format!("{{{name}}}")).to_vec(),
+                });
+            };
+            parts.extend((!fixed.is_empty()).then(|| FieldPart::Text(std::mem::take(&mut fixed))));
+            parts.push(FieldPart::Variable(*variable));
+            rest = behind;
+        }
+        fixed.push_str(rest);
+        if parts.is_empty() {
+            return FieldValue.parse(&fixed).map(FieldTemplate::Fixed);
+        }
+        parts.extend((!fixed.is_empty()).then_some(FieldPart::Text(fixed)));
+        Ok(FieldTemplate::Made(parts))
+    }
+
+    fn noun(&self) -> String {
+        "the value of a header field".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
+    }
+}
+
+/// An origin of pages.
+pub(crate) struct Origin;
+
+impl Notation for Origin {
+    type Out = OriginPattern;
+
+    fn parse(&self, text: &str) -> Result<OriginPattern, Wrong> {
+        let lower = text.to_ascii_lowercase();
+        match lower.as_str() {
+            "*" => return Ok(OriginPattern::Any),
+            "null" => return Ok(OriginPattern::Exact(lower)),
+            _ => {}
+        }
+        let wrong = || Wrong::from(format!("{} is not {}", shown(text), Notation::noun(self)));
+        let (scheme, host) = lower.split_once("://").ok_or_else(wrong)?;
+        if scheme.is_empty()
+            || !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+        {
+            return Err(wrong());
+        }
+        if let Some(host) = host.strip_suffix('/') {
+            return Err(Wrong::suggest("an origin has no slash at its end", format!("{scheme}://{host}")));
+        }
+        let (wildcard, rest) = match host.strip_prefix("*.") {
+            Some(rest) => (true, rest),
+            None => (false, host),
+        };
+        NewHost.parse(rest).map_err(|_| wrong())?;
+        Ok(if wildcard {
+            OriginPattern::Wildcard(format!("{scheme}://"), format!(".{rest}"))
+        } else {
+            OriginPattern::Exact(lower)
+        })
+    }
+
+    fn noun(&self) -> String {
+        "an origin such as https://app.example.com or https://*.example.com, or `*`".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
     }
 }

@@ -428,6 +428,34 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "header changes",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a:\n    upstream: u\n    request_headers: {set: {Host: x, \
+         \"x y\": 1, x-a: \"{client.id}\", x-b: \"{route\", x-c: \"{{ok}} {route}\"}, remove: [te], add: {x-d: [1]}}\n",
+        &[
+            "5:29+4 host cannot be changed: the gateway writes it; see `rewrite`",
+            "5:38+5 x y is not the name of a header field",
+            "5:53+13 there is no variable {client.id} -> {client.ip}",
+            "5:73+8 a `{` in {route has no `}`; a brace itself is written twice",
+            "5:116+2 te cannot be changed: the gateway writes it",
+            "5:132+3 expected the value of a header field, found a list",
+        ],
+    ),
+    (
+        "origins",
+        "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a: {match: {path: /a}, upstream: u, cors: {origins: [app.test, \
+         \"https://a.test/\", \"https://*.a.test\", \"https://a.*.test\"]}}\n  b: {match: {path: /b}, upstream: u, cors: \
+         {origins: [\"*\"], credentials: true}}\n  c: {match: {path: /c}, upstream: u, cors: {origins: [\"*\", null]}}\n  d: \
+         {match: {path: /d}, upstream: u, cors: {origins: []}}\n",
+        &[
+            "3:56+8 app.test is not an origin such as https://app.example.com or https://*.example.com, or `*`",
+            "3:66+17 an origin has no slash at its end -> https://a.test",
+            "3:105+18 https://a.*.test is not an origin such as https://app.example.com or https://*.example.com, or `*`",
+            "4:56+3 with `credentials`, every page anywhere could act as its visitor here; name the origins",
+            "5:61+4 expected an origin such as https://app.example.com or https://*.example.com, or `*`, found nothing",
+            "6:45+13 `cors` needs at least one origin",
+        ],
+    ),
+    (
         "passed on to nobody",
         "listeners:\n  a:\n    address: 0.0.0.0:80\n    passthrough:\n      - {server_names: [b.test, B.test], upstream: \
          z}\n      - {server_names: [], upstream: u}\nupstreams: {u: {endpoints: [\"http://a\"]}}\n",

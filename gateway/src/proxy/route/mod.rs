@@ -320,6 +320,9 @@ mod tests {
                 path: None,
             }),
             upgrades: Vec::new(),
+            request_headers: None,
+            response_headers: None,
+            cors: None,
         }
     }
 
