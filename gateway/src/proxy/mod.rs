@@ -9,6 +9,8 @@ mod exchange;
 mod explain;
 mod forwarded;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grammar;
 mod grpc;
 mod grpc_web;

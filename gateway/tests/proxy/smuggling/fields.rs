@@ -110,7 +110,7 @@ fn named() -> Vec<Case> {
     ]
 }
 
-/// Nobody upgrades here, so nobody asks the upstream to.
+/// Nobody upgrades to HTTP/2 here; and until the upstream has agreed to switch, what follows is a request.
 fn upgrades() -> Vec<Case> {
     let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     vec![
@@ -133,6 +133,21 @@ fn upgrades() -> Vec<Case> {
         becomes("an upgrade in capitals", "CONNECTION: UPGRADE\r\nUPGRADE: H2C\r\n", &["host: a"]),
         becomes("an upgrade to TLS", "connection: upgrade\r\nupgrade: TLS/1.2\r\n", &["host: a"]),
         becomes("an upgrade to anything", "connection: upgrade\r\nupgrade: x, h2c\r\n", &["host: a"]),
+        becomes(
+            "an upgrade to WebSocket that the upstream does not make",
+            "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 777\r\n",
+            &["connection: upgrade", "host: a", "sec-websocket-version: 777", "upgrade: websocket"],
+        ),
+        becomes(
+            "an upgrade to WebSocket that Connection does not name",
+            "upgrade: websocket\r\n",
+            &["host: a"],
+        ),
+        becomes(
+            "an upgrade to WebSocket or HTTP/2",
+            "connection: upgrade\r\nupgrade: websocket, h2c\r\n",
+            &["host: a"],
+        ),
         passes(
             "an upgrade with a body",
             post("connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 3", "abc"),
