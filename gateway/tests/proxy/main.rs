@@ -6,6 +6,7 @@ mod announced;
 mod balancing;
 mod grpc;
 mod harness;
+mod health;
 mod http2;
 mod http2_upstreams;
 mod lifecycle;
