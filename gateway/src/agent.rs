@@ -19,8 +19,8 @@ use crate::config;
 use crate::control::events::{Watchers, pump};
 use crate::control::feeds::Feeds;
 use crate::control::{
-    AdminSocket, ConfigStatus, Live, Phase, ProxyStatus, Recent, ReloadOrder, Reloaded, SocketError,
-    serve_tcp, serve_unix,
+    AdminSocket, ConfigStatus, Live, Phase, ProxyHealth, ProxyStatus, Recent, ReloadOrder, Reloaded,
+    SocketError, serve_tcp, serve_unix,
 };
 use crate::model::{self, Model};
 use crate::observe::RuleLabels;
@@ -237,6 +237,10 @@ impl Agent {
             proxy: ProxyStatus(Box::new({
                 let proxy = Arc::clone(&proxy);
                 move || proxy.status()
+            })),
+            health: ProxyHealth(Box::new({
+                let proxy = Arc::clone(&proxy);
+                move || proxy.health()
             })),
             reload,
             phase: Default::default(),

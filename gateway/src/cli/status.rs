@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::failure::{Failure, Outcome};
 use super::output::{Column, Out, Paint, clean, entries, spell};
 use crate::control::{AgentStatus, ClientError, Phase, Status};
-use crate::proxy;
+use crate::proxy::{self, Condition};
 use crate::sources::{SourceState, SourceStatus};
 
 /// How to show it.
@@ -167,9 +167,11 @@ fn proxy_rows(proxy: &proxy::Status) -> Vec<Row> {
         fact("listener", &listener.name, &text)
     });
     let endpoints = proxy.endpoints.iter().map(|endpoint| {
-        let health = match &endpoint.last_error {
-            None => "up".to_owned(),
-            Some(error) => format!("down: {error}"),
+        let why = |why: &Option<String>| why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let health = match (endpoint.condition, &endpoint.last_error) {
+            (Condition::Unhealthy, _) => format!("unhealthy{}", why(&endpoint.complaint)),
+            (Condition::Up, None) => "up".to_owned(),
+            (Condition::Up, error) => format!("down{}", why(error)),
         };
         let load = format!("{} in use, {} idle", endpoint.in_use, endpoint.idle);
         fact("upstream", &endpoint.upstream, &format!("{} {load}, {health}", endpoint.endpoint))

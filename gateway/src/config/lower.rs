@@ -16,6 +16,7 @@ use crate::config::node::Place;
 use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
+use crate::config::upstreams;
 use crate::model::{
     Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener,
     Location, Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
@@ -33,7 +34,11 @@ pub(crate) fn lower(
     let mut acme = acme(root.acme.as_ref(), reader, base_dir);
     let listeners = listeners(&root.listeners, &root.upstreams, &mut acme, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
-    let upstreams = root.upstreams.iter().filter_map(|named| upstream(named, reader, base_dir)).collect();
+    let upstreams = root
+        .upstreams
+        .iter()
+        .filter_map(|named| upstream(named, root.zone.as_ref(), reader, base_dir))
+        .collect();
     let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
@@ -160,7 +165,12 @@ fn secure(
     Some(Tls { certificates, min_version: tls.min_version, http2, clients })
 }
 
-fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &Path) -> Option<Upstream> {
+fn upstream(
+    named: &Named<keys::Upstream>,
+    zone: Option<&String>,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> Option<Upstream> {
     let upstream = named.value.as_ref()?;
     let endpoints = upstream.endpoints.as_ref()?;
     if endpoints.is_empty() {
@@ -184,6 +194,9 @@ fn upstream(named: &Named<keys::Upstream>, reader: &mut Reader<'_>, base_dir: &P
         endpoints: endpoints.iter().map(|endpoint| located(endpoint, reader, base_dir)).collect(),
         balance: upstream.balance.value.clone(),
         slow_start: upstream.slow_start.as_ref().map(|slow| slow.value),
+        health: upstream.health.as_ref().map(|health| upstreams::health(health, &upstream.protocol, reader)),
+        panic_threshold: upstream.panic_threshold,
+        zone: upstream.zone.clone().or_else(|| zone.cloned()),
         protocol: upstream.protocol.value,
         proxy_protocol: upstream.proxy_protocol.value,
         tls: secure_upstream(named, upstream, endpoints, reader, base_dir),

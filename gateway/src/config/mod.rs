@@ -17,6 +17,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 mod upstream_keys;
+mod upstreams;
 
 use std::fs::File;
 use std::io::Read as _;

@@ -14,7 +14,7 @@ use serde_json::Value as Json;
 use super::keys::Root;
 use super::shape::{FieldInfo, Record as _};
 use super::{Report, load, parse, reference, schema};
-use crate::model::{Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Upstream};
+use crate::model::{Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Probe, Upstream};
 
 mod broken;
 mod files;
@@ -423,8 +423,10 @@ listeners:
       clients: {ca: clients.pem, required: true}
 upstreams:
   users:
-    endpoints: [{url: http://127.0.0.1:80, weight: 1}, https://127.0.0.1:443]
+    endpoints: [{url: http://127.0.0.1:80, weight: 1, priority: 0}, https://127.0.0.1:443]
     balance: round_robin
+    health: {type: http, interval: 5s, timeout: 1s, healthy: 2, unhealthy: 3, initial: up}
+    panic_threshold: 50%
     protocol: http1
     proxy_protocol: off
     tls: {ca: clients.pem, verify: true}
@@ -456,7 +458,7 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
+         https://127.0.0.1], health: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
          respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\n",
     );
@@ -555,6 +557,32 @@ fn balancing_is_read() {
         assert_eq!(upstream.balance, expected, "{written}");
         assert_eq!(upstream.endpoints.iter().map(|endpoint| endpoint.weight).collect::<Vec<_>>(), [3, 1]);
     }
+}
+
+#[test]
+fn health_priorities_and_zones_are_read() {
+    let model = good(
+        "\
+zone: a
+upstreams:
+  u:
+    endpoints: [{url: http://127.0.0.1, priority: 1, zone: b}]
+    health: {path: \"/up?x=1\", host: shop.test, expect: [204, 300-399], initial: down}
+    panic_threshold: 0%
+  v: {endpoints: [http://127.0.0.1], zone: c, health: {type: tcp}}
+  w: {endpoints: [http://127.0.0.1], protocol: http2, health: {type: grpc, service: shop.Cart}}
+",
+    );
+    let [u, v, w] = &model.proxy.upstreams[..] else { panic!("three upstreams") };
+    let zone = |zone: &str| Some(zone.to_owned());
+    assert_eq!((u.endpoints[0].priority, &u.endpoints[0].zone, &u.zone), (1, &zone("b"), &zone("a")));
+    assert_eq!((&v.zone, u.panic_threshold, v.panic_threshold), (&zone("c"), 0, 50));
+    let probe = |upstream: &Upstream| upstream.health.clone().map(|health| (health.probe, health.starts_up));
+    let path = "/up?x=1".parse().expect("a path");
+    let http = Probe::Http { path, host: Some("shop.test".to_owned()), expect: vec![204..=204, 300..=399] };
+    assert_eq!(probe(u), Some((http, false)));
+    assert_eq!(probe(v), Some((Probe::Tcp, true)));
+    assert_eq!(probe(w), Some((Probe::Grpc { service: "shop.Cart".to_owned() }, true)));
 }
 
 #[test]
@@ -664,6 +692,10 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
         (
             "/properties/upstreams/additionalProperties/properties/balance/anyOf/1/properties/sticky",
             "upstreams: {a: {endpoints: [http://a], balance: {sticky: {cookie: c, zzzzzz: 1}}}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/health",
+            "upstreams: {a: {endpoints: [http://a], health: {zzzzzz: 1}}}\n",
         ),
         ("/properties/admin", "admin: {zzzzzz: 1}\n"),
         (

@@ -1,13 +1,21 @@
 //! The keys of an upstream that say how its requests are spread: a part of the table in `keys.rs`.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
 use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
-use crate::config::notation::{CookieName, Count, FieldName, Server};
+use crate::config::notation::{
+    CookieName, Count, FieldName, HostField, Label, Server, Span, Statuses, Target,
+};
 use crate::config::reader::Reader;
 use crate::config::shape::{
-    Choice, FieldInfo, Notation, Optional, Or, Record as _, Required, Shape, either, record, section,
+    At, Choice, FieldInfo, ListOf, Located, Notation, Optional, Or, Record as _, Required, Shape, either,
+    record, section,
 };
+use crate::config::upstreams::count;
 use crate::model::{Balance, Endpoint, HashKey};
 
 record! {
@@ -17,7 +25,49 @@ record! {
         url: Option<Endpoint> = Required(Server),
         /// Its share of the requests, held against the others'.
         weight: usize = Or(Count(1, 1000), "1"),
+        /// Who is asked first: servers with higher numbers get requests only as far as too few with lower ones are well.
+        priority: usize = Or(Count(0, 99), "0"),
+        /// Where it is. Servers in the gateway's own `zone` come before others of their priority.
+        zone: Option<String> = Optional(Label),
     }
+}
+
+record! {
+    /// `upstreams.<name>.health`
+    Health {
+        /// What a server is asked: to answer a GET (`http`), to accept a connection (`tcp`), or to say that it serves
+        /// (`grpc`, by grpc.health.v1).
+        r#type: Located<ProbeName> = Or(
+            At(Choice(&[("http", ProbeName::Http), ("tcp", ProbeName::Tcp), ("grpc", ProbeName::Grpc)])),
+            "http"
+        ),
+        /// What is got. Left out, `/`.
+        path: Option<Located<PathAndQuery>> = Optional(At(Target)),
+        /// The Host that it is got from. Left out, the server's own.
+        host: Option<Located<String>> = Optional(At(HostField)),
+        /// Statuses that are good, single ones or ranges. Left out, `[200-299]`.
+        expect: Option<Located<Vec<RangeInclusive<u16>>>> = Optional(At(ListOf(Statuses, 20))),
+        /// The service that is asked for. Left out, the server as a whole.
+        service: Option<Located<String>> = Optional(At(Label)),
+        /// From the end of one check to the next, a tenth more or less.
+        interval: Duration = Or(Span("10ms", "1d"), "5s"),
+        /// How long a check may take, from connecting to the answer.
+        timeout: Duration = Or(Span("10ms", "5m"), "1s"),
+        /// So many good answers in a row bring a server back.
+        healthy: usize = Or(Count(1, 100), "2"),
+        /// So many bad ones in a row take it out. The very first answer decides alone.
+        unhealthy: usize = Or(Count(1, 100), "3"),
+        /// Whether a new server gets requests before its first check (`up`) or not (`down`).
+        initial: bool = Or(Choice(&[("up", true), ("down", false)]), "up"),
+    }
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbeName {
+    Http,
+    Tcp,
+    Grpc,
 }
 
 record! {
@@ -62,7 +112,8 @@ impl Shape for ServerOrMap {
     fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Endpoint> {
         let Value::Map(_) = &node.value else { return Shape::read(&Server, node, reader) };
         let member = section::<Member>().read(node, reader)?;
-        Some(Endpoint { weight: u32::try_from(member.weight).unwrap_or(u32::MAX), ..member.url? })
+        let (weight, priority) = (count(member.weight), count(member.priority));
+        Some(Endpoint { weight, priority, zone: member.zone, ..member.url? })
     }
 
     fn noun(&self) -> String {

@@ -14,7 +14,7 @@ use super::feeds::Feeds;
 use super::recent::Recent;
 use super::status::{AgentStatus, ConfigStatus, Identity, Phase, ReloadStatus, Reloaded, Status};
 use crate::observe::metrics::Recorder;
-use crate::observe::{AgentSample, Exposition, KernelSample, RuleLabels};
+use crate::observe::{AgentSample, Exposition, KernelSample, RuleLabels, render_health};
 use crate::proxy;
 
 /// An order to reload, and where the answer goes: what changed, or why the old configuration stays.
@@ -45,6 +45,8 @@ pub struct Live {
     pub sampled: bool,
     /// What the proxy says of itself.
     pub proxy: ProxyStatus,
+    /// Tells which endpoints are well.
+    pub health: ProxyHealth,
     /// Orders to reload.
     pub reload: mpsc::Sender<ReloadOrder>,
     /// The life of the agent.
@@ -113,6 +115,7 @@ impl Live {
             watch_dropped: self.watchers.dropped(),
         }
         .render(&mut page);
+        render_health(&(self.health.0)(), &mut page);
         self.recorder.render(&mut page);
         page.finish()
     }
@@ -158,6 +161,15 @@ pub struct ProxyStatus(pub Box<dyn Fn() -> proxy::Status + Send + Sync>);
 impl std::fmt::Debug for ProxyStatus {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("ProxyStatus")
+    }
+}
+
+/// Asks the proxy which endpoints are well; for the same reason a function.
+pub struct ProxyHealth(pub Box<dyn Fn() -> Vec<proxy::EndpointHealth> + Send + Sync>);
+
+impl std::fmt::Debug for ProxyHealth {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ProxyHealth")
     }
 }
 

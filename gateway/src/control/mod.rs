@@ -13,7 +13,7 @@ mod status;
 
 pub use client::{Client, ClientError};
 pub use filter::{BadFilter, Filter, MAX_TERMS};
-pub use live::{Live, ProxyStatus, ReloadOrder};
+pub use live::{Live, ProxyHealth, ProxyStatus, ReloadOrder};
 pub use recent::{EVENTS_A_SOURCE, MAX_SOURCES, Recent};
 pub use request::{
     AddBody, Batch, ConfirmBody, ExplainBody, Explained, ImportBody, NameBody, RemoveBody, Reply, Request,

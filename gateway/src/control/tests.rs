@@ -111,6 +111,7 @@ pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
             listeners: Vec::new(),
             endpoints: Vec::new(),
         })),
+        health: ProxyHealth(Box::new(Vec::new)),
         reload,
         phase: Default::default(),
         started: (Instant::now(), SystemTime::now()),

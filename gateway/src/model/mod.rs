@@ -5,8 +5,10 @@ mod acme;
 mod action;
 mod balance;
 mod headers;
+mod health;
 mod matching;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +22,7 @@ pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
+pub use health::{HealthCheck, Probe};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 
 /// Everything one configuration says, complete with every default.
@@ -176,6 +179,12 @@ pub struct Upstream {
     pub balance: Balance,
     /// How long an endpoint that is new gets less than its share.
     pub slow_start: Option<Duration>,
+    /// How endpoints are asked whether they are well; `None`: they are not.
+    pub health: Option<HealthCheck>,
+    /// When fewer are well than this share, in percent, all of them get requests.
+    pub panic_threshold: u32,
+    /// Where the gateway is: endpoints there come first.
+    pub zone: Option<String>,
     /// The version of HTTP that they are spoken to in.
     pub protocol: Protocol,
     /// Tell them at the begin of each connection whom it is for. Then no two requests share one.
@@ -214,6 +223,10 @@ pub struct Endpoint {
     pub is_secure: bool,
     /// Its share of the requests, held against the others'.
     pub weight: u32,
+    /// Lower ones first; higher ones get requests when too few of those are well.
+    pub priority: u32,
+    /// Where it is.
+    pub zone: Option<String>,
 }
 
 /// Where a server is.
@@ -239,12 +252,22 @@ impl Endpoint {
 
     /// A server with one share of the requests.
     pub fn new(at: Location, is_secure: bool) -> Self {
-        Self { at, is_secure, weight: 1 }
+        Self { at, is_secure, weight: 1, priority: 0, zone: None }
     }
 
     /// Whether this is the same server, whatever its share.
     pub fn is_same(&self, other: &Self) -> bool {
         (&self.at, self.is_secure) == (&other.at, other.is_secure)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.at {
+            Location::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Location::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Location::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
@@ -256,6 +279,9 @@ impl Upstream {
             endpoints,
             balance: Balance::RoundRobin,
             slow_start: None,
+            health: None,
+            panic_threshold: 50,
+            zone: None,
             protocol: Protocol::Http1,
             proxy_protocol: None,
             tls: None,

@@ -9,4 +9,4 @@ mod snapshot;
 
 pub use exposition::{Exposition, Kind};
 pub use rule_labels::{RuleLabels, ShownRules};
-pub use snapshot::{AgentSample, KernelSample};
+pub use snapshot::{AgentSample, KernelSample, render_health};

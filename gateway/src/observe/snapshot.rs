@@ -7,6 +7,7 @@ use gateway_kernel::{Count, Counters, DETACHED, MapUsage, State};
 
 use super::exposition::{Exposition, Kind};
 use super::rule_labels::ShownRules;
+use crate::proxy::EndpointHealth;
 
 /// What the kernel (or its stand-in at accept) counted.
 #[derive(Debug)]
@@ -40,6 +41,15 @@ pub struct AgentSample<'a> {
 
 /// A family's name, its help, and its value in a row.
 type FamilyOf<Row> = (&'static str, &'static str, fn(&Row) -> u64);
+
+/// Writes whether endpoints are well, of upstreams where somebody looks.
+pub fn render_health(endpoints: &[EndpointHealth], page: &mut Exposition) {
+    let name = "gateway_upstream_endpoint_healthy";
+    page.family(name, Kind::Gauge, "1 for endpoints that get requests, 0 for those that are taken out.");
+    for EndpointHealth { upstream, endpoint, is_healthy } in endpoints {
+        page.sample(name, &[("upstream", upstream), ("endpoint", endpoint)], u8::from(*is_healthy));
+    }
+}
 
 impl KernelSample {
     /// Writes the `gateway_kernel_…` and `gateway_rule_…` families.

@@ -46,6 +46,8 @@ use crate::{model, tls};
 pub use explain::{Asked, Candidate, Explanation, explain};
 use listen::{Address, Bound};
 use snapshot::{Secrets, Snapshot};
+pub use upstream::{Condition, EndpointHealth};
+use upstream::{State, Steward};
 use worker::{Command, Handle};
 
 /// Judges a connection before a byte of a request is read.
@@ -69,6 +71,9 @@ pub struct Proxy {
     addresses: Mutex<Vec<(String, Address)>>,
     /// What TLS is spoken with, each setting once.
     secrets: Mutex<Known>,
+    /// What all workers know of the upstreams.
+    states: Mutex<Vec<Arc<State>>>,
+    steward: Steward,
 }
 
 /// What TLS is spoken with, each setting once.
@@ -115,6 +120,9 @@ pub enum ProxyError {
         /// What the system said.
         source: io::Error,
     },
+    /// The thread that checks endpoints could not be started.
+    #[error("cannot start the thread for health checks: {0}")]
+    Steward(io::Error),
     /// A worker thread does not answer.
     #[error("worker {index} does not answer; restart the gateway")]
     WorkerGone {
@@ -182,6 +190,10 @@ pub struct EndpointStatus {
     pub in_use: usize,
     /// Why the last attempt to connect failed, if it did.
     pub last_error: Option<String>,
+    /// Whether it gets requests.
+    pub condition: Condition,
+    /// Why its last health check failed, if it did.
+    pub complaint: Option<String>,
 }
 
 /// A worker answers between two polls of a connection; one that takes longer than this is stuck.
@@ -202,7 +214,14 @@ impl Proxy {
             let handle = worker::start(index, Arc::clone(&admission));
             workers.push(handle.map_err(|source| ProxyError::Worker { index, source })?);
         }
-        let proxy = Self { workers, addresses: Mutex::default(), secrets: Mutex::default() };
+        let steward = Steward::start().map_err(ProxyError::Steward)?;
+        let proxy = Self {
+            workers,
+            addresses: Mutex::default(),
+            secrets: Mutex::default(),
+            states: Mutex::default(),
+            steward,
+        };
         proxy.apply(model, bound, secrets, &mut proxy.addresses())?;
         Ok(proxy)
     }
@@ -249,6 +268,12 @@ impl Proxy {
             connections: address.slots.open(),
         });
         Status { workers: self.workers.len(), listeners: listeners.collect(), endpoints: self.endpoints() }
+    }
+
+    /// Whether the endpoints are well that somebody looks after. Asks no worker.
+    pub fn health(&self) -> Vec<EndpointHealth> {
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        states.iter().filter(|state| state.is_watched()).flat_map(|state| state.health()).collect()
     }
 
     fn endpoints(&self) -> Vec<EndpointStatus> {
@@ -314,7 +339,11 @@ impl Proxy {
             listeners: tls::distinct(&secrets.listeners),
             upstreams: tls::distinct(&secrets.upstreams),
         };
-        let snapshot = Arc::new(Snapshot::new(model, secrets));
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        *states = upstream::states(model, &secrets.upstreams, &states);
+        self.steward.look_after(states.clone());
+        let snapshot = Arc::new(Snapshot::new(model, secrets, states.clone()));
+        drop(states);
         let mut shares: Vec<Vec<(Address, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known: Vec<Address> = addresses.drain(..).map(|(_, address)| address).collect();
         for Bound { address, sockets } in bound {

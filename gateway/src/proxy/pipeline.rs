@@ -341,6 +341,7 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
         (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
+        (Kind::UpstreamUnhealthy, _) => "No server of the upstream is healthy.",
         (Kind::UpstreamTls, _) => "No server of the upstream could be spoken to under TLS.",
         (Kind::UpstreamConnectTimeout, _) => "No server of the upstream accepted a connection in time.",
         _ => "No server of the upstream accepts connections.",

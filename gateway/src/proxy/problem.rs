@@ -64,6 +64,8 @@ problems! {
     UpstreamClosed BAD_GATEWAY "upstream_closed" "The upstream closed the connection" false;
     /// The upstream's answer is not HTTP, or is HTTP that may be read in two ways.
     UpstreamProtocol BAD_GATEWAY "upstream_protocol" "The upstream's response is malformed" false;
+    /// No endpoint of the upstream is well.
+    UpstreamUnhealthy SERVICE_UNAVAILABLE "upstream_unhealthy" "The upstream is not healthy" false;
     /// No connection to the upstream within its connect timeout.
     UpstreamConnectTimeout GATEWAY_TIMEOUT "upstream_connect_timeout" "Connecting to the upstream took too long" false;
     /// No answer within the upstream's response timeout.

@@ -11,7 +11,7 @@ use crate::tls;
 
 use super::random::Random;
 use super::route::Router;
-use super::upstream::Upstream;
+use super::upstream::{State, Upstream};
 
 /// What every worker reads.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Snapshot {
     pub(super) router: Router,
     pub(super) model: model::Proxy,
     secrets: Secrets,
+    /// In the order of the upstreams.
+    states: Vec<Arc<State>>,
 }
 
 /// What TLS is spoken with.
@@ -29,8 +31,8 @@ pub(super) struct Secrets {
 }
 
 impl Snapshot {
-    pub(super) fn new(model: &model::Proxy, secrets: Secrets) -> Self {
-        Self { router: Router::new(&model.routes), model: model.clone(), secrets }
+    pub(super) fn new(model: &model::Proxy, secrets: Secrets, states: Vec<Arc<State>>) -> Self {
+        Self { router: Router::new(&model.routes), model: model.clone(), secrets, states }
     }
 
     /// What a worker has before it is told anything.
@@ -42,7 +44,7 @@ impl Snapshot {
             upstreams: Vec::new(),
             routes: Vec::new(),
         };
-        Self::new(&nothing, Secrets::default())
+        Self::new(&nothing, Secrets::default(), Vec::new())
     }
 }
 
@@ -61,18 +63,12 @@ impl Local {
     /// Takes over the upstream connections that are still wanted.
     pub(super) fn new(snapshot: Arc<Snapshot>, former: Option<&Self>) -> Self {
         let model = &snapshot.model;
-        let upstreams = model
-            .upstreams
-            .iter()
-            .enumerate()
-            .map(|(index, settings)| {
-                let known = former.into_iter().flat_map(|f| &f.upstreams);
-                let known = known.map(Rc::as_ref).find(|upstream| upstream.settings().name == settings.name);
-                let meter = UpstreamMeter::new(&settings.name);
-                let tls = snapshot.secrets.upstreams.get(index).cloned().flatten();
-                Rc::new(Upstream::new(settings.clone(), tls, known, meter))
-            })
-            .collect();
+        let upstream = |state: &Arc<State>| {
+            let known = former.into_iter().flat_map(|f| &f.upstreams);
+            let known = known.map(Rc::as_ref).find(|upstream| upstream.settings().name == state.name());
+            Rc::new(Upstream::new(Arc::clone(state), known, UpstreamMeter::new(state.name())))
+        };
+        let upstreams = snapshot.states.iter().map(upstream).collect();
         let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
         let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();

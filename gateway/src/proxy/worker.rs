@@ -313,12 +313,17 @@ impl Worker {
         let local = self.local();
         let upstreams = local.upstreams().iter();
         let status = upstreams.flat_map(|upstream| {
-            upstream.endpoints().iter().map(|endpoint| EndpointStatus {
-                upstream: upstream.settings().name.clone(),
-                endpoint: endpoint.to_string(),
-                idle: endpoint.idle(),
-                in_use: endpoint.in_use(),
-                last_error: endpoint.last_error(),
+            let conditions = upstream.state().conditions();
+            upstream.endpoints().iter().zip(conditions).map(|(endpoint, (condition, complaint))| {
+                EndpointStatus {
+                    upstream: upstream.settings().name.clone(),
+                    endpoint: endpoint.to_string(),
+                    idle: endpoint.idle(),
+                    in_use: endpoint.in_use(),
+                    last_error: endpoint.last_error(),
+                    condition,
+                    complaint,
+                }
             })
         });
         status.collect()

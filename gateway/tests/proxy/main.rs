@@ -7,6 +7,7 @@ mod balancing;
 mod grpc;
 mod harness;
 mod headers;
+mod health;
 mod http2;
 mod http2_upstreams;
 mod lifecycle;

@@ -13,15 +13,15 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Percent,
-    Prefix, RawText, Size, Span, WordOr,
+    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Part,
+    Percent, Prefix, RawText, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::config::upstream_keys::{Balancing, ServerOrMap};
+use crate::config::upstream_keys::{Balancing, Health, ServerOrMap};
 use crate::model::{AcmeChallenge, Balance, Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
 
 pub(crate) use routes::{Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
@@ -46,6 +46,8 @@ record! {
         /// headers, of query parameters, of cookies, then the narrowest source, server names, listeners, and last the
         /// name of the route.
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
+        /// Where this gateway is: endpoints of this zone come before others.
+        zone: Option<String> = Optional(Label),
         /// Threads that serve requests. `auto` is one for each processor this process may use.
         workers: Option<usize> = Or(WordOr("auto", Count(1, 1024)), "auto"),
         /// How long requests in flight may go on after SIGTERM before they are cut.
@@ -279,6 +281,12 @@ record! {
         /// How long an endpoint that is new gets less than its share, beginning with a tenth. Left out, it gets all of it
         /// at once.
         slow_start: Option<Located<Duration>> = Optional(At(Span("10ms", "1h"))),
+        /// Ask endpoints whether they are well, and send requests to those that are. Left out, nobody is asked.
+        health: Option<Health> = Optional(section::<Health>()),
+        /// When fewer endpoints are well than this part, all of them get requests: the few would break down, too.
+        panic_threshold: u32 = Or(Part(0, 100), "50%"),
+        /// Where the gateway is, as this upstream sees it. Left out, the `zone` of the whole file.
+        zone: Option<String> = Optional(Label),
         /// The version of HTTP that they are spoken to in: `http1`; `http2`, which gRPC needs; or, of endpoints with
         /// https://, the newer one that they agree to (`auto`).
         protocol: Located<Protocol> = Or(

@@ -60,14 +60,14 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "a list at the top",
         "- kernel\n",
         &[
-            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
+            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
         ],
     ),
     (
         "a word at the top",
         "hello\n",
         &[
-            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
+            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
         ],
     ),
     ("unknown key", "kernels: {}\n", &["1:1+7 unknown key `kernels` -> kernel"]),
@@ -544,6 +544,28 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
             "4:46+26 `hash` takes one of `header`, `cookie`, `source` and `path`",
             "5:55+5 a b is not the name of a header field",
             "6:57+5 a=b is not the name of a cookie",
+        ],
+    ),
+    (
+        "health checks of another kind",
+        "upstreams:\n  u: {endpoints: [http://a], health: {type: tcp, path: /a, expect: [200]}}\n  v: {endpoints: [http://a], health: {type: grpc, host: b}}\n  w: {endpoints: [http://a], health: {service: x}}\n",
+        &[
+            "2:56+2 `path` goes with `type: http`",
+            "2:68+5 `expect` goes with `type: http`",
+            "3:45+4 gRPC takes HTTP/2; say `protocol: http2` of the upstream",
+            "3:57+1 `host` goes with `type: http`",
+            "4:48+1 `service` goes with `type: grpc`",
+        ],
+    ),
+    (
+        "health checks that cannot be written so",
+        "upstreams:\n  u: {endpoints: [http://a], panic_threshold: 101%, health: {path: a, host: a@b, expect: [299-200, 600]}}\n",
+        &[
+            "2:47+4 101% is not a part from 0% to 100%",
+            "2:68+1 a is not a path such as /healthz",
+            "2:77+3 a@b is not a host",
+            "2:91+7 299-200 is not a status or a range such as 200-299",
+            "2:100+3 600 is not a status or a range such as 200-299",
         ],
     ),
     (

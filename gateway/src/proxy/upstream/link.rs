@@ -57,12 +57,7 @@ pub(super) async fn open(
 ) -> Result<Opened, ConnectError> {
     let opening = async {
         let stream = connect(endpoint, tls, announce).await?;
-        let agreed = match &stream {
-            Stream::Tls(tls) => tls.get_ref().1.alpn_protocol().map(|name| name == tls::HTTP2),
-            Stream::Plain(_) | Stream::Unix(_) => None,
-        };
-        let is_http2 = agreed.unwrap_or(protocol == Protocol::Http2 && endpoint.secure_host().is_none());
-        if is_http2 {
+        if speaks_http2(&stream, endpoint, protocol) {
             let is_secure = endpoint.secure_host().is_some();
             return Ok(Opened::Shared(Shared::handshake(stream, is_secure).await?));
         }
@@ -74,7 +69,17 @@ pub(super) async fn open(
     tokio::time::timeout(timeout, opening).await.map_err(|_| ConnectError::TimedOut(timeout))?
 }
 
-async fn connect(
+/// Whether HTTP/2 was agreed on or, in the clear, is taken for granted.
+pub(super) fn speaks_http2(stream: &Stream, endpoint: &Endpoint, protocol: Protocol) -> bool {
+    let agreed = match stream {
+        Stream::Tls(tls) => tls.get_ref().1.alpn_protocol().map(|name| name == tls::HTTP2),
+        Stream::Plain(_) | Stream::Unix(_) => None,
+    };
+    agreed.unwrap_or(protocol == Protocol::Http2 && endpoint.secure_host().is_none())
+}
+
+/// Connects and, under TLS, shakes hands.
+pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&tls::Client>,
     announce: Option<&[u8]>,

@@ -3,6 +3,8 @@
 
 mod affinity;
 mod balance;
+mod check;
+mod fleet;
 mod io;
 mod latency;
 mod link;
@@ -10,6 +12,9 @@ mod pool;
 mod replay;
 mod ring;
 mod shared;
+mod state;
+mod steward;
+mod view;
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -22,33 +27,31 @@ use hyper::body::Incoming;
 
 use crate::model::{self, Balance, HashKey};
 use crate::observe::http::UpstreamMeter;
-use crate::tls;
 
 use super::body::RequestBody;
 use super::problem::Kind;
-use super::random::Random;
 use super::stream::Stream;
 use super::watch::{Phase, Watch};
 use super::{forwarded, proxy_protocol};
 
 use affinity::Sticky;
-use balance::{Fares, Group, Member, WARM};
+use fleet::Fleet;
 pub(super) use link::Lease;
 use link::{ConnectError, Failed};
 pub(super) use pool::Endpoint;
+pub use state::{Condition, EndpointHealth};
+pub(super) use state::{State, states};
+pub(super) use steward::Steward;
 
 /// An endpoint that could not be connected to is asked last for this long.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
 /// One upstream as one worker sees it.
 pub(super) struct Upstream {
-    settings: model::Upstream,
-    endpoints: Vec<Rc<Endpoint>>,
-    group: Group,
+    state: Arc<State>,
+    fleet: Fleet,
     sticky: Option<Sticky>,
-    random: Random,
     meter: UpstreamMeter,
-    tls: Option<Arc<tls::Client>>,
 }
 
 /// What a request is sent with.
@@ -65,50 +68,44 @@ pub(super) struct Delivery<'a> {
 impl Upstream {
     /// Takes over the connections that `former` holds to the same endpoints, if it trusted whom this one trusts and
     /// spoke what this one speaks.
-    pub(super) fn new(
-        settings: model::Upstream,
-        tls: Option<Arc<tls::Client>>,
-        former: Option<&Self>,
-        meter: UpstreamMeter,
-    ) -> Self {
+    pub(super) fn new(state: Arc<State>, former: Option<&Self>, meter: UpstreamMeter) -> Self {
+        let settings = &state.settings;
         let former = former.filter(|former| {
-            former.settings.tls == settings.tls && former.settings.protocol == settings.protocol
+            let former = former.settings();
+            former.tls == settings.tls && former.protocol == settings.protocol
         });
         let endpoints = settings
             .endpoints
             .iter()
             .map(|endpoint| {
-                let known = former.into_iter().flat_map(|f| &f.endpoints).find(|e| e.is(endpoint));
+                let known = former.into_iter().flat_map(|f| f.endpoints()).find(|e| e.is(endpoint));
                 known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), Rc::clone)
             })
             .collect();
-        let member = |(index, endpoint): (usize, &model::Endpoint)| Member {
-            index,
-            weight: endpoint.weight,
-            identity: ring::hash(&(&endpoint.at, endpoint.is_secure)),
-        };
-        let members = settings.endpoints.iter().enumerate().map(member).collect();
-        let group = Group::new(members, &settings.balance, settings.slow_start.is_some());
-        let sticky = Sticky::new(&settings);
-        Self { settings, endpoints, group, sticky, random: Random::default(), meter, tls }
+        let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
+        Self { state, fleet, sticky, meter }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
-        &self.settings
+        &self.state.settings
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
     }
 
     /// Whether calls of gRPC can be sent there: they take HTTP/2.
     pub(super) fn speaks_grpc(&self) -> bool {
-        self.settings.protocol != model::Protocol::Http1
+        self.settings().protocol != model::Protocol::Http1
     }
 
     /// Whether it matters on whose behalf a request comes.
     pub(super) fn wants_client(&self) -> bool {
-        self.settings.balance == Balance::Hash(HashKey::Source)
+        self.settings().balance == Balance::Hash(HashKey::Source)
     }
 
     pub(super) fn endpoints(&self) -> &[Rc<Endpoint>] {
-        &self.endpoints
+        self.fleet.endpoints()
     }
 
     pub(super) fn meter(&self) -> &UpstreamMeter {
@@ -117,8 +114,8 @@ impl Upstream {
 
     /// Closes connections that were idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
-        for endpoint in &self.endpoints {
-            endpoint.sweep(now, self.settings.keepalive_timeout);
+        for endpoint in self.endpoints() {
+            endpoint.sweep(now, self.settings().keepalive_timeout);
         }
     }
 
@@ -129,9 +126,9 @@ impl Upstream {
         now: Instant,
     ) -> Result<(Stream, Lease), Kind> {
         let key = self.wants_client().then(|| ring::hash(&ends.0.ip().to_canonical()));
-        let start = self.pick(None, key, now);
+        let start = self.fleet.pick(None, key, now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let announce =
-            self.settings.proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
+            self.settings().proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
         self.first(start, now, async |endpoint, timeout| {
             let connecting = tokio::time::timeout(timeout, endpoint.connect(announce.as_deref()));
             let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
@@ -158,9 +155,9 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Lease), Kind> {
         let named = self.sticky.as_ref().and_then(|sticky| sticky.named(request.headers()));
         let key =
-            affinity::key(&self.settings.balance, request.uri().path(), request.headers(), delivery.client);
+            affinity::key(&self.settings().balance, request.uri().path(), request.headers(), delivery.client);
         let is_secure = self.sticky.is_some() && forwarded::is_secure(request.headers());
-        let start = self.pick(named, key, delivery.now);
+        let start = self.fleet.pick(named, key, delivery.now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let (mut response, lease) = self.send_from(start, request, delivery).await?;
         if let Some(sticky) = &self.sticky {
             let index = self.index_of(&lease);
@@ -212,12 +209,16 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let watch = delivery.watch;
         if request.body().is_end_stream() {
-            watch.awaits_response(delivery.now + self.settings.response_timeout);
+            watch.awaits_response(delivery.now + self.settings().response_timeout);
         } else {
-            watch.moves(Phase::Upload(self.settings.idle_timeout), delivery.now, self.settings.idle_timeout);
+            watch.moves(
+                Phase::Upload(self.settings().idle_timeout),
+                delivery.now,
+                self.settings().idle_timeout,
+            );
         }
         // Only who balances by latency asks for the time.
-        let began = (self.settings.balance == Balance::PeakEwma).then(Instant::now);
+        let began = (self.settings().balance == Balance::PeakEwma).then(Instant::now);
         let result = lease.exchange(request, watch).await;
         if let Some(began) = began {
             let now = Instant::now();
@@ -232,47 +233,30 @@ impl Upstream {
         }
     }
 
-    /// The endpoint that a request is sent to first: the one that it sticks to, or whose turn it is. If all of them
-    /// failed a moment ago, any.
-    fn pick(&self, named: Option<usize>, key: Option<u64>, now: Instant) -> usize {
-        let fares = Faring { upstream: self, now };
-        let named = named.filter(|index| fares.is_usable(*index));
-        let picked = named.or_else(|| self.group.pick(key, &fares, &self.random));
-        picked.unwrap_or_else(|| self.random.below(self.endpoints.len() as u64) as usize)
-    }
-
     fn index_of(&self, lease: &Lease) -> Option<usize> {
-        self.endpoints.iter().position(|endpoint| Rc::ptr_eq(endpoint, lease.endpoint()))
-    }
-
-    /// The endpoints in the order in which they are tried: one after the other from this one on, those that failed a
-    /// moment ago last.
-    fn order(&self, start: usize, now: Instant) -> impl Iterator<Item = &Rc<Endpoint>> {
-        let count = self.endpoints.len();
-        let turn = move |offset: usize| &self.endpoints[(start.wrapping_add(offset)) % count];
-        let well = (0..count).map(turn).filter(move |endpoint| !endpoint.is_cooling(now));
-        well.chain((0..count).map(turn).filter(move |endpoint| endpoint.is_cooling(now)))
+        self.endpoints().iter().position(|endpoint| Rc::ptr_eq(endpoint, lease.endpoint()))
     }
 
     /// A pooled connection to the endpoint whose turn it is.
     fn take_pooled(&self, start: usize, now: Instant) -> Option<Lease> {
-        if self.settings.proxy_protocol.is_some() {
+        if self.settings().proxy_protocol.is_some() {
             // It is some other client's.
             return None;
         }
-        let endpoint = self.order(start, now).next()?;
-        let link = endpoint.take(now, self.settings.keepalive_timeout)?;
-        Some(Lease::new(link, Rc::clone(endpoint), self.settings.max_idle_connections))
+        let endpoint = self.endpoints().get(start)?;
+        let link = endpoint.take(now, self.settings().keepalive_timeout)?;
+        Some(Lease::new(link, Rc::clone(endpoint), self.settings().max_idle_connections))
     }
 
     /// Opens a connection to the first endpoint that takes one.
     async fn connect(&self, start: usize, delivery: &Delivery<'_>) -> Result<Lease, Kind> {
-        let model::Upstream { protocol, proxy_protocol, max_idle_connections, .. } = self.settings;
+        let model::Upstream { protocol, proxy_protocol, max_idle_connections, .. } = *self.settings();
         let announce =
             proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
         let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
         self.first(start, delivery.now, async |endpoint, timeout| {
-            let opened = endpoint.open(self.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
+            let opened =
+                endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
             Ok(Lease::new(opened, Rc::clone(endpoint), max_idle))
         })
         .await
@@ -286,9 +270,10 @@ impl Upstream {
         now: Instant,
         open: impl AsyncFn(&Rc<Endpoint>, Duration) -> Result<T, ConnectError>,
     ) -> Result<T, Kind> {
-        let deadline = Instant::now() + self.settings.connect_timeout;
+        let deadline = Instant::now() + self.settings().connect_timeout;
         let mut kind = Kind::UpstreamConnect;
-        let mut endpoints = self.order(start, now).peekable();
+        let mut endpoints =
+            self.fleet.order(start, now, &[]).filter_map(|index| self.endpoints().get(index)).peekable();
         while let Some(endpoint) = endpoints.next() {
             let left = deadline.saturating_duration_since(Instant::now());
             let share = if endpoints.peek().is_some() { left / 2 } else { left };
@@ -299,7 +284,7 @@ impl Upstream {
                     return Ok(opened);
                 }
                 Err(error) => {
-                    tracing::debug!(upstream = self.settings.name, %endpoint, %error, "cannot connect");
+                    tracing::debug!(upstream = self.settings().name, %endpoint, %error, "cannot connect");
                     endpoint.failed(Instant::now() + COOLDOWN, &error);
                     self.meter.count_connect(false);
                     kind = error.kind();
@@ -308,37 +293,6 @@ impl Upstream {
         }
         Err(kind)
     }
-}
-
-/// How an upstream's endpoints fare, as this worker sees it.
-struct Faring<'a> {
-    upstream: &'a Upstream,
-    now: Instant,
-}
-
-impl Fares for Faring<'_> {
-    fn in_flight(&self, index: usize) -> usize {
-        self.upstream.endpoints[index].in_use()
-    }
-
-    fn latency(&self, index: usize) -> f64 {
-        self.upstream.endpoints[index].latency.expected(self.now)
-    }
-
-    fn warmth(&self, index: usize) -> u64 {
-        let Some(slow_start) = self.upstream.settings.slow_start else { return WARM };
-        warmth(self.now.saturating_duration_since(self.upstream.endpoints[index].since()), slow_start)
-    }
-
-    fn is_usable(&self, index: usize) -> bool {
-        !self.upstream.endpoints[index].is_cooling(self.now)
-    }
-}
-
-/// How much of its weight counts for who came so long ago, in percent: from a tenth on.
-fn warmth(age: Duration, slow_start: Duration) -> u64 {
-    let share = age.as_secs_f64() / slow_start.as_secs_f64();
-    ((share * WARM as f64) as u64).clamp(WARM / 10, WARM)
 }
 
 /// How a request is protected against a pooled connection that the upstream has closed meanwhile.
@@ -363,17 +317,4 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_new_warms_up() {
-        let second = Duration::from_secs(1);
-        for (age, expected) in [(0, 10), (1, 10), (15, 50), (30, 100), (3000, 100)] {
-            assert_eq!(warmth(age * second, 30 * second), expected, "{age}");
-        }
-    }
 }

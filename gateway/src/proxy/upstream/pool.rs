@@ -36,7 +36,6 @@ pub(in crate::proxy) struct Endpoint {
     /// that come at once, not each opens one.
     opening: tokio::sync::Mutex<()>,
     in_use: Cell<usize>,
-    since: Instant,
     pub(super) latency: Latency,
     cooling_until: Cell<Option<Instant>>,
     last_error: RefCell<Option<String>>,
@@ -61,7 +60,6 @@ impl Endpoint {
             shared: RefCell::default(),
             opening: tokio::sync::Mutex::default(),
             in_use: Cell::new(0),
-            since: Instant::now(),
             latency: Latency::default(),
             cooling_until: Cell::new(None),
             last_error: RefCell::default(),
@@ -70,11 +68,6 @@ impl Endpoint {
 
     pub(super) fn is(&self, endpoint: &model::Endpoint) -> bool {
         self.settings.is_same(endpoint)
-    }
-
-    /// When it came.
-    pub(super) fn since(&self) -> Instant {
-        self.since
     }
 
     /// Its host, if it is spoken to under TLS.
@@ -225,10 +218,6 @@ fn tcp(stream: TcpStream) -> io::Result<Stream> {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.settings.at, self.address) {
-            (_, Some(address)) => address.fmt(f),
-            (Location::Tcp { host, port }, None) => write!(f, "{host}:{port}"),
-            (Location::Unix(path), None) => write!(f, "unix:{}", path.display()),
-        }
+        self.settings.fmt(f)
     }
 }

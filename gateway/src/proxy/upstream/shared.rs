@@ -157,7 +157,7 @@ fn address(request: &mut Request<RequestBody>, scheme: &Scheme) {
 
 /// Runs hyper's tasks in the worker's own thread.
 #[derive(Clone)]
-struct Executor;
+pub(super) struct Executor;
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
     fn execute(&self, future: F) {

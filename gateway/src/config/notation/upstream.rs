@@ -1,0 +1,95 @@
+//! What the keys of upstreams are written in.
+
+use std::ops::RangeInclusive;
+
+use gateway_kernel::feed::shown;
+use http::uri::{Authority, PathAndQuery};
+use serde_json::{Value as Json, json};
+
+use crate::config::reader::Wrong;
+use crate::config::shape::Notation;
+
+/// A path with perhaps a query, as it stands in a request.
+pub(crate) struct Target;
+
+impl Notation for Target {
+    type Out = PathAndQuery;
+
+    fn parse(&self, text: &str) -> Result<PathAndQuery, Wrong> {
+        let target = text.starts_with('/').then(|| text.parse::<PathAndQuery>().ok()).flatten();
+        target.ok_or_else(|| format!("{} is not a path such as /healthz", shown(text)).into())
+    }
+
+    fn noun(&self) -> String {
+        "a path such as /healthz".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^/" })
+    }
+}
+
+/// A host with perhaps a port, as it stands in a request.
+pub(crate) struct HostField;
+
+impl Notation for HostField {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        let is_host = !text.contains('@') && text.parse::<Authority>().is_ok();
+        if is_host { Ok(text.to_owned()) } else { Err(format!("{} is not a host", shown(text)).into()) }
+    }
+
+    fn noun(&self) -> String {
+        "a host, perhaps with a port".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "minLength": 1 })
+    }
+}
+
+/// A status or a range of them.
+pub(crate) struct Statuses;
+
+impl Notation for Statuses {
+    type Out = RangeInclusive<u16>;
+
+    fn parse(&self, text: &str) -> Result<RangeInclusive<u16>, Wrong> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let status = |text: &str| text.parse::<u16>().ok().filter(|status| (100..=599).contains(status));
+        match (status(first), status(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(first..=last),
+            _ => Err(format!("{} is not a status or a range such as 200-299", shown(text)).into()),
+        }
+    }
+
+    fn noun(&self) -> String {
+        "a status or a range such as 200-299".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": ["integer", "string"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" })
+    }
+}
+
+/// A part of a whole, in percent within bounds.
+pub(crate) struct Part(pub(crate) u32, pub(crate) u32);
+
+impl Notation for Part {
+    type Out = u32;
+
+    fn parse(&self, text: &str) -> Result<u32, Wrong> {
+        let digits = text.strip_suffix('%').filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let part = digits.and_then(|text| text.parse().ok()).filter(|part| (self.0..=self.1).contains(part));
+        part.ok_or_else(|| format!("{} is not {}", shown(text), Notation::noun(self)).into())
+    }
+
+    fn noun(&self) -> String {
+        format!("a part from {}% to {}%", self.0, self.1)
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]{1,3}%$" })
+    }
+}

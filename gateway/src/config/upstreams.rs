@@ -1,0 +1,52 @@
+//! What the keys of an upstream mean that say who gets its requests and what is done when it fails.
+
+use http::uri::PathAndQuery;
+
+use crate::config::reader::Reader;
+use crate::config::shape::Located;
+use crate::config::upstream_keys::{Health, ProbeName};
+use crate::model::{HealthCheck, Probe, Protocol};
+
+/// How endpoints are asked whether they are well.
+pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut Reader<'_>) -> HealthCheck {
+    let kind = health.r#type.value;
+    let mut only_of = |place, key: &str, owner: ProbeName, name: &str| {
+        if let Some(place) = place
+            && kind != owner
+        {
+            reader.error::<()>(place, format!("`{key}` goes with `type: {name}`"));
+        }
+    };
+    only_of(health.path.as_ref().map(|path| path.place), "path", ProbeName::Http, "http");
+    only_of(health.host.as_ref().map(|host| host.place), "host", ProbeName::Http, "http");
+    only_of(health.expect.as_ref().map(|expect| expect.place), "expect", ProbeName::Http, "http");
+    only_of(health.service.as_ref().map(|service| service.place), "service", ProbeName::Grpc, "grpc");
+    if kind == ProbeName::Grpc && protocol.value == Protocol::Http1 {
+        let message = "gRPC takes HTTP/2; say `protocol: http2` of the upstream";
+        reader.error::<()>(health.r#type.place, message);
+    }
+    let probe = match kind {
+        ProbeName::Tcp => Probe::Tcp,
+        ProbeName::Http => Probe::Http {
+            path: health.path.as_ref().map_or(PathAndQuery::from_static("/"), |path| path.value.clone()),
+            host: health.host.as_ref().map(|host| host.value.clone()),
+            expect: health.expect.as_ref().map_or_else(|| vec![200..=299], |expect| expect.value.clone()),
+        },
+        ProbeName::Grpc => Probe::Grpc {
+            service: health.service.as_ref().map(|service| service.value.clone()).unwrap_or_default(),
+        },
+    };
+    HealthCheck {
+        probe,
+        interval: health.interval,
+        timeout: health.timeout,
+        healthy: count(health.healthy),
+        unhealthy: count(health.unhealthy),
+        starts_up: health.initial,
+    }
+}
+
+/// Counts are bounded where they are read.
+pub(crate) fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

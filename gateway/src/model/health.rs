@@ -1,0 +1,44 @@
+//! How it is found out which endpoints of an upstream are well.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+
+/// How endpoints are asked whether they are well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// From the end of one check to the next.
+    pub interval: Duration,
+    /// How long a check may take, from connecting to the answer.
+    pub timeout: Duration,
+    /// So many good answers in a row bring an endpoint back.
+    pub healthy: u32,
+    /// So many bad ones in a row take it out.
+    pub unhealthy: u32,
+    /// Whether an endpoint gets requests before it was asked for the first time.
+    pub starts_up: bool,
+}
+
+/// What an endpoint is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// To accept a connection and, under TLS, to shake hands.
+    Tcp,
+    /// To answer a GET.
+    Http {
+        /// Of this.
+        path: PathAndQuery,
+        /// By this Host; `None`: the endpoint's own.
+        host: Option<String>,
+        /// With one of these statuses.
+        expect: Vec<RangeInclusive<u16>>,
+    },
+    /// To say that it is serving (grpc.health.v1).
+    Grpc {
+        /// This; empty: the server as a whole.
+        service: String,
+    },
+}

@@ -1,0 +1,181 @@
+//! What all workers know of an upstream: whether its endpoints are well. Only atomics, so that nobody waits; whoever
+//! changes a verdict says so by a new version, and workers look again at the next request.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::{model, tls};
+
+/// An upstream over all workers. It lives as long as its part of the configuration stays the same.
+#[derive(Debug)]
+pub(in crate::proxy) struct State {
+    pub(super) settings: model::Upstream,
+    pub(super) tls: Option<Arc<tls::Client>>,
+    /// In the order of the endpoints.
+    pub(super) vitals: Vec<Arc<Vitals>>,
+    version: AtomicU64,
+}
+
+/// An endpoint over all workers. It outlives reloads.
+#[derive(Debug)]
+pub(super) struct Vitals {
+    endpoint: model::Endpoint,
+    /// By its health checks.
+    is_down: AtomicBool,
+    was_checked: AtomicBool,
+    /// Since when it gets requests, by [`millis`].
+    since: AtomicU64,
+    /// Why the last check failed.
+    complaint: Mutex<Option<String>>,
+}
+
+/// How an endpoint fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// It gets requests.
+    Up,
+    /// Its health checks fail.
+    Unhealthy,
+}
+
+/// Whether an endpoint is well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointHealth {
+    /// The upstream's name.
+    pub upstream: String,
+    /// Host and port.
+    pub endpoint: String,
+    /// Whether it gets requests.
+    pub is_healthy: bool,
+}
+
+/// The states of all upstreams. One whose settings have not changed goes on as it is, and of the others what is known of
+/// their endpoints is taken over.
+pub(in crate::proxy) fn states(
+    model: &model::Proxy,
+    clients: &tls::InOrder<model::UpstreamTls>,
+    former: &[Arc<State>],
+) -> Vec<Arc<State>> {
+    let state = |(index, settings): (usize, &model::Upstream)| {
+        let tls = clients.get(index).cloned().flatten();
+        let known = former.iter().find(|known| known.settings.name == settings.name);
+        match known {
+            Some(known) if known.settings == *settings && same(known.tls.as_ref(), tls.as_ref()) => {
+                Arc::clone(known)
+            }
+            _ => Arc::new(State::new(settings.clone(), tls, known.map(Arc::as_ref))),
+        }
+    };
+    model.upstreams.iter().enumerate().map(state).collect()
+}
+
+fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
+}
+
+impl State {
+    fn new(settings: model::Upstream, tls: Option<Arc<tls::Client>>, former: Option<&Self>) -> Self {
+        // Without checks nobody would take back what the former ones said.
+        let former = former.filter(|former| former.settings.health == settings.health);
+        let starts_up = settings.health.as_ref().is_none_or(|health| health.starts_up);
+        let vitals = |endpoint: &model::Endpoint| {
+            let known =
+                former.into_iter().flat_map(|f| &f.vitals).find(|known| known.endpoint.is_same(endpoint));
+            known.map_or_else(|| Arc::new(Vitals::new(endpoint, starts_up)), Arc::clone)
+        };
+        let vitals = settings.endpoints.iter().map(vitals).collect();
+        Self { settings, tls, vitals, version: AtomicU64::new(0) }
+    }
+
+    /// Another one than before: a verdict has changed.
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Whether an endpoint gets requests, as long as there are enough of those that do.
+    pub(super) fn gets_requests(&self, index: usize) -> bool {
+        self.vitals.get(index).is_some_and(|vitals| vitals.condition() == Condition::Up)
+    }
+
+    /// The endpoint's health checks have come to a verdict. Whether that is news.
+    pub(super) fn judge(&self, index: usize, is_up: bool) -> bool {
+        let Some(vitals) = self.vitals.get(index) else { return false };
+        if vitals.is_down.swap(!is_up, Ordering::Relaxed) != is_up {
+            return false;
+        }
+        if is_up {
+            vitals.since.store(millis(Instant::now()), Ordering::Relaxed);
+        }
+        self.changed();
+        true
+    }
+
+    pub(in crate::proxy) fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    /// How each endpoint fares, and why it is not well.
+    pub(in crate::proxy) fn conditions(&self) -> impl Iterator<Item = (Condition, Option<String>)> {
+        self.vitals.iter().map(|vitals| (vitals.condition(), vitals.complaint()))
+    }
+
+    /// Whether somebody looks how endpoints fare.
+    pub(in crate::proxy) fn is_watched(&self) -> bool {
+        self.settings.health.is_some()
+    }
+
+    /// Each endpoint as it stands in metrics, and whether it is well.
+    pub(in crate::proxy) fn health(&self) -> impl Iterator<Item = EndpointHealth> {
+        self.vitals.iter().map(|vitals| EndpointHealth {
+            upstream: self.name().to_owned(),
+            endpoint: vitals.endpoint.to_string(),
+            is_healthy: vitals.condition() == Condition::Up,
+        })
+    }
+}
+
+impl Vitals {
+    fn new(endpoint: &model::Endpoint, starts_up: bool) -> Self {
+        Self {
+            endpoint: endpoint.clone(),
+            is_down: AtomicBool::new(!starts_up),
+            was_checked: AtomicBool::new(false),
+            since: AtomicU64::new(millis(Instant::now())),
+            complaint: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        if self.is_down.load(Ordering::Relaxed) { Condition::Unhealthy } else { Condition::Up }
+    }
+
+    /// Whether this is its first check.
+    pub(super) fn is_first_check(&self) -> bool {
+        !self.was_checked.swap(true, Ordering::Relaxed)
+    }
+
+    /// For how long it has got requests.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        Duration::from_millis(millis(now).saturating_sub(self.since.load(Ordering::Relaxed)))
+    }
+
+    pub(super) fn complain(&self, complaint: Option<String>) {
+        *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = complaint;
+    }
+
+    pub(super) fn complaint(&self) -> Option<String> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Milliseconds by the monotonic clock: an instant that fits into an atomic.
+pub(super) fn millis(now: Instant) -> u64 {
+    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    now.saturating_duration_since(*BEGAN).as_millis() as u64
+}
