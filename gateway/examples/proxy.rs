@@ -27,6 +27,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
     model::Proxy {
         workers,
         drain_timeout: minute,
+        access_log: None,
         listeners: vec![model::Listener {
             name: "web".to_owned(),
             address: listen,
@@ -40,6 +41,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             idle_timeout: minute,
             max_header_bytes: 32 * 1024,
             max_header_count: 100,
+            request_ids: false,
             max_connections: 10_000,
         }],
         upstreams: vec![model::Upstream {

@@ -99,6 +99,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     crate::observe::http::describe();
     crate::sources::describe();
     crate::tls::describe();
+    crate::observe::access_log::describe();
     crate::acme::describe();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

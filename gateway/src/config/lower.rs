@@ -18,8 +18,8 @@ use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::config::upstreams;
 use crate::model::{
-    Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources, Listener,
-    Location, Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
+    AccessLog, Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources,
+    Listener, Location, LogTarget, Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -42,8 +42,19 @@ pub(crate) fn lower(
     let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
-    let proxy = Proxy { workers, drain_timeout: root.drain_timeout, listeners, upstreams, routes };
+    let access_log = root.access_log.as_ref().and_then(|log| access_log(log, base_dir));
+    let drain_timeout = root.drain_timeout;
+    let proxy = Proxy { workers, drain_timeout, access_log, listeners, upstreams, routes };
     Some(Model { kernel, lists, proxy, acme, admin: admin?, config_hash: String::new() })
+}
+
+fn access_log(log: &keys::AccessLog, base_dir: &Path) -> Option<AccessLog> {
+    let to = match log.path.as_deref()? {
+        "stdout" => LogTarget::Stdout,
+        "stderr" => LogTarget::Stderr,
+        path => LogTarget::File(base_dir.join(path)),
+    };
+    Some(AccessLog { to, format: log.format, sample_percent: log.sample, queue: log.queue })
 }
 
 /// The certificates are those of listeners, and are added where those are read.
@@ -104,6 +115,7 @@ fn listeners(
             idle_timeout: listener.idle_timeout,
             max_header_bytes: listener.max_header_size,
             max_header_count: listener.max_header_count,
+            request_ids: listener.request_ids,
             max_connections: listener.max_connections,
         });
     }

@@ -416,6 +416,7 @@ listeners:
     idle_timeout: 75s
     max_header_size: 32KiB
     max_header_count: 100
+    request_ids: false
     max_connections: 10000
     tls:
       certificates: [{cert: site.pem, key: site.key}]
@@ -443,6 +444,7 @@ routes:
     match: {path: /d}
     respond: {status: 200, body: \"\", content_type: text/plain; charset=utf-8}
     cors: {origins: [https://app.test], credentials: false, max_age: 10m}
+access_log: {path: stdout, format: json, sample: 100%, queue: 8192}
 acme: {directory: https://ca.example.com/dir, agree_to_terms: true, challenge: http, storage: /var/lib/gateway/acme}
 admin:
   address: 127.0.0.1:9900
@@ -460,7 +462,7 @@ fn a_default_is_the_same_said_or_unsaid() {
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
          https://127.0.0.1], health: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
-         respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\n",
+         respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);

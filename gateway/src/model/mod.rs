@@ -1,6 +1,7 @@
 //! What runs: parsed, complete and immutable. `config` lowers what users wrote into these types once;
 //! nothing here is optional because a user may leave it out, only because it may really be absent.
 
+mod access_log;
 mod acme;
 mod action;
 mod balance;
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 
 use crate::sources::Origin;
 
+pub use access_log::{AccessLog, LogFormat, LogTarget};
 pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
@@ -73,6 +75,8 @@ pub struct Proxy {
     pub listeners: Vec<Listener>,
     /// Where requests go.
     pub upstreams: Vec<Upstream>,
+    /// Where a line for each request goes; `None`: nowhere.
+    pub access_log: Option<AccessLog>,
     /// Which request goes where; order has no meaning, precedence comes from the patterns.
     pub routes: Vec<Route>,
 }
@@ -104,6 +108,8 @@ pub struct Listener {
     pub max_header_bytes: usize,
     /// Number of header fields: 431 beyond.
     pub max_header_count: usize,
+    /// Whether requests get a name in X-Request-Id.
+    pub request_ids: bool,
     /// Open client connections over all workers; more are not accepted until one closes.
     pub max_connections: usize,
 }

@@ -1,5 +1,6 @@
 //! What operators see of a running agent: metrics and logs.
 
+pub(crate) mod access_log;
 mod exposition;
 pub mod http;
 pub mod log;

@@ -148,16 +148,18 @@ pub(super) struct UpstreamBody {
 }
 
 impl ResponseBody {
-    pub(super) fn own(text: Bytes, exchange: Exchange) -> Self {
+    pub(super) fn own(text: Bytes, mut exchange: Exchange) -> Self {
+        exchange.sent(text.len(), true);
         Self::Own { text: Some(text).filter(|text| !text.is_empty()), _exchange: exchange }
     }
 
     pub(super) fn upstream(
         incoming: Incoming,
         lease: Lease,
-        exchange: Exchange,
+        mut exchange: Exchange,
         form: Option<grpc_web::Form>,
     ) -> Self {
+        exchange.sent(0, incoming.is_end_stream());
         Self::Upstream(UpstreamBody { incoming, lease, exchange, form })
     }
 }
@@ -207,6 +209,9 @@ impl UpstreamBody {
         if let Some(Err(_)) = frame {
             self.exchange.aborted();
         }
+        let is_last = frame.is_none() || self.incoming.is_end_stream();
+        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
+        self.exchange.sent(bytes, is_last);
         Poll::Ready(frame.map(|frame| frame.map(|frame| self.in_form(frame))))
     }
 

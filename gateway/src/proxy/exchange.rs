@@ -10,6 +10,7 @@ use crate::model;
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
+use super::record::{End, Record};
 use super::snapshot::Local;
 use super::watch::Watch;
 use super::{cors, grpc, headers};
@@ -21,6 +22,8 @@ pub(super) struct Reply {
     /// What keeps the client with the upstream that it was given.
     pub(super) cookie: Option<HeaderValue>,
     pub(super) cors: Option<cors::Said>,
+    /// The request's name.
+    pub(super) request_id: Option<HeaderValue>,
 }
 
 /// Dropping it ends it.
@@ -38,6 +41,12 @@ pub(super) struct Exchange {
     method: MethodLabel,
     route: Option<usize>,
     reply: Reply,
+    /// What the access log will have, if there is one.
+    record: Option<Box<Record>>,
+    /// Bytes of the answer's body, so far.
+    sent: u64,
+    /// What decided about it.
+    why: &'static str,
     status: StatusCode,
 }
 
@@ -50,6 +59,7 @@ impl Exchange {
         let (local, started) = (session.local(), Instant::now());
         let listener = session.listener_index();
         watch.busy(started);
+        let record = local.access_log().map(|_| Box::new(Record::of(&session, request)));
         let (method, version) = (MethodLabel::of(request.method()), request.version());
         let is_call = version == Version::HTTP_2 && grpc::is_call(request.headers());
         Self {
@@ -63,6 +73,9 @@ impl Exchange {
             method,
             route: None,
             reply: Reply::default(),
+            record,
+            sent: 0,
+            why: "client_closed",
             status,
         }
     }
@@ -125,11 +138,33 @@ impl Exchange {
     /// There is an answer. What is left is its body.
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.status = status;
+        if let Some(record) = &mut self.record {
+            record.answered();
+        }
+    }
+
+    /// This is what decided about it: `ok`, or the code of a problem.
+    pub(super) fn because(&mut self, why: &'static str) {
+        self.why = why;
+    }
+
+    /// So many bytes of the answer's body are on their way, and perhaps they are the last.
+    pub(super) fn sent(&mut self, bytes: usize, is_last: bool) {
+        self.sent += bytes as u64;
+        if is_last && self.why == "client_closed" {
+            self.why = "ok";
+        }
+    }
+
+    /// What is written down of it.
+    pub(super) fn record(&mut self) -> Option<&mut Record> {
+        self.record.as_deref_mut()
     }
 
     /// The body broke off. The client is told by a reset: an orderly close could pass for its end.
     pub(super) fn aborted(&mut self) {
         self.watch.abort();
+        self.why = "upstream_broke_off";
     }
 }
 
@@ -138,6 +173,22 @@ impl Drop for Exchange {
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.started);
         self.local.meter().record(self.listener, self.route, self.method, self.status.as_u16(), elapsed);
+        if let Some(record) = self.record.take()
+            && let Some(log) = self.local.access_log()
+            && log.takes(self.status.as_u16(), self.local.random().next())
+        {
+            log.write(record.end(&End {
+                session: &self.session,
+                local: &self.local,
+                listener: self.listener,
+                route: self.route,
+                started: self.started,
+                now,
+                status: self.status,
+                bytes: self.sent,
+                why: self.why,
+            }));
+        }
         self.session.end(&self.watch, now);
     }
 }

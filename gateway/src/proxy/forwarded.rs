@@ -48,6 +48,11 @@ impl Peer {
         }
     }
 
+    /// Whether what it says of others is believed.
+    pub(super) fn is_trusted(&self, trusted: &[IpNet]) -> bool {
+        is_trusted(self.address, trusted)
+    }
+
     /// Whether it speaks TLS with us.
     pub(super) fn is_secure(&self) -> bool {
         self.proto == "https"

@@ -22,7 +22,9 @@ mod pipeline;
 mod problem;
 pub mod proxy_protocol;
 mod random;
+mod record;
 mod request;
+mod request_id;
 mod route;
 mod snapshot;
 mod stream;
@@ -41,6 +43,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::observe::access_log::AccessLog;
 use crate::{model, tls};
 
 pub use explain::{Asked, Candidate, Explanation, explain};
@@ -71,6 +74,7 @@ pub struct Proxy {
     addresses: Mutex<Vec<(String, Address)>>,
     /// What TLS is spoken with, each setting once.
     secrets: Mutex<Known>,
+    access_log: Mutex<Option<Arc<AccessLog>>>,
     /// What all workers know of the upstreams.
     states: Mutex<Vec<Arc<State>>>,
     steward: Steward,
@@ -112,6 +116,9 @@ pub enum ProxyError {
         /// What is wrong with which file.
         why: String,
     },
+    /// The access log's file or thread.
+    #[error("the access log cannot be written: {0}")]
+    AccessLog(io::Error),
     /// A worker thread could not be started.
     #[error("cannot start worker {index}: {source}")]
     Worker {
@@ -209,6 +216,7 @@ impl Proxy {
         let bound = model.listeners.iter().map(|listener| listen::bind(listener, count));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
         let secrets = secure(model, &Known::default())?;
+        let access_log = open_log(model, None)?;
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handle = worker::start(index, Arc::clone(&admission));
@@ -220,9 +228,10 @@ impl Proxy {
             addresses: Mutex::default(),
             secrets: Mutex::default(),
             states: Mutex::default(),
+            access_log: Mutex::default(),
             steward,
         };
-        proxy.apply(model, bound, secrets, &mut proxy.addresses())?;
+        proxy.apply(model, bound, secrets, access_log, &mut proxy.addresses())?;
         Ok(proxy)
     }
 
@@ -237,7 +246,8 @@ impl Proxy {
         let bound = model.listeners.iter().filter(is_new).map(|l| listen::bind(l, self.workers.len()));
         let bound = bound.collect::<Result<Vec<_>, _>>()?;
         let secrets = secure(model, &self.secrets())?;
-        self.apply(model, bound, secrets, &mut addresses)?;
+        let access_log = open_log(model, self.access_log().as_ref())?;
+        self.apply(model, bound, secrets, access_log, &mut addresses)?;
         Ok(Reloaded { workers_need_restart: model.workers.max(1) != self.workers.len() })
     }
 
@@ -323,6 +333,10 @@ impl Proxy {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn access_log(&self) -> MutexGuard<'_, Option<Arc<AccessLog>>> {
+        self.access_log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn addresses(&self) -> MutexGuard<'_, Vec<(String, Address)>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -333,6 +347,7 @@ impl Proxy {
         model: &model::Proxy,
         bound: Vec<Bound>,
         secrets: Secrets,
+        access_log: Option<Arc<AccessLog>>,
         addresses: &mut Vec<(String, Address)>,
     ) -> Result<(), ProxyError> {
         *self.secrets() = Known {
@@ -342,7 +357,8 @@ impl Proxy {
         let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         *states = upstream::states(model, &secrets.upstreams, &states);
         self.steward.look_after(states.clone());
-        let snapshot = Arc::new(Snapshot::new(model, secrets, states.clone()));
+        self.access_log().clone_from(&access_log);
+        let snapshot = Arc::new(Snapshot::new(model, secrets, states.clone(), access_log));
         drop(states);
         let mut shares: Vec<Vec<(Address, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known: Vec<Address> = addresses.drain(..).map(|(_, address)| address).collect();
@@ -370,6 +386,19 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// The access log. One whose settings stay is kept, and opens its file anew.
+fn open_log(
+    model: &model::Proxy,
+    known: Option<&Arc<AccessLog>>,
+) -> Result<Option<Arc<AccessLog>>, ProxyError> {
+    let Some(settings) = &model.access_log else { return Ok(None) };
+    if let Some(known) = known.filter(|known| known.settings() == settings) {
+        known.reopen();
+        return Ok(Some(Arc::clone(known)));
+    }
+    AccessLog::start(settings).map(Arc::new).map(Some).map_err(ProxyError::AccessLog)
 }
 
 /// What listeners and upstreams speak TLS with. A setting that is in use stays, but its files are read again: whoever

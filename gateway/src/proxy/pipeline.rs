@@ -18,6 +18,7 @@ use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
 use super::problem::{Kind, Problem};
+use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
@@ -33,6 +34,7 @@ pub(super) async fn serve(
     let refusal = watch.count_request();
     let mut exchange = Exchange::new(session, watch, &request);
     let has_body = !request.body().is_end_stream();
+    name(&mut exchange, &mut request);
 
     if let Some(refusal) = refusal {
         return Ok(refuse(exchange, refused(refusal), has_body));
@@ -60,10 +62,16 @@ pub(super) async fn serve(
     let (response, lease) = match upstream.send(request, delivery).await {
         Ok(answer) => answer,
         Err(kind) => {
+            if let Some(record) = exchange.record() {
+                record.went_to(&upstream.settings().name, None);
+            }
             let problem = unanswered(exchange.watch(), kind);
             return Ok(refuse(exchange, problem, has_body));
         }
     };
+    if let Some(record) = exchange.record() {
+        record.went_to(&upstream.settings().name, Some(lease.endpoint().to_string()));
+    }
     if let Some(upgrade) = upgrade
         && response.status() == StatusCode::SWITCHING_PROTOCOLS
         && tunnel::agrees(response.headers(), &upgrade)
@@ -88,6 +96,19 @@ pub(super) async fn serve(
     // Each side has a version of its own; hyper speaks the client's.
     *response.version_mut() = Version::HTTP_11;
     Ok(response)
+}
+
+/// Gives a request its name, where the listener says so.
+fn name(exchange: &mut Exchange, request: &mut Request<Incoming>) {
+    if exchange.listener().request_ids {
+        let is_trusted = exchange.session().with_trusted(|peer, trusted| peer.is_trusted(trusted));
+        let random = exchange.local().random();
+        let id = request_id::ensure(request.headers_mut(), is_trusted, random);
+        exchange.reply().request_id = Some(id);
+    }
+    if let Some(record) = exchange.record() {
+        record.named(request.headers());
+    }
 }
 
 /// What becomes of a request.
@@ -252,7 +273,10 @@ fn prepare_response(headers: &mut HeaderMap) {
 
 /// What the route does to the header of an answer, its own or its upstream's.
 fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
-    let Reply { changes, cookie, cors } = reply;
+    let Reply { changes, cookie, cors, request_id } = reply;
+    if let Some(id) = request_id {
+        headers.insert(X_REQUEST_ID, id);
+    }
     if let Some(said) = cors {
         cors::apply(said, headers);
     }
@@ -277,6 +301,7 @@ fn switch(
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
     exchange.answered(response.status());
+    exchange.because("ok");
     let mut response = response.map(|_| ResponseBody::Nothing);
     prepare_response(response.headers_mut());
     tunnel::write(response.headers_mut(), upgrade);
@@ -289,11 +314,11 @@ fn switch(
 fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
     let closes = problem.closes() || has_body;
     let status = problem.status();
+    exchange.because(problem.code());
     let mut response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
-    // Pages that may read answers may read this one; all else is about answers of the route.
-    if let Some(said) = exchange.reply().cors.take() {
-        cors::apply(said, response.headers_mut());
-    }
+    // Pages that may read answers may read this one; what the route changes is about its answers.
+    let Reply { cors, request_id, .. } = std::mem::take(exchange.reply());
+    prepare_reply(Reply { cors, request_id, ..Reply::default() }, response.headers_mut());
     answer_as(exchange, response, status, closes)
 }
 

@@ -86,6 +86,11 @@ impl Problem {
         self.kind.row().0
     }
 
+    /// The code that stays the same between versions.
+    pub(super) fn code(&self) -> &'static str {
+        self.kind.row().1
+    }
+
     /// What was wrong with this very request.
     pub(super) fn detail(&self) -> &'static str {
         self.detail

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::model;
+use crate::observe::access_log::AccessLog;
 use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
 use crate::tls;
 
@@ -21,6 +22,7 @@ pub(super) struct Snapshot {
     secrets: Secrets,
     /// In the order of the upstreams.
     states: Vec<Arc<State>>,
+    access_log: Option<Arc<AccessLog>>,
 }
 
 /// What TLS is spoken with.
@@ -31,8 +33,13 @@ pub(super) struct Secrets {
 }
 
 impl Snapshot {
-    pub(super) fn new(model: &model::Proxy, secrets: Secrets, states: Vec<Arc<State>>) -> Self {
-        Self { router: Router::new(&model.routes), model: model.clone(), secrets, states }
+    pub(super) fn new(
+        model: &model::Proxy,
+        secrets: Secrets,
+        states: Vec<Arc<State>>,
+        access_log: Option<Arc<AccessLog>>,
+    ) -> Self {
+        Self { router: Router::new(&model.routes), model: model.clone(), secrets, states, access_log }
     }
 
     /// What a worker has before it is told anything.
@@ -40,11 +47,12 @@ impl Snapshot {
         let nothing = model::Proxy {
             workers: 1,
             drain_timeout: Duration::ZERO,
+            access_log: None,
             listeners: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
         };
-        Self::new(&nothing, Secrets::default(), Vec::new())
+        Self::new(&nothing, Secrets::default(), Vec::new(), None)
     }
 }
 
@@ -95,6 +103,10 @@ impl Local {
 
     pub(super) fn route(&self, index: usize) -> Option<&model::Route> {
         self.snapshot.model.routes.get(index)
+    }
+
+    pub(super) fn access_log(&self) -> Option<&AccessLog> {
+        self.snapshot.access_log.as_deref()
     }
 
     /// What decides where nothing else does.

@@ -18,6 +18,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
     model::Proxy {
         workers: 1,
         drain_timeout: Duration::from_secs(5),
+        access_log: None,
         listeners: vec![model::Listener {
             name: "web".to_owned(),
             address: "127.0.0.1:0".parse().unwrap(),
@@ -31,6 +32,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             idle_timeout: LONG,
             max_header_bytes: 16 * 1024,
             max_header_count: 100,
+            request_ids: false,
             max_connections: 1000,
         }],
         upstreams: vec![model::Upstream {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
+mod access_log;
 mod announced;
 mod balancing;
 mod grpc;

@@ -22,7 +22,9 @@ use crate::config::shape::{
     section,
 };
 use crate::config::upstream_keys::{Balancing, Health, ServerOrMap};
-use crate::model::{AcmeChallenge, Balance, Endpoint, HostPattern, Protocol, ProxyVersion, TlsVersion};
+use crate::model::{
+    AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
+};
 
 pub(crate) use routes::{Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
 
@@ -48,6 +50,8 @@ record! {
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
         /// Where this gateway is: endpoints of this zone come before others.
         zone: Option<String> = Optional(Label),
+        /// A line for each request.
+        access_log: Option<AccessLog> = Optional(section::<AccessLog>()),
         /// Threads that serve requests. `auto` is one for each processor this process may use.
         workers: Option<usize> = Or(WordOr("auto", Count(1, 1024)), "auto"),
         /// How long requests in flight may go on after SIGTERM before they are cut.
@@ -194,6 +198,9 @@ record! {
         max_header_size: usize = Or(Size("1KiB", "1MiB"), "32KiB"),
         /// Header fields of a request. More are answered 431.
         max_header_count: usize = Or(Count(1, 1000), "100"),
+        /// Give each request a name in X-Request-Id, which the upstream and the client get, too. One that a trusted proxy
+        /// gave stays.
+        request_ids: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
         /// Open connections over all workers. More wait in the kernel's queue until one closes.
         max_connections: usize = Or(Count(1, 1_000_000), "10000"),
     }
@@ -219,6 +226,28 @@ record! {
         min_version: TlsVersion = Or(Choice(&[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)]), "1.2"),
         /// Ask clients for certificates. Upstreams get them in Client-Cert and Client-Cert-Chain (RFC 9440).
         clients: Option<Clients> = Optional(section::<Clients>()),
+    }
+}
+
+record! {
+    /// `access_log`. It has no queries: secrets stand in them.
+    AccessLog {
+        /// `stdout`, `stderr` or a file, relative to the configuration's directory. A reload opens the file anew, so that it
+        /// can be moved away before.
+        path: Option<String> = Required(FilePath(4096)),
+        /// `json`, an object a line; or `common` or `combined`, as other servers have them.
+        format: LogFormat = Or(
+            Choice(&[
+                ("json", LogFormat::Json),
+                ("common", LogFormat::Common),
+                ("combined", LogFormat::Combined),
+            ]),
+            "json"
+        ),
+        /// How many requests it has. Those that end in 5xx it has all.
+        sample: u32 = Or(Percent, "100%"),
+        /// Lines that may wait to be written. More are left out, and counted.
+        queue: usize = Or(Count(1, 1_000_000), "8192"),
     }
 }
 

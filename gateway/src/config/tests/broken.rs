@@ -60,14 +60,14 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "a list at the top",
         "- kernel\n",
         &[
-            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
+            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
         ],
     ),
     (
         "a word at the top",
         "hello\n",
         &[
-            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
+            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
         ],
     ),
     ("unknown key", "kernels: {}\n", &["1:1+7 unknown key `kernels` -> kernel"]),
@@ -99,7 +99,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "map is a list",
         "listeners:\n  - address: 0.0.0.0:80\n",
         &[
-            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count` and `max_connections`, found a list",
+            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids` and `max_connections`, found a list",
         ],
     ),
     (

@@ -196,7 +196,7 @@ impl Lease {
         Self { held: Held::Exclusive(None), endpoint, max_idle: 0 }
     }
 
-    pub(super) fn endpoint(&self) -> &Rc<Endpoint> {
+    pub(in crate::proxy) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
     }
 
