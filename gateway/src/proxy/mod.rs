@@ -8,6 +8,8 @@ mod exchange;
 mod explain;
 mod forwarded;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod grammar;
 mod grpc;
 mod grpc_web;
