@@ -1,11 +1,8 @@
 //! `cargo xtask bench`: each benchmark is a file of its own and prints one Markdown table.
 
-mod load;
 mod machine;
 mod packet;
-mod peers;
-pub(crate) mod relay;
-mod request;
+pub(crate) mod request;
 mod table;
 
 use anyhow::Result;
