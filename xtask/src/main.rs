@@ -39,7 +39,10 @@ enum Command {
     Ci(ci::Options),
     /// Copy bytes between sockets and nothing else: the floor in `bench request`
     #[command(hide = true)]
-    Relay(bench::relay::Options),
+    Relay(bench::request::relay::Options),
+    /// The server behind every proxy in `bench request`
+    #[command(hide = true)]
+    Origin(bench::request::origin::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +62,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Ci(options) => ci::run(&options),
-        Command::Relay(options) => bench::relay::run(&options),
+        Command::Relay(options) => bench::request::relay::run(&options),
+        Command::Origin(options) => bench::request::origin::run(&options),
     }
 }

@@ -1,14 +1,8 @@
 //! `cargo xtask bench`: each benchmark is a file of its own and prints one Markdown table.
 
-#[path = "request/load/wrk.rs"]
-mod load;
 mod machine;
 mod packet;
-#[path = "request/peers/mod.rs"]
-mod peers;
-#[path = "request/relay.rs"]
-pub(crate) mod relay;
-mod request;
+pub(crate) mod request;
 mod table;
 
 use anyhow::Result;

@@ -1,135 +1,33 @@
-//! The load: wrk, what it reports, and a second pair of eyes that reads whole replies while it runs.
+//! HTTP/1.1 by wrk: each connection asks for the next reply when it has the last one.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::super::origin::BODY_BYTES;
+use super::super::scene::{LARGE_BYTES, Scene};
+use super::{CONNECTIONS, Latency, Load, Report, probe};
 use crate::process;
 
-/// How often a whole reply is read beside wrk's: rarely enough to cost nothing. Under TLS a program has to be started
-/// for it.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
-const PROBE_EVERY_TLS: Duration = Duration::from_secs(1);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Ours is 1 KiB and a head; a reply beyond this is not read to its end.
-const REPLY_BYTES_MAX: u64 = 64 * 1024;
-
-/// How requests come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Scene {
-    /// In the clear, over connections that are kept
-    Plain,
-    /// The same under TLS
-    Tls,
-    /// A new connection under TLS for each request
-    Handshakes,
-}
-
-impl Scene {
-    pub(crate) const ALL: [Self; 3] = [Self::Plain, Self::Tls, Self::Handshakes];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "in the clear, kept-alive connections",
-            Self::Tls => "TLS, kept-alive connections",
-            Self::Handshakes => "TLS, a connection and a full handshake for each request",
+pub(super) fn run(load: &Load) -> Result<Report> {
+    let program = process::find("wrk").context("wrk is missing (apt-get install wrk)")?;
+    let mut command = Command::new(program);
+    command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{}s", load.seconds), "--latency"]);
+    match load.scene {
+        Scene::Handshakes => drop(command.args(["-H", "Connection: close"])),
+        Scene::Uploads => {
+            let script = load.dir.join("upload.lua");
+            let text = format!("wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {LARGE_BYTES})\n");
+            fs::write(&script, text)?;
+            command.arg("-s").arg(script);
         }
+        _ => {}
     }
-
-    pub(crate) fn is_secure(self) -> bool {
-        self != Self::Plain
-    }
-
-    fn url(self, address: SocketAddr) -> String {
-        format!("http{}://{address}/", if self.is_secure() { "s" } else { "" })
-    }
-}
-
-/// What wrk counted in one run.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Report {
-    pub(crate) requests: u64,
-    pub(crate) requests_per_s: f64,
-    pub(crate) p50_us: f64,
-    pub(crate) p99_us: f64,
-}
-
-/// Loads the address for so long; fails on any reply that is not the expected one.
-pub(crate) fn run(
-    wrk: &Path,
-    scene: Scene,
-    address: SocketAddr,
-    connections: usize,
-    seconds: u32,
-    body: &[u8],
-) -> Result<Report> {
-    let mut command = Command::new(wrk);
-    command.args(["-t1", &format!("-c{connections}"), &format!("-d{seconds}s"), "--latency"]);
-    if scene == Scene::Handshakes {
-        command.args(["-H", "Connection: close"]);
-    }
-    command.arg(scene.url(address));
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("`{}` could not be started", process::shown(&command)))?;
-    let mut probed = Ok(());
-    // wrk ends by itself; a probe that fails ends it early.
-    while child.try_wait()?.is_none() {
-        thread::sleep(if scene.is_secure() { PROBE_EVERY_TLS } else { PROBE_EVERY });
-        // It may have ended meanwhile, and the address be nobody's.
-        if child.try_wait()?.is_some() {
-            break;
-        }
-        probed = probe(scene, address, body);
-        if probed.is_err() {
-            let _ = child.kill();
-            break;
-        }
-    }
-    let output = child.wait_with_output()?;
-    probed.context("a wrong reply under load")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    parse(&text, body.len()).with_context(|| format!("wrk said:\n{text}"))
-}
-
-/// Fetches once on a connection of its own and compares status, length and every byte of the body.
-pub(crate) fn probe(scene: Scene, address: SocketAddr, body: &[u8]) -> Result<()> {
-    if scene.is_secure() {
-        let mut curl = Command::new("curl");
-        let timeout = PROBE_TIMEOUT.as_secs().to_string();
-        curl.args(["--silent", "--show-error", "--insecure", "--include", "--http1.1", "--noproxy", "*"]);
-        curl.args(["--max-time", &timeout, &scene.url(address)]);
-        let output = curl.output().context("`curl` could not be started (apt-get install curl)")?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim_end());
-        return check_reply(&output.stdout, body);
-    }
-    let mut stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT)?;
-    stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
-    stream.set_write_timeout(Some(PROBE_TIMEOUT))?;
-    write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut reply = Vec::new();
-    stream.take(REPLY_BYTES_MAX).read_to_end(&mut reply)?;
-    check_reply(&reply, body)
-}
-
-fn check_reply(reply: &[u8], body: &[u8]) -> Result<()> {
-    let end = reply
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .context("a reply without an end of its head")?;
-    let head = String::from_utf8_lossy(&reply[..end]).to_ascii_lowercase();
-    ensure!(head.starts_with("http/1.1 200 "), "not 200: {}", head.lines().next().unwrap_or_default());
-    let length = format!("content-length: {}", body.len());
-    ensure!(head.lines().any(|line| line == length), "no `{length}` in the head:\n{head}");
-    ensure!(&reply[end + 4..] == body, "the body is not the upstream's");
-    Ok(())
+    command.arg(load.scene.url(load.address));
+    let text = probe::watched(&mut command, load)?;
+    let body_bytes = if load.scene == Scene::Downloads { LARGE_BYTES } else { BODY_BYTES };
+    parse(&text, body_bytes).with_context(|| format!("wrk said:\n{text}"))
 }
 
 /// Reads wrk's report and refuses one with errors or with too few bytes for its requests.
@@ -155,8 +53,11 @@ fn parse(text: &str, body_bytes: usize) -> Result<Report> {
     Ok(Report {
         requests,
         requests_per_s: after("Requests/sec:")?.parse()?,
-        p50_us: microseconds(after("50%")?)?,
-        p99_us: microseconds(after("99%")?)?,
+        latency: Some(Latency {
+            p50_us: microseconds(after("50%")?)?,
+            p99_us: microseconds(after("99%")?)?,
+            p999_us: None,
+        }),
     })
 }
 
@@ -190,7 +91,8 @@ mod tests {
 
     #[test]
     fn reports() {
-        let good = Report { requests: 91000, requests_per_s: 90999.10, p50_us: 345.0, p99_us: 1250.0 };
+        let latency = Some(Latency { p50_us: 345.0, p99_us: 1250.0, p999_us: None });
+        let good = Report { requests: 91000, requests_per_s: 90999.10, latency };
         let cases = [
             ("good", GOOD.to_owned(), Ok(good)),
             (
@@ -218,22 +120,6 @@ mod tests {
         for (name, text, expected) in cases {
             let read = parse(&text, 1024).map_err(|error| error.to_string());
             assert_eq!(read, expected.map_err(str::to_owned), "{name}");
-        }
-    }
-
-    #[test]
-    fn replies() {
-        let reply = |head: &str, body: &str| format!("{head}\r\nServer: x\r\n\r\n{body}");
-        let cases = [
-            ("right", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "abc"), true),
-            ("other status", reply("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 3", "abc"), false),
-            ("other length", reply("HTTP/1.1 200 OK\r\nContent-Length: 30", "abc"), false),
-            ("other body", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "xyz"), false),
-            ("cut", reply("HTTP/1.1 200 OK\r\nContent-Length: 3", "ab"), false),
-            ("no head", "abc".to_owned(), false),
-        ];
-        for (name, reply, expected) in cases {
-            assert_eq!(check_reply(reply.as_bytes(), b"abc").is_ok(), expected, "{name}");
         }
     }
 }
