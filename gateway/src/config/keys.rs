@@ -20,7 +20,7 @@ use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::config::upstream_keys::{Balancing, Health, ServerOrMap};
+use crate::config::upstream_keys::{Balancing, Ejecting, Health, ServerOrMap};
 use crate::model::{Balance, Endpoint, HostPattern, PathPattern, Protocol, ProxyVersion, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
@@ -250,6 +250,8 @@ record! {
         slow_start: Option<Located<Duration>> = Optional(At(Span("10ms", "1h"))),
         /// Ask endpoints whether they are well, and send requests to those that are. Left out, nobody is asked.
         health: Option<Health> = Optional(section::<Health>()),
+        /// Take endpoints out for a while when requests to them fail. Left out, none is.
+        ejection: Option<Ejecting> = Optional(section::<Ejecting>()),
         /// When fewer endpoints are well than this part, all of them get requests: the few would break down, too.
         panic_threshold: u32 = Or(Part(0, 100), "50%"),
         /// Where the gateway is, as this upstream sees it. Left out, the `zone` of the whole file.

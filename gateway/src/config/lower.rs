@@ -158,6 +158,7 @@ fn upstream(
         balance: upstream.balance.value.clone(),
         slow_start: upstream.slow_start.as_ref().map(|slow| slow.value),
         health: upstream.health.as_ref().map(|health| upstreams::health(health, &upstream.protocol, reader)),
+        ejection: upstream.ejection.as_ref().map(upstreams::ejection),
         panic_threshold: upstream.panic_threshold,
         zone: upstream.zone.clone().or_else(|| zone.cloned()),
         protocol: upstream.protocol.value,

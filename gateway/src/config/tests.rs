@@ -426,6 +426,13 @@ upstreams:
     endpoints: [{url: http://127.0.0.1:80, weight: 1, priority: 0}, https://127.0.0.1:443]
     balance: round_robin
     health: {type: http, interval: 5s, timeout: 1s, healthy: 2, unhealthy: 3, initial: up}
+    ejection:
+      consecutive_5xx: 5
+      consecutive_gateway_errors: 5
+      interval: 10s
+      base_time: 30s
+      max_time: 300s
+      max_percent: 10%
     panic_threshold: 50%
     protocol: http1
     proxy_protocol: off
@@ -451,7 +458,7 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], health: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}}\n",
+         https://127.0.0.1], health: {}, ejection: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);
@@ -683,6 +690,10 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
         (
             "/properties/upstreams/additionalProperties/properties/balance/anyOf/1/properties/sticky",
             "upstreams: {a: {endpoints: [http://a], balance: {sticky: {cookie: c, zzzzzz: 1}}}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/ejection",
+            "upstreams: {a: {endpoints: [http://a], ejection: {zzzzzz: 1}}}\n",
         ),
         (
             "/properties/upstreams/additionalProperties/properties/health",

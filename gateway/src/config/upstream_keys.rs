@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    CookieName, Count, FieldName, HostField, Label, Server, Span, Statuses, Target,
+    CookieName, Count, FieldName, HostField, Label, Part, Server, Span, Statuses, Target,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -59,6 +59,25 @@ record! {
         unhealthy: usize = Or(Count(1, 100), "3"),
         /// Whether a new server gets requests before its first check (`up`) or not (`down`).
         initial: bool = Or(Choice(&[("up", true), ("down", false)]), "up"),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.ejection`
+    Ejecting {
+        /// So many answers of 5xx in a row take a server out; an answer that does not come is one of them.
+        consecutive_5xx: usize = Or(Count(1, 100_000), "5"),
+        /// So many answers of 502, 503 or 504 in a row, or that did not come, take it out.
+        consecutive_gateway_errors: usize = Or(Count(1, 100_000), "5"),
+        /// How often it is looked whose time is over.
+        interval: Duration = Or(Span("10ms", "1h"), "10s"),
+        /// How long the first ejection takes; the second takes twice as long, and so on. Each interval without one counts
+        /// one less.
+        base_time: Duration = Or(Span("10ms", "1d"), "30s"),
+        /// How long one takes at most.
+        max_time: Duration = Or(Span("10ms", "7d"), "300s"),
+        /// How many of the servers may be out at a time. One of several always may.
+        max_percent: u32 = Or(Part(1, 100), "10%"),
     }
 }
 

@@ -4,8 +4,8 @@ use http::uri::PathAndQuery;
 
 use crate::config::reader::Reader;
 use crate::config::shape::Located;
-use crate::config::upstream_keys::{Health, ProbeName};
-use crate::model::{HealthCheck, Probe, Protocol};
+use crate::config::upstream_keys::{Ejecting, Health, ProbeName};
+use crate::model::{Ejection, HealthCheck, Probe, Protocol};
 
 /// How endpoints are asked whether they are well.
 pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut Reader<'_>) -> HealthCheck {
@@ -43,6 +43,18 @@ pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut
         healthy: count(health.healthy),
         unhealthy: count(health.unhealthy),
         starts_up: health.initial,
+    }
+}
+
+/// When endpoints are taken out.
+pub(crate) fn ejection(ejection: &Ejecting) -> Ejection {
+    Ejection {
+        consecutive_5xx: count(ejection.consecutive_5xx),
+        consecutive_gateway_errors: count(ejection.consecutive_gateway_errors),
+        interval: ejection.interval,
+        base_time: ejection.base_time,
+        max_time: ejection.max_time,
+        max_percent: ejection.max_percent,
     }
 }
 

@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use crate::sources::Origin;
 
 pub use balance::{Balance, HashKey};
-pub use health::{HealthCheck, Probe};
+pub use health::{Ejection, HealthCheck, Probe};
 
 /// Everything one configuration says, complete with every default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +172,8 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     /// How endpoints are asked whether they are well; `None`: they are not.
     pub health: Option<HealthCheck>,
+    /// When endpoints are taken out because requests to them fail; `None`: never.
+    pub ejection: Option<Ejection>,
     /// When fewer are well than this share, in percent, all of them get requests.
     pub panic_threshold: u32,
     /// Where the gateway is: endpoints there come first.
@@ -271,6 +273,7 @@ impl Upstream {
             balance: Balance::RoundRobin,
             slow_start: None,
             health: None,
+            ejection: None,
             panic_threshold: 50,
             zone: None,
             protocol: Protocol::Http1,

@@ -28,6 +28,7 @@ const CONNECTIONS: &str = "gateway_http_connections";
 const ACCEPT_REFUSED: &str = "gateway_accept_refused_total";
 const UPSTREAM_REQUESTS: &str = "gateway_upstream_requests_total";
 const UPSTREAM_CONNECTS: &str = "gateway_upstream_connects_total";
+const UPSTREAM_EJECTIONS: &str = "gateway_upstream_ejections_total";
 const UPSTREAM_RETRIES: &str = "gateway_upstream_retries_total";
 
 /// Describes every metric of the proxy; call it once, after the recorder is installed.
@@ -41,6 +42,7 @@ pub fn describe() {
     );
     describe_counter!(UPSTREAM_REQUESTS, "Requests sent to an upstream, by the class of the answer.");
     describe_counter!(UPSTREAM_CONNECTS, "Connections opened to an upstream, or not.");
+    describe_counter!(UPSTREAM_EJECTIONS, "Endpoints taken out because requests to them failed.");
     describe_counter!(UPSTREAM_RETRIES, "Requests sent again because a pooled connection had been closed.");
 }
 
@@ -241,6 +243,7 @@ pub(crate) struct UpstreamMeter {
     responses: [Pending; CLASSES.len()],
     connects: [Pending; 2],
     retries: Pending,
+    ejections: Pending,
 }
 
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
@@ -281,6 +284,7 @@ impl UpstreamMeter {
             responses: CLASSES.map(class),
             connects: ["error", "ok"].map(connect),
             retries: Pending::new(counter!(UPSTREAM_RETRIES, "upstream" => name.clone())),
+            ejections: Pending::new(counter!(UPSTREAM_EJECTIONS, "upstream" => name.clone())),
         }
     }
 
@@ -295,13 +299,21 @@ impl UpstreamMeter {
         self.connects[usize::from(ok)].add();
     }
 
+    pub(crate) fn count_ejection(&self) {
+        self.ejections.add();
+    }
+
     pub(crate) fn count_retry(&self) {
         self.retries.add();
     }
 
     /// Adds what was counted to the shared handles.
     pub(crate) fn flush(&self) {
-        self.responses.iter().chain(&self.connects).chain([&self.retries]).for_each(Pending::flush);
+        self.responses
+            .iter()
+            .chain(&self.connects)
+            .chain([&self.retries, &self.ejections])
+            .for_each(Pending::flush);
     }
 }
 

@@ -168,6 +168,8 @@ fn run(
 pub(in crate::proxy) struct Lease {
     held: Held,
     endpoint: Rc<Endpoint>,
+    /// Among the upstream's endpoints.
+    index: usize,
     max_idle: usize,
 }
 
@@ -178,7 +180,7 @@ enum Held {
 }
 
 impl Lease {
-    pub(super) fn new(link: Opened, endpoint: Rc<Endpoint>, max_idle: usize) -> Self {
+    pub(super) fn new(link: Opened, endpoint: Rc<Endpoint>, index: usize, max_idle: usize) -> Self {
         endpoint.lease();
         let held = match link {
             Opened::Exclusive(link) => Held::Exclusive(Some(link)),
@@ -187,17 +189,21 @@ impl Lease {
                 Held::Shared(link)
             }
         };
-        Self { held, endpoint, max_idle }
+        Self { held, endpoint, index, max_idle }
     }
 
     /// Counts a connection that is not the pool's.
-    pub(super) fn of_nothing(endpoint: Rc<Endpoint>) -> Self {
+    pub(super) fn of_nothing(endpoint: Rc<Endpoint>, index: usize) -> Self {
         endpoint.lease();
-        Self { held: Held::Exclusive(None), endpoint, max_idle: 0 }
+        Self { held: Held::Exclusive(None), endpoint, index, max_idle: 0 }
     }
 
     pub(super) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     fn link(&mut self) -> Option<&mut Link> {
@@ -323,6 +329,16 @@ impl Failed {
 
     pub(super) fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Whether the request may be sent once more.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Whether it was the endpoint that failed, and not the client.
+    pub(super) fn is_endpoints(&self) -> bool {
+        !matches!(self.kind, Kind::BadRequest | Kind::BodyTimeout)
     }
 
     /// The request, if it may be sent once more.

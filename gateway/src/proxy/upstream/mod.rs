@@ -4,6 +4,7 @@
 mod affinity;
 mod balance;
 mod check;
+mod ejection;
 mod fleet;
 mod io;
 mod latency;
@@ -36,6 +37,7 @@ use super::watch::{Phase, Watch};
 use super::{forwarded, proxy_protocol};
 
 use affinity::Sticky;
+use ejection::Outcome;
 use fleet::Fleet;
 pub(super) use link::Lease;
 use link::{ConnectError, Failed};
@@ -130,10 +132,10 @@ impl Upstream {
         let start = self.fleet.pick(None, key, now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let announce =
             self.settings().proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
-        self.first(start, now, async |endpoint, timeout| {
+        self.first(start, now, async |index, endpoint, timeout| {
             let connecting = tokio::time::timeout(timeout, endpoint.connect(announce.as_deref()));
             let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
-            Ok((stream, Lease::of_nothing(Rc::clone(endpoint))))
+            Ok((stream, Lease::of_nothing(Rc::clone(endpoint), index)))
         })
         .await
     }
@@ -161,10 +163,8 @@ impl Upstream {
         let start = self.fleet.pick(named, key, delivery.now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let (mut response, lease) = self.send_from(start, request, delivery).await?;
         if let Some(sticky) = &self.sticky {
-            let index = self.index_of(&lease);
-            if index != named
-                && let Some(index) = index
-            {
+            let index = lease.index();
+            if Some(index) != named {
                 sticky.set(response.headers_mut(), index, is_secure);
             }
         }
@@ -226,16 +226,29 @@ impl Upstream {
             lease.endpoint().latency.observe(now.saturating_duration_since(began), now);
         }
         match result {
-            Ok(response) => Ok((response, lease)),
+            Ok(response) => {
+                self.note(lease.index(), || Outcome::of(response.status()));
+                Ok((response, lease))
+            }
             Err(lost) => {
                 watch.busy(delivery.now);
-                Err(Failed::new(lost, &lease, care))
+                let failed = Failed::new(lost, &lease, care);
+                // That a pooled connection was closed says nothing of the endpoint.
+                let is_stale = care.is_for_pooled() && failed.is_repeatable();
+                if failed.is_endpoints() && !is_stale {
+                    self.note(lease.index(), || Outcome::GatewayError);
+                }
+                Err(failed)
             }
         }
     }
 
-    fn index_of(&self, lease: &Lease) -> Option<usize> {
-        self.endpoints().iter().position(|endpoint| Rc::ptr_eq(endpoint, lease.endpoint()))
+    /// What came of sending something to an endpoint counts for or against it.
+    fn note(&self, index: usize, outcome: impl FnOnce() -> Outcome) {
+        if self.settings().ejection.is_some() && self.state.report(index, outcome(), Instant::now()).is_some()
+        {
+            self.meter.count_ejection();
+        }
     }
 
     /// A pooled connection to the endpoint whose turn it is.
@@ -246,7 +259,7 @@ impl Upstream {
         }
         let endpoint = self.endpoints().get(start)?;
         let link = endpoint.take(now, self.settings().keepalive_timeout)?;
-        Some(Lease::new(link, Rc::clone(endpoint), self.settings().max_idle_connections))
+        Some(Lease::new(link, Rc::clone(endpoint), start, self.settings().max_idle_connections))
     }
 
     /// Opens a connection to the first endpoint that takes one.
@@ -255,10 +268,10 @@ impl Upstream {
         let announce =
             proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
         let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
-        self.first(start, delivery.now, async |endpoint, timeout| {
+        self.first(start, delivery.now, async |index, endpoint, timeout| {
             let opened =
                 endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
-            Ok(Lease::new(opened, Rc::clone(endpoint), max_idle))
+            Ok(Lease::new(opened, Rc::clone(endpoint), index, max_idle))
         })
         .await
     }
@@ -269,16 +282,16 @@ impl Upstream {
         &self,
         start: usize,
         now: Instant,
-        open: impl AsyncFn(&Rc<Endpoint>, Duration) -> Result<T, ConnectError>,
+        open: impl AsyncFn(usize, &Rc<Endpoint>, Duration) -> Result<T, ConnectError>,
     ) -> Result<T, Kind> {
         let deadline = Instant::now() + self.settings().connect_timeout;
         let mut kind = Kind::UpstreamConnect;
-        let mut endpoints =
-            self.fleet.order(start, now, &[]).filter_map(|index| self.endpoints().get(index)).peekable();
-        while let Some(endpoint) = endpoints.next() {
+        let mut order = self.fleet.order(start, now, &[]).peekable();
+        while let Some(index) = order.next() {
+            let Some(endpoint) = self.endpoints().get(index) else { continue };
             let left = deadline.saturating_duration_since(Instant::now());
-            let share = if endpoints.peek().is_some() { left / 2 } else { left };
-            match open(endpoint, share).await {
+            let share = if order.peek().is_some() { left / 2 } else { left };
+            match open(index, endpoint, share).await {
                 Ok(opened) => {
                     endpoint.connected();
                     self.meter.count_connect(true);
@@ -288,6 +301,7 @@ impl Upstream {
                     tracing::debug!(upstream = self.settings().name, %endpoint, %error, "cannot connect");
                     endpoint.failed(Instant::now() + COOLDOWN, &error);
                     self.meter.count_connect(false);
+                    self.note(index, || Outcome::GatewayError);
                     kind = error.kind();
                 }
             }
@@ -309,6 +323,10 @@ impl Care {
     fn of(request: &Request<RequestBody>) -> Self {
         let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
         Self { record: repeatable, probe: !repeatable }
+    }
+
+    fn is_for_pooled(self) -> bool {
+        self.record || self.probe
     }
 }
 
