@@ -20,7 +20,7 @@ use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::config::upstream_keys::{Balancing, Ejecting, Health, ServerOrMap};
+use crate::config::upstream_keys::{Balancing, Ejecting, Health, Retrying, ServerOrMap};
 use crate::model::{Balance, Endpoint, HostPattern, PathPattern, Protocol, ProxyVersion, TlsVersion};
 
 /// Entries written into one list by hand; longer lists are files.
@@ -278,6 +278,12 @@ record! {
         connect_timeout: Duration = Or(Span("10ms", "5m"), "2s"),
         /// From the end of the request to the head of the response. Later ones are answered 504.
         response_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
+        /// From the head of the request to the head of the response, with all that is done in between. Later ones are
+        /// answered 504. Left out, only each part has its time.
+        request_timeout: Option<Duration> = Optional(Span("10ms", "1d")),
+        /// Send requests once more that may be sent twice, when they fail. Left out, only pooled connections that turn out
+        /// to be closed are made up for.
+        retry: Option<Located<Retrying>> = Optional(At(section::<Retrying>())),
         /// Between two pieces of a body in flight.
         idle_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
         /// Idle connections that each worker keeps to each endpoint.

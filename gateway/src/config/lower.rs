@@ -166,6 +166,8 @@ fn upstream(
         tls: secure_upstream(named, upstream, endpoints, reader, base_dir),
         connect_timeout: upstream.connect_timeout,
         response_timeout: upstream.response_timeout,
+        request_timeout: upstream.request_timeout,
+        retry: upstream.retry.as_ref().map(|retry| upstreams::retry(retry, reader)),
         idle_timeout: upstream.idle_timeout,
         max_idle_connections: upstream.max_idle_connections,
         keepalive_timeout: upstream.keepalive_timeout,

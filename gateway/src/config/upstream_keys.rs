@@ -8,12 +8,12 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    CookieName, Count, FieldName, HostField, Label, Part, Server, Span, Statuses, Target,
+    Cause, CookieName, Count, FieldName, HostField, Label, Part, RetryCause, Server, Span, Statuses, Target,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
-    At, Choice, FieldInfo, ListOf, Located, Notation, Optional, Or, Record as _, Required, Shape, either,
-    record, section,
+    At, Choice, FieldInfo, ListOf, Located, Notation, Optional, Or, OrEmpty, Record as _, Required, Shape,
+    either, record, section,
 };
 use crate::config::upstreams::count;
 use crate::model::{Balance, Endpoint, HashKey};
@@ -78,6 +78,36 @@ record! {
         max_time: Duration = Or(Span("10ms", "7d"), "300s"),
         /// How many of the servers may be out at a time. One of several always may.
         max_percent: u32 = Or(Part(1, 100), "10%"),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.retry`
+    Retrying {
+        /// How often a request is sent once more.
+        attempts: usize = Or(Count(1, 10), "1"),
+        /// After what: `connect` (nobody could be connected to), `reset` (the connection ended before the response began),
+        /// `timeout` (the response did not begin in time), `gateway_error` (502, 503, 504 and `timeout`), `5xx`, or
+        /// statuses. Left out, `[connect, reset, gateway_error]`.
+        on: Option<Vec<RetryCause>> = Optional(ListOf(Cause, 50)),
+        /// How many of the requests under way may be retries.
+        budget: u32 = Or(Part(0, 100), "20%"),
+        /// So many may always be, however few requests there are.
+        min_concurrent: usize = Or(Count(0, 100_000), "3"),
+        /// How long to wait before one.
+        backoff: Backoff = OrEmpty(section::<Backoff>()),
+        /// How long each attempt may wait for the head of the response. Left out, `response_timeout`.
+        per_try_timeout: Option<Duration> = Optional(Span("10ms", "1d")),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.retry.backoff`
+    Backoff {
+        /// The first retry waits for a random time below this; each further one below twice as much as the one before.
+        base: Duration = Or(Span("1ms", "1m"), "25ms"),
+        /// The longest wait. An upstream that asks for more by Retry-After is not asked again.
+        max: Duration = Or(Span("1ms", "10m"), "250ms"),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod balance;
 mod health;
+mod retry;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use crate::sources::Origin;
 
 pub use balance::{Balance, HashKey};
 pub use health::{Ejection, HealthCheck, Probe};
+pub use retry::{Retry, RetryOn};
 
 /// Everything one configuration says, complete with every default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,6 +190,10 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// From the end of the request to the response's head: 504 after that.
     pub response_timeout: Duration,
+    /// From the head of the request to the head of the response, over all attempts: 504 after that.
+    pub request_timeout: Option<Duration>,
+    /// When requests are sent once more; `None`: only over pooled connections that had been closed.
+    pub retry: Option<Retry>,
     /// Between two reads or writes of a body in flight.
     pub idle_timeout: Duration,
     /// Idle connections kept in each worker, to each endpoint.
@@ -281,10 +287,18 @@ impl Upstream {
             tls: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(60),
+            request_timeout: None,
+            retry: None,
             idle_timeout: Duration::from_secs(60),
             max_idle_connections: 64,
             keepalive_timeout: Duration::from_secs(30),
         }
+    }
+
+    /// How long one attempt may wait for the response's head.
+    pub fn response_timeout(&self) -> Duration {
+        let of_try = self.retry.as_ref().and_then(|retry| retry.per_try_timeout);
+        of_try.map_or(self.response_timeout, |of_try| of_try.min(self.response_timeout))
     }
 }
 

@@ -11,6 +11,7 @@ mod http2;
 mod http2_upstreams;
 mod lifecycle;
 mod parsing;
+mod retries;
 mod tls;
 mod upgrades;
 mod upstreams;

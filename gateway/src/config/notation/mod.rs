@@ -14,7 +14,7 @@ use crate::config::reader::Wrong;
 use crate::config::shape::Notation;
 
 pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName, Server};
-pub(crate) use upstream::{CookieName, FieldName, HostField, Part, Statuses, Target};
+pub(crate) use upstream::{Cause, CookieName, FieldName, HostField, Part, RetryCause, Statuses, Target};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::{model, tls};
 
 use super::ejection::{self, Outcome, Record};
+use super::load::Load;
 
 /// An upstream over all workers. It lives as long as its part of the configuration stays the same.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(in crate::proxy) struct State {
     /// In the order of the endpoints.
     pub(super) vitals: Vec<Arc<Vitals>>,
     version: AtomicU64,
+    pub(super) load: Load,
 }
 
 /// An endpoint over all workers. It outlives reloads.
@@ -95,7 +97,7 @@ impl State {
             known.map_or_else(|| Arc::new(Vitals::new(endpoint, starts_up)), Arc::clone)
         };
         let vitals = settings.endpoints.iter().map(vitals).collect();
-        Self { settings, tls, vitals, version: AtomicU64::new(0) }
+        Self { settings, tls, vitals, version: AtomicU64::new(0), load: Load::default() }
     }
 
     /// Another one than before: a verdict has changed.
