@@ -170,6 +170,7 @@ fn proxy_rows(proxy: &proxy::Status) -> Vec<Row> {
         let why = |why: &Option<String>| why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         let health = match (endpoint.condition, &endpoint.last_error) {
             (Condition::Unhealthy, _) => format!("unhealthy{}", why(&endpoint.complaint)),
+            (Condition::Ejected, _) => format!("ejected{}", why(&endpoint.complaint)),
             (Condition::Up, None) => "up".to_owned(),
             (Condition::Up, error) => format!("down{}", why(error)),
         };

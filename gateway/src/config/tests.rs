@@ -14,7 +14,9 @@ use serde_json::Value as Json;
 use super::keys::Root;
 use super::shape::{FieldInfo, Record as _};
 use super::{Report, load, parse, reference, schema};
-use crate::model::{Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Probe, Upstream};
+use crate::model::{
+    Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Probe, RetryOn, Upstream,
+};
 
 mod broken;
 mod files;
@@ -427,12 +429,25 @@ upstreams:
     endpoints: [{url: http://127.0.0.1:80, weight: 1, priority: 0}, https://127.0.0.1:443]
     balance: round_robin
     health: {type: http, interval: 5s, timeout: 1s, healthy: 2, unhealthy: 3, initial: up}
+    ejection:
+      consecutive_5xx: 5
+      consecutive_gateway_errors: 5
+      interval: 10s
+      base_time: 30s
+      max_time: 300s
+      max_percent: 10%
     panic_threshold: 50%
     protocol: http1
     proxy_protocol: off
     tls: {ca: clients.pem, verify: true}
     connect_timeout: 2s
     response_timeout: 60s
+    retry:
+      attempts: 1
+      on: [connect, reset, gateway_error]
+      budget: 20%
+      min_concurrent: 3
+      backoff: {base: 25ms, max: 250ms}
     idle_timeout: 60s
     max_idle_connections: 64
     keepalive_timeout: 30s
@@ -460,7 +475,7 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], health: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
+         https://127.0.0.1], health: {}, ejection: {}, retry: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
          respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
     );
@@ -588,6 +603,21 @@ upstreams:
 }
 
 #[test]
+fn retries_are_read() {
+    for (on, connect, reset, timeout, statuses) in [
+        ("[connect]", true, false, false, vec![]),
+        ("[reset, timeout]", false, true, true, vec![]),
+        ("[gateway_error, 429]", false, false, true, vec![502..=504, 429..=429]),
+        ("[5xx, 400-404]", false, false, false, vec![500..=599, 400..=404]),
+        ("[]", false, false, false, vec![]),
+    ] {
+        let model = good(&format!("upstreams: {{u: {{endpoints: [http://a], retry: {{on: {on}}}}}}}\n"));
+        let retry = model.proxy.upstreams[0].retry.clone().expect("a policy");
+        assert_eq!(retry.on, RetryOn { connect, reset, timeout, statuses }, "{on}");
+    }
+}
+
+#[test]
 fn references_are_replaced_once() {
     let table = [
         ("${SECRET}", "hunter2"),
@@ -694,6 +724,14 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
         (
             "/properties/upstreams/additionalProperties/properties/balance/anyOf/1/properties/sticky",
             "upstreams: {a: {endpoints: [http://a], balance: {sticky: {cookie: c, zzzzzz: 1}}}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/retry",
+            "upstreams: {a: {endpoints: [http://a], retry: {zzzzzz: 1}}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/ejection",
+            "upstreams: {a: {endpoints: [http://a], ejection: {zzzzzz: 1}}}\n",
         ),
         (
             "/properties/upstreams/additionalProperties/properties/health",

@@ -8,12 +8,12 @@ use serde_json::{Value as Json, json};
 
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    CookieName, Count, FieldName, HostField, Label, Server, Span, Statuses, Target,
+    Cause, CookieName, Count, FieldName, HostField, Label, Part, RetryCause, Server, Span, Statuses, Target,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
-    At, Choice, FieldInfo, ListOf, Located, Notation, Optional, Or, Record as _, Required, Shape, either,
-    record, section,
+    At, Choice, FieldInfo, ListOf, Located, Notation, Optional, Or, OrEmpty, Record as _, Required, Shape,
+    either, record, section,
 };
 use crate::config::upstreams::count;
 use crate::model::{Balance, Endpoint, HashKey};
@@ -59,6 +59,55 @@ record! {
         unhealthy: usize = Or(Count(1, 100), "3"),
         /// Whether a new server gets requests before its first check (`up`) or not (`down`).
         initial: bool = Or(Choice(&[("up", true), ("down", false)]), "up"),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.ejection`
+    Ejecting {
+        /// So many answers of 5xx in a row take a server out; an answer that does not come is one of them.
+        consecutive_5xx: usize = Or(Count(1, 100_000), "5"),
+        /// So many answers of 502, 503 or 504 in a row, or that did not come, take it out.
+        consecutive_gateway_errors: usize = Or(Count(1, 100_000), "5"),
+        /// How often it is looked whose time is over.
+        interval: Duration = Or(Span("10ms", "1h"), "10s"),
+        /// How long the first ejection takes; the second takes twice as long, and so on. Each interval without one counts
+        /// one less.
+        base_time: Duration = Or(Span("10ms", "1d"), "30s"),
+        /// How long one takes at most.
+        max_time: Duration = Or(Span("10ms", "7d"), "300s"),
+        /// How many of the servers may be out at a time. One of several always may.
+        max_percent: u32 = Or(Part(1, 100), "10%"),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.retry`
+    Retrying {
+        /// How often a request is sent once more.
+        attempts: usize = Or(Count(1, 10), "1"),
+        /// After what: `connect` (nobody could be connected to), `reset` (the connection ended before the response began),
+        /// `timeout` (the response did not begin in time), `gateway_error` (502, 503, 504 and `timeout`), `5xx`, or
+        /// statuses. Left out, `[connect, reset, gateway_error]`.
+        on: Option<Vec<RetryCause>> = Optional(ListOf(Cause, 50)),
+        /// How many of the requests under way may be retries.
+        budget: u32 = Or(Part(0, 100), "20%"),
+        /// So many may always be, however few requests there are.
+        min_concurrent: usize = Or(Count(0, 100_000), "3"),
+        /// How long to wait before one.
+        backoff: Backoff = OrEmpty(section::<Backoff>()),
+        /// How long each attempt may wait for the head of the response. Left out, `response_timeout`.
+        per_try_timeout: Option<Duration> = Optional(Span("10ms", "1d")),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.retry.backoff`
+    Backoff {
+        /// The first retry waits for a random time below this; each further one below twice as much as the one before.
+        base: Duration = Or(Span("1ms", "1m"), "25ms"),
+        /// The longest wait. An upstream that asks for more by Retry-After is not asked again.
+        max: Duration = Or(Span("1ms", "10m"), "250ms"),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use http::uri::PathAndQuery;
 
+use crate::config::notation::RetryCause;
 use crate::config::reader::Reader;
 use crate::config::shape::Located;
-use crate::config::upstream_keys::{Health, ProbeName};
-use crate::model::{HealthCheck, Probe, Protocol};
+use crate::config::upstream_keys::{Ejecting, Health, ProbeName, Retrying};
+use crate::model::{Ejection, HealthCheck, Probe, Protocol, Retry, RetryOn};
 
 /// How endpoints are asked whether they are well.
 pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut Reader<'_>) -> HealthCheck {
@@ -43,6 +44,49 @@ pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut
         healthy: count(health.healthy),
         unhealthy: count(health.unhealthy),
         starts_up: health.initial,
+    }
+}
+
+/// When endpoints are taken out.
+pub(crate) fn ejection(ejection: &Ejecting) -> Ejection {
+    Ejection {
+        consecutive_5xx: count(ejection.consecutive_5xx),
+        consecutive_gateway_errors: count(ejection.consecutive_gateway_errors),
+        interval: ejection.interval,
+        base_time: ejection.base_time,
+        max_time: ejection.max_time,
+        max_percent: ejection.max_percent,
+    }
+}
+
+/// When requests are sent once more.
+pub(crate) fn retry(located: &Located<Retrying>, reader: &mut Reader<'_>) -> Retry {
+    let retry = &located.value;
+    if retry.backoff.base > retry.backoff.max {
+        reader.error::<()>(located.place, "`backoff.base` is longer than `backoff.max`");
+    }
+    let default = [RetryCause::Connect, RetryCause::Reset, RetryCause::GatewayError];
+    let mut on = RetryOn::default();
+    for cause in retry.on.as_deref().unwrap_or(&default) {
+        match cause {
+            RetryCause::Connect => on.connect = true,
+            RetryCause::Reset => on.reset = true,
+            RetryCause::Timeout => on.timeout = true,
+            RetryCause::GatewayError => {
+                on.timeout = true;
+                on.statuses.push(502..=504);
+            }
+            RetryCause::Statuses(statuses) => on.statuses.push(statuses.clone()),
+        }
+    }
+    Retry {
+        attempts: count(retry.attempts),
+        on,
+        budget: retry.budget,
+        min_concurrent: count(retry.min_concurrent),
+        backoff_base: retry.backoff.base,
+        backoff_max: retry.backoff.max,
+        per_try_timeout: retry.per_try_timeout,
     }
 }
 

@@ -42,3 +42,20 @@ pub enum Probe {
         service: String,
     },
 }
+
+/// When an endpoint is taken out because requests to it fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejection {
+    /// After so many answers of 5xx in a row, those that did not come among them.
+    pub consecutive_5xx: u32,
+    /// After so many answers of 502, 503 and 504 in a row, or that did not come.
+    pub consecutive_gateway_errors: u32,
+    /// How often it is looked whether somebody's time is over.
+    pub interval: Duration,
+    /// How long the first ejection takes; the second takes twice as long, and so on.
+    pub base_time: Duration,
+    /// How long any takes at most.
+    pub max_time: Duration,
+    /// How many of the endpoints may be out at a time, in percent; one always may.
+    pub max_percent: u32,
+}

@@ -8,6 +8,7 @@ mod balance;
 mod headers;
 mod health;
 mod matching;
+mod retry;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,8 +25,9 @@ pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
-pub use health::{HealthCheck, Probe};
+pub use health::{Ejection, HealthCheck, Probe};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
+pub use retry::{Retry, RetryOn};
 
 /// Everything one configuration says, complete with every default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +189,8 @@ pub struct Upstream {
     pub slow_start: Option<Duration>,
     /// How endpoints are asked whether they are well; `None`: they are not.
     pub health: Option<HealthCheck>,
+    /// When endpoints are taken out because requests to them fail; `None`: never.
+    pub ejection: Option<Ejection>,
     /// When fewer are well than this share, in percent, all of them get requests.
     pub panic_threshold: u32,
     /// Where the gateway is: endpoints there come first.
@@ -201,6 +205,10 @@ pub struct Upstream {
     pub connect_timeout: Duration,
     /// From the end of the request to the response's head: 504 after that.
     pub response_timeout: Duration,
+    /// From the head of the request to the head of the response, over all attempts: 504 after that.
+    pub request_timeout: Option<Duration>,
+    /// When requests are sent once more; `None`: only over pooled connections that had been closed.
+    pub retry: Option<Retry>,
     /// Between two reads or writes of a body in flight.
     pub idle_timeout: Duration,
     /// Idle connections kept in each worker, to each endpoint.
@@ -286,6 +294,7 @@ impl Upstream {
             balance: Balance::RoundRobin,
             slow_start: None,
             health: None,
+            ejection: None,
             panic_threshold: 50,
             zone: None,
             protocol: Protocol::Http1,
@@ -293,10 +302,18 @@ impl Upstream {
             tls: None,
             connect_timeout: Duration::from_secs(2),
             response_timeout: Duration::from_secs(60),
+            request_timeout: None,
+            retry: None,
             idle_timeout: Duration::from_secs(60),
             max_idle_connections: 64,
             keepalive_timeout: Duration::from_secs(30),
         }
+    }
+
+    /// How long one attempt may wait for the response's head.
+    pub fn response_timeout(&self) -> Duration {
+        let of_try = self.retry.as_ref().and_then(|retry| retry.per_try_timeout);
+        of_try.map_or(self.response_timeout, |of_try| of_try.min(self.response_timeout))
     }
 }
 

@@ -28,6 +28,7 @@ const CONNECTIONS: &str = "gateway_http_connections";
 const ACCEPT_REFUSED: &str = "gateway_accept_refused_total";
 const UPSTREAM_REQUESTS: &str = "gateway_upstream_requests_total";
 const UPSTREAM_CONNECTS: &str = "gateway_upstream_connects_total";
+const UPSTREAM_EJECTIONS: &str = "gateway_upstream_ejections_total";
 const UPSTREAM_RETRIES: &str = "gateway_upstream_retries_total";
 
 /// Describes every metric of the proxy; call it once, after the recorder is installed.
@@ -41,7 +42,11 @@ pub fn describe() {
     );
     describe_counter!(UPSTREAM_REQUESTS, "Requests sent to an upstream, by the class of the answer.");
     describe_counter!(UPSTREAM_CONNECTS, "Connections opened to an upstream, or not.");
-    describe_counter!(UPSTREAM_RETRIES, "Requests sent again because a pooled connection had been closed.");
+    describe_counter!(UPSTREAM_EJECTIONS, "Endpoints taken out because requests to them failed.");
+    describe_counter!(
+        UPSTREAM_RETRIES,
+        "Requests sent again, by what came of them before (stale: the pooled connection had been closed)."
+    );
 }
 
 /// A method as a label: the registered ones that are in use, and the rest.
@@ -240,10 +245,28 @@ impl Drop for ListenerMeter {
 pub(crate) struct UpstreamMeter {
     responses: [Pending; CLASSES.len()],
     connects: [Pending; 2],
-    retries: Pending,
+    retries: [Pending; RETRY_REASONS.len()],
+    ejections: Pending,
 }
 
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// Why a request is sent once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryReason {
+    /// The pooled connection had been closed before.
+    Stale,
+    /// No endpoint could be connected to.
+    Connect,
+    /// The connection ended before the response began.
+    Reset,
+    /// The response did not begin in time.
+    Timeout,
+    /// The response is one of those that are not taken for an answer.
+    Status,
+}
+
+const RETRY_REASONS: [&str; 5] = ["stale", "connect", "reset", "timeout", "status"];
 
 /// A shared counter and what is not yet added to it.
 struct Pending {
@@ -277,10 +300,14 @@ impl UpstreamMeter {
         let connect = |result: &'static str| {
             Pending::new(counter!(UPSTREAM_CONNECTS, "upstream" => name.clone(), "result" => result))
         };
+        let retry = |reason: &'static str| {
+            Pending::new(counter!(UPSTREAM_RETRIES, "upstream" => name.clone(), "reason" => reason))
+        };
         Self {
             responses: CLASSES.map(class),
             connects: ["error", "ok"].map(connect),
-            retries: Pending::new(counter!(UPSTREAM_RETRIES, "upstream" => name.clone())),
+            retries: RETRY_REASONS.map(retry),
+            ejections: Pending::new(counter!(UPSTREAM_EJECTIONS, "upstream" => name.clone())),
         }
     }
 
@@ -295,13 +322,22 @@ impl UpstreamMeter {
         self.connects[usize::from(ok)].add();
     }
 
-    pub(crate) fn count_retry(&self) {
-        self.retries.add();
+    pub(crate) fn count_ejection(&self) {
+        self.ejections.add();
+    }
+
+    pub(crate) fn count_retry(&self, reason: RetryReason) {
+        self.retries[reason as usize].add();
     }
 
     /// Adds what was counted to the shared handles.
     pub(crate) fn flush(&self) {
-        self.responses.iter().chain(&self.connects).chain([&self.retries]).for_each(Pending::flush);
+        self.responses
+            .iter()
+            .chain(&self.connects)
+            .chain(&self.retries)
+            .chain([&self.ejections])
+            .for_each(Pending::flush);
     }
 }
 
@@ -336,7 +372,7 @@ mod tests {
             upstream.count_response(Some(StatusCode::CREATED));
             upstream.count_response(None);
             upstream.count_connect(true);
-            upstream.count_retry();
+            upstream.count_retry(RetryReason::Reset);
             drop(upstream);
             let listener = ListenerMeter::new("web");
             listener.set_open(3);
@@ -364,7 +400,8 @@ mod tests {
             r#"gateway_upstream_requests_total{upstream="u",status_class="2xx"} 1"#,
             r#"gateway_upstream_requests_total{upstream="u",status_class="none"} 1"#,
             r#"gateway_upstream_connects_total{upstream="u",result="ok"} 1"#,
-            r#"gateway_upstream_retries_total{upstream="u"} 1"#,
+            r#"gateway_upstream_retries_total{upstream="u",reason="reset"} 1"#,
+            r#"gateway_upstream_retries_total{upstream="u",reason="status"} 0"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

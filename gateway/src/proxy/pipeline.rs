@@ -205,7 +205,7 @@ fn prepare_request(
     request: Request<Incoming>,
 ) -> Request<RequestBody> {
     let watch = Rc::clone(exchange.watch());
-    let timeout = upstream.settings().response_timeout;
+    let timeout = upstream.settings().response_timeout();
     let mut request = request.map(|body| {
         let body = RequestBody::new(body, watch, timeout);
         match web {

@@ -251,3 +251,83 @@ fn a_check_may_be_a_call_of_grpc() {
     let complaint = proxy.status().endpoints[0].complaint.clone();
     assert_eq!(complaint.as_deref(), Some("it says that it is not serving"));
 }
+
+/// A server that answers with this status until it is told to do better.
+fn failing(status: &'static str) -> (Upstream, Arc<AtomicBool>) {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let well = Arc::clone(&is_well);
+    let upstream = upstream(move |mut conn| {
+        while conn.head().is_some() {
+            let status = if well.load(Ordering::SeqCst) { "200 OK" } else { status };
+            conn.send(&format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\nsick"));
+        }
+    });
+    (upstream, is_well)
+}
+
+fn ejecting(endpoints: &[SocketAddr], base_time: Duration) -> model::Proxy {
+    let mut model = model(endpoints);
+    model.upstreams[0].ejection = Some(model::Ejection {
+        consecutive_5xx: 3,
+        consecutive_gateway_errors: 3,
+        interval: Duration::from_millis(20),
+        base_time,
+        max_time: LONG,
+        max_percent: 10,
+    });
+    model
+}
+
+#[test]
+fn who_fails_again_and_again_is_ejected_for_a_while() {
+    let ((sick, is_well), well) = (failing("500 Oh"), patient("well"));
+    let mut model = ejecting(&[sick.address, well.upstream.address], Duration::from_millis(300));
+    model.workers = 3;
+    let proxy = start(&model);
+    // Three failures, whichever workers they were found by, are enough for all of them.
+    let mut failures = 0;
+    while proxy.health().iter().all(|one| one.is_healthy) {
+        failures += usize::from(status(&get(&mut connect(&proxy))) == "500");
+        assert!(failures <= 3);
+    }
+    assert_eq!(failures, 3);
+    let endpoints = proxy.status().endpoints;
+    let out = endpoints.iter().find(|endpoint| endpoint.condition == Condition::Ejected).unwrap();
+    assert_eq!(out.endpoint, sick.address.to_string());
+    assert!(out.complaint.as_ref().is_some_and(|why| why.starts_with("for ")), "{out:?}");
+    is_well.store(true, Ordering::SeqCst);
+    eventually("it is back", || answering(&proxy).len() == 2);
+}
+
+#[test]
+fn no_answer_is_a_failure_and_a_good_answer_in_between_forgives() {
+    let turn = Arc::new(AtomicUsize::new(0));
+    let turns = Arc::clone(&turn);
+    let mixed = upstream(move |mut conn| {
+        conn.head();
+        if turns.fetch_add(1, Ordering::SeqCst) % 3 == 2 {
+            conn.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        }
+    });
+    let closing = upstream(|mut conn| drop(conn.head()));
+    let well = patient("well");
+    let others = [mixed.address, closing.address];
+    for (other, is_ejected) in others.into_iter().zip([false, true]) {
+        let proxy = start(&ejecting(&[other, well.upstream.address], LONG));
+        for _ in 0..30 {
+            get(&mut connect(&proxy));
+        }
+        assert_eq!(proxy.health().iter().any(|one| !one.is_healthy), is_ejected);
+    }
+}
+
+#[test]
+fn not_all_are_ejected() {
+    let ((a, _), (b, _)) = (failing("503 Oh"), failing("503 Oh"));
+    let proxy = start(&ejecting(&[a.address, b.address], LONG));
+    let mut stream = connect(&proxy);
+    for _ in 0..20 {
+        assert_eq!(status(&get(&mut stream)), "503");
+    }
+    assert_eq!(proxy.health().iter().filter(|one| one.is_healthy).count(), 1);
+}

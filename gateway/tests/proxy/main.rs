@@ -13,6 +13,7 @@ mod http2;
 mod http2_upstreams;
 mod lifecycle;
 mod parsing;
+mod retries;
 mod routing;
 mod smuggling;
 mod tls;

@@ -21,7 +21,7 @@ use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::config::upstream_keys::{Balancing, Health, ServerOrMap};
+use crate::config::upstream_keys::{Balancing, Ejecting, Health, Retrying, ServerOrMap};
 use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
@@ -312,6 +312,8 @@ record! {
         slow_start: Option<Located<Duration>> = Optional(At(Span("10ms", "1h"))),
         /// Ask endpoints whether they are well, and send requests to those that are. Left out, nobody is asked.
         health: Option<Health> = Optional(section::<Health>()),
+        /// Take endpoints out for a while when requests to them fail. Left out, none is.
+        ejection: Option<Ejecting> = Optional(section::<Ejecting>()),
         /// When fewer endpoints are well than this part, all of them get requests: the few would break down, too.
         panic_threshold: u32 = Or(Part(0, 100), "50%"),
         /// Where the gateway is, as this upstream sees it. Left out, the `zone` of the whole file.
@@ -338,6 +340,12 @@ record! {
         connect_timeout: Duration = Or(Span("10ms", "5m"), "2s"),
         /// From the end of the request to the head of the response. Later ones are answered 504.
         response_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
+        /// From the head of the request to the head of the response, with all that is done in between. Later ones are
+        /// answered 504. Left out, only each part has its time.
+        request_timeout: Option<Duration> = Optional(Span("10ms", "1d")),
+        /// Send requests once more that may be sent twice, when they fail. Left out, only pooled connections that turn out
+        /// to be closed are made up for.
+        retry: Option<Located<Retrying>> = Optional(At(section::<Retrying>())),
         /// Between two pieces of a body in flight.
         idle_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
         /// Idle connections that each worker keeps to each endpoint.

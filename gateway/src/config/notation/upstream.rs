@@ -6,7 +6,7 @@ use gateway_kernel::feed::shown;
 use http::uri::{Authority, PathAndQuery};
 use serde_json::{Value as Json, json};
 
-use crate::config::reader::Wrong;
+use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
 
 /// A path with perhaps a query, as it stands in a request.
@@ -91,5 +91,50 @@ impl Notation for Part {
 
     fn schema(&self) -> Json {
         json!({ "type": "string", "pattern": "^[0-9]{1,3}%$" })
+    }
+}
+
+/// After what a request is sent once more.
+pub(crate) struct Cause;
+
+/// One of these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RetryCause {
+    Connect,
+    Reset,
+    Timeout,
+    GatewayError,
+    Statuses(RangeInclusive<u16>),
+}
+
+impl Notation for Cause {
+    type Out = RetryCause;
+
+    fn parse(&self, text: &str) -> Result<RetryCause, Wrong> {
+        const WORDS: [&str; 5] = ["connect", "reset", "timeout", "gateway_error", "5xx"];
+        match text {
+            "connect" => Ok(RetryCause::Connect),
+            "reset" => Ok(RetryCause::Reset),
+            "timeout" => Ok(RetryCause::Timeout),
+            "gateway_error" => Ok(RetryCause::GatewayError),
+            "5xx" => Ok(RetryCause::Statuses(500..=599)),
+            // What is not a failure is not asked for again.
+            text => match Statuses.parse(text) {
+                Ok(statuses) if *statuses.start() >= 400 => Ok(RetryCause::Statuses(statuses)),
+                _ => Err(Wrong {
+                    message: format!("{} is not {}", shown(text), Notation::noun(self)),
+                    suggestion: closest(text, WORDS.into_iter()).map(str::to_owned),
+                    valid: WORDS.map(str::to_owned).to_vec(),
+                }),
+            },
+        }
+    }
+
+    fn noun(&self) -> String {
+        "`connect`, `reset`, `timeout`, `gateway_error`, `5xx` or statuses from 400 on".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": ["integer", "string"] })
     }
 }

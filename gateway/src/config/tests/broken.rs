@@ -569,6 +569,16 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "retries that cannot be",
+        "upstreams:\n  u: {endpoints: [http://a], retry: {on: [resets, 200, 5xx], attempts: 11, backoff: {base: 1s, max: 100ms}}}\n",
+        &[
+            "2:37+71 `backoff.base` is longer than `backoff.max`",
+            "2:43+6 resets is not `connect`, `reset`, `timeout`, `gateway_error`, `5xx` or statuses from 400 on -> reset",
+            "2:51+3 200 is not `connect`, `reset`, `timeout`, `gateway_error`, `5xx` or statuses from 400 on",
+            "2:72+2 11 is out of bounds; expected a number from 1 to 10",
+        ],
+    ),
+    (
         "a slow start of keys",
         "upstreams:\n  u: {endpoints: [http://a], balance: {hash: {path: true}}, slow_start: 30s}\n",
         &[

@@ -29,6 +29,10 @@ impl Fleet {
         &self.endpoints
     }
 
+    pub(super) fn random(&self) -> &Random {
+        &self.random
+    }
+
     /// The endpoint whose turn it is, or the one that the request sticks to. If all failed a moment ago, one of them;
     /// `None` if none gets requests.
     pub(super) fn pick(

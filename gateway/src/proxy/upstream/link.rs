@@ -23,10 +23,13 @@ use super::super::body::RequestBody;
 use super::super::problem::Kind;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
+use super::attempt::Care;
 use super::io::{Tap, UpstreamIo};
+use super::load::Permit;
 use super::pool::Endpoint;
+use super::replay;
+use super::retry::Reason;
 use super::shared::Shared;
-use super::{Care, replay};
 
 /// The head of a response, and how much of a body may wait in one buffer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -168,7 +171,11 @@ fn run(
 pub(in crate::proxy) struct Lease {
     held: Held,
     endpoint: Rc<Endpoint>,
+    /// Among the upstream's endpoints.
+    index: usize,
     max_idle: usize,
+    /// The request is under way as long as this is.
+    permit: Option<Permit>,
 }
 
 enum Held {
@@ -178,7 +185,7 @@ enum Held {
 }
 
 impl Lease {
-    pub(super) fn new(link: Opened, endpoint: Rc<Endpoint>, max_idle: usize) -> Self {
+    pub(super) fn new(link: Opened, endpoint: Rc<Endpoint>, index: usize, max_idle: usize) -> Self {
         endpoint.lease();
         let held = match link {
             Opened::Exclusive(link) => Held::Exclusive(Some(link)),
@@ -187,17 +194,26 @@ impl Lease {
                 Held::Shared(link)
             }
         };
-        Self { held, endpoint, max_idle }
+        Self { held, endpoint, index, max_idle, permit: None }
     }
 
     /// Counts a connection that is not the pool's.
-    pub(super) fn of_nothing(endpoint: Rc<Endpoint>) -> Self {
+    pub(super) fn of_nothing(endpoint: Rc<Endpoint>, index: usize) -> Self {
         endpoint.lease();
-        Self { held: Held::Exclusive(None), endpoint, max_idle: 0 }
+        Self { held: Held::Exclusive(None), endpoint, index, max_idle: 0, permit: None }
     }
 
     pub(in crate::proxy) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
+    }
+
+    /// Keeps it until the response is over.
+    pub(super) fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
     }
 
     fn link(&mut self) -> Option<&mut Link> {
@@ -291,14 +307,19 @@ impl Drop for Lease {
 /// An attempt that led to no response, and what is left of it.
 pub(super) struct Failed {
     kind: Kind,
+    /// The endpoint's.
+    index: Option<usize>,
     request: Option<Box<Request<RequestBody>>>,
 }
 
 impl Failed {
     pub(super) fn new(lost: Lost, lease: &Lease, care: Care) -> Self {
+        let index = Some(lease.index);
         let (error, request) = match lost {
-            Lost::Expired { client: true } => return Self { kind: Kind::BodyTimeout, request: None },
-            Lost::Expired { client: false } => return Self { kind: Kind::UpstreamTimeout, request: None },
+            Lost::Expired { client } => {
+                let kind = if client { Kind::BodyTimeout } else { Kind::UpstreamTimeout };
+                return Self { kind, index, request: None };
+            }
             Lost::Failed(error, request) => (error, request),
         };
         tracing::debug!(endpoint = %lease.endpoint, %error, "no response");
@@ -318,15 +339,49 @@ impl Failed {
             let stale = care.record && unanswered && kind == Kind::UpstreamClosed;
             stale.then(|| replay::request(&tap.written.borrow()).map(Box::new)).flatten()
         };
-        Self { kind, request: request.or_else(replay) }
+        Self { kind, index, request: request.or_else(replay) }
+    }
+
+    /// There was no connection to send it over.
+    pub(super) fn to_connect(kind: Kind, request: Request<RequestBody>) -> Self {
+        Self { kind, index: None, request: Some(Box::new(request)) }
     }
 
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The request, if it may be sent once more.
-    pub(super) fn into_request(self) -> Option<Request<RequestBody>> {
-        self.request.map(|request| *request)
+    pub(super) fn index(&self) -> Option<usize> {
+        self.index
+    }
+
+    /// What another attempt would be for; `None` if the endpoint is not to blame, or has answered.
+    pub(super) fn reason(&self) -> Option<Reason> {
+        match self.kind {
+            Kind::UpstreamClosed => Some(Reason::Reset),
+            Kind::UpstreamTimeout => Some(Reason::Timeout),
+            Kind::UpstreamConnect | Kind::UpstreamConnectTimeout | Kind::UpstreamTls => Some(Reason::Connect),
+            _ => None,
+        }
+    }
+
+    /// Whether it was the endpoint that failed, and not the client.
+    pub(super) fn is_endpoints(&self) -> bool {
+        !matches!(self.kind, Kind::BadRequest | Kind::BodyTimeout)
+    }
+
+    /// Whether [`Self::into_request`] gives it back.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// The request, if it was not sent or may be sent twice.
+    pub(super) fn take_request(&mut self) -> Option<Request<RequestBody>> {
+        self.request.take().map(|request| *request)
+    }
+
+    /// The same, or else what has failed.
+    pub(super) fn into_request(mut self) -> Result<Request<RequestBody>, Self> {
+        self.take_request().ok_or(self)
     }
 }

@@ -2,14 +2,18 @@
 //! where that is safe.
 
 mod affinity;
+mod attempt;
 mod balance;
 mod check;
+mod ejection;
 mod fleet;
 mod io;
 mod latency;
 mod link;
+mod load;
 mod pool;
 mod replay;
+mod retry;
 mod ring;
 mod shared;
 mod state;
@@ -21,9 +25,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response};
-use http_body::Body as _;
-use hyper::body::Incoming;
+use http::Request;
 
 use crate::model::{self, Balance, HashKey};
 use crate::observe::http::UpstreamMeter;
@@ -31,20 +33,21 @@ use crate::observe::http::UpstreamMeter;
 use super::body::RequestBody;
 use super::problem::Kind;
 use super::stream::Stream;
-use super::watch::{Phase, Watch};
+use super::watch::Watch;
 use super::{forwarded, proxy_protocol};
 
 use affinity::Sticky;
+use attempt::{Aim, Answer};
+use ejection::Outcome;
 use fleet::Fleet;
 pub(super) use link::Lease;
 use link::{ConnectError, Failed};
+use load::Permit;
 pub(super) use pool::Endpoint;
+use retry::{Head, Reason};
 pub use state::{Condition, EndpointHealth};
 pub(super) use state::{State, states};
 pub(super) use steward::Steward;
-
-/// An endpoint that could not be connected to is asked last for this long.
-const COOLDOWN: Duration = Duration::from_secs(1);
 
 /// One upstream as one worker sees it.
 pub(super) struct Upstream {
@@ -63,6 +66,22 @@ pub(super) struct Delivery<'a> {
     pub(super) ends: (SocketAddr, SocketAddr),
     /// On whose behalf the request comes, if [`Upstream::wants_client`].
     pub(super) client: Option<IpAddr>,
+}
+
+/// A request that is sent once more.
+struct Again {
+    request: Request<RequestBody>,
+    reason: Reason,
+    wait: Duration,
+    /// The endpoint that failed.
+    failed: Option<usize>,
+}
+
+/// The time for all of a request is over.
+fn overdue(watch: &Watch) -> Kind {
+    let kind = if watch.awaits_client() { Kind::BodyTimeout } else { Kind::UpstreamTimeout };
+    watch.busy(Instant::now());
+    kind
 }
 
 impl Upstream {
@@ -126,13 +145,13 @@ impl Upstream {
         now: Instant,
     ) -> Result<(Stream, Lease), Kind> {
         let key = self.wants_client().then(|| ring::hash(&ends.0.ip().to_canonical()));
-        let start = self.fleet.pick(None, key, now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
+        let first = self.fleet.pick(None, key, now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let announce =
             self.settings().proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
-        self.first(start, now, async |endpoint, timeout| {
+        self.first(Aim { first, tried: &[] }, now, async |index, endpoint, timeout| {
             let connecting = tokio::time::timeout(timeout, endpoint.connect(announce.as_deref()));
             let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
-            Ok((stream, Lease::of_nothing(Rc::clone(endpoint))))
+            Ok((stream, Lease::of_nothing(Rc::clone(endpoint), index)))
         })
         .await
     }
@@ -142,179 +161,82 @@ impl Upstream {
         &self,
         request: Request<RequestBody>,
         delivery: Delivery<'_>,
-    ) -> Result<(Response<Incoming>, Lease), Kind> {
-        let result = self.send_and_retry(request, &delivery).await;
+    ) -> Result<Answer, Kind> {
+        let (watch, began) = (delivery.watch, delivery.now);
+        let sending = self.send_and_retry(request, delivery);
+        let result = match self.settings().request_timeout {
+            None => sending.await,
+            Some(limit) => {
+                let sent = tokio::time::timeout_at((began + limit).into(), Box::pin(sending)).await;
+                sent.unwrap_or_else(|_| Err(overdue(watch)))
+            }
+        };
         self.meter.count_response(result.as_ref().ok().map(|(response, _)| response.status()));
         result
     }
 
     async fn send_and_retry(
         &self,
-        request: Request<RequestBody>,
-        delivery: &Delivery<'_>,
-    ) -> Result<(Response<Incoming>, Lease), Kind> {
+        mut request: Request<RequestBody>,
+        mut delivery: Delivery<'_>,
+    ) -> Result<Answer, Kind> {
         let named = self.sticky.as_ref().and_then(|sticky| sticky.named(request.headers()));
         let key =
             affinity::key(&self.settings().balance, request.uri().path(), request.headers(), delivery.client);
         let is_secure = self.sticky.is_some() && forwarded::is_secure(request.headers());
-        let start = self.fleet.pick(named, key, delivery.now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
-        let (mut response, lease) = self.send_from(start, request, delivery).await?;
-        if let Some(sticky) = &self.sticky {
-            let index = self.index_of(&lease);
-            if index != named
-                && let Some(index) = index
-            {
-                sticky.set(response.headers_mut(), index, is_secure);
-            }
-        }
-        Ok((response, lease))
-    }
-
-    /// Sends it to this endpoint, or to the next one that takes a connection.
-    async fn send_from(
-        &self,
-        start: usize,
-        request: Request<RequestBody>,
-        delivery: &Delivery<'_>,
-    ) -> Result<(Response<Incoming>, Lease), Kind> {
-        let care = Care::of(&request);
-        let Some(mut lease) = self.take_pooled(start, delivery.now) else {
-            let lease = self.connect(start, delivery).await?;
-            return self
-                .exchange(lease, request, delivery, Care::default())
-                .await
-                .map_err(|lost| lost.kind());
-        };
-        lease.prepare(care);
-        let lost = match self.exchange(lease, request, delivery, care).await {
-            Ok(answer) => return Ok(answer),
-            Err(lost) => lost,
-        };
-        // The pooled connection had been closed. A fresh one is tried, once, if the request was not
-        // written, or may be written twice.
-        let kind = lost.kind();
-        let Some(request) = lost.into_request() else { return Err(kind) };
-        self.meter.count_retry();
-        let lease = self.connect(start, delivery).await?;
-        self.exchange(lease, request, delivery, Care::default()).await.map_err(|lost| lost.kind())
-    }
-
-    /// One attempt over one connection.
-    async fn exchange(
-        &self,
-        mut lease: Lease,
-        request: Request<RequestBody>,
-        delivery: &Delivery<'_>,
-        care: Care,
-    ) -> Result<(Response<Incoming>, Lease), Failed> {
-        let watch = delivery.watch;
-        if request.body().is_end_stream() {
-            watch.awaits_response(delivery.now + self.settings().response_timeout);
-        } else {
-            watch.moves(
-                Phase::Upload(self.settings().idle_timeout),
-                delivery.now,
-                self.settings().idle_timeout,
-            );
-        }
-        // Only who balances by latency asks for the time.
-        let began = (self.settings().balance == Balance::PeakEwma).then(Instant::now);
-        let result = lease.exchange(request, watch).await;
-        if let Some(began) = began {
-            let now = Instant::now();
-            lease.endpoint().latency.observe(now.saturating_duration_since(began), now);
-        }
-        match result {
-            Ok(response) => Ok((response, lease)),
-            Err(lost) => {
-                watch.busy(delivery.now);
-                Err(Failed::new(lost, &lease, care))
-            }
-        }
-    }
-
-    fn index_of(&self, lease: &Lease) -> Option<usize> {
-        self.endpoints().iter().position(|endpoint| Rc::ptr_eq(endpoint, lease.endpoint()))
-    }
-
-    /// A pooled connection to the endpoint whose turn it is.
-    fn take_pooled(&self, start: usize, now: Instant) -> Option<Lease> {
-        if self.settings().proxy_protocol.is_some() {
-            // It is some other client's.
-            return None;
-        }
-        let endpoint = self.endpoints().get(start)?;
-        let link = endpoint.take(now, self.settings().keepalive_timeout)?;
-        Some(Lease::new(link, Rc::clone(endpoint), self.settings().max_idle_connections))
-    }
-
-    /// Opens a connection to the first endpoint that takes one.
-    async fn connect(&self, start: usize, delivery: &Delivery<'_>) -> Result<Lease, Kind> {
-        let model::Upstream { protocol, proxy_protocol, max_idle_connections, .. } = *self.settings();
-        let announce =
-            proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
-        let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
-        self.first(start, delivery.now, async |endpoint, timeout| {
-            let opened =
-                endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
-            Ok(Lease::new(opened, Rc::clone(endpoint), max_idle))
-        })
-        .await
-    }
-
-    /// Tries one endpoint after the other, all of them within `connect_timeout`. Each may use up half of what is left,
-    /// the last one all of it: one that does not answer leaves time for the others.
-    async fn first<T>(
-        &self,
-        start: usize,
-        now: Instant,
-        open: impl AsyncFn(&Rc<Endpoint>, Duration) -> Result<T, ConnectError>,
-    ) -> Result<T, Kind> {
-        let deadline = Instant::now() + self.settings().connect_timeout;
-        let mut kind = Kind::UpstreamConnect;
-        let mut endpoints =
-            self.fleet.order(start, now, &[]).filter_map(|index| self.endpoints().get(index)).peekable();
-        while let Some(endpoint) = endpoints.next() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let share = if endpoints.peek().is_some() { left / 2 } else { left };
-            match open(endpoint, share).await {
-                Ok(opened) => {
-                    endpoint.connected();
-                    self.meter.count_connect(true);
-                    return Ok(opened);
+        let mut permit = Permit::new(&self.state);
+        let head = self.settings().retry.as_ref().and_then(|_| Head::of(&request));
+        let mut tried = Vec::new();
+        for turn in 0.. {
+            let first = self.fleet.pick(named, key, delivery.now, &tried).ok_or(Kind::UpstreamUnhealthy)?;
+            let mut result = self.attempt(Aim { first, tried: &tried }, request, &delivery).await;
+            let Some(again) = self.again(turn, &mut result, head.as_ref(), permit.as_mut()) else {
+                let (mut response, mut lease) = result.map_err(|failed| failed.kind())?;
+                if let Some(sticky) = self.sticky.as_ref().filter(|_| named != Some(lease.index())) {
+                    sticky.set(response.headers_mut(), lease.index(), is_secure);
                 }
-                Err(error) => {
-                    tracing::debug!(upstream = self.settings().name, %endpoint, %error, "cannot connect");
-                    endpoint.failed(Instant::now() + COOLDOWN, &error);
-                    self.meter.count_connect(false);
-                    kind = error.kind();
-                }
-            }
+                lease.hold(permit);
+                return Ok((response, lease));
+            };
+            // The connection of an answer that is not taken goes first: nobody reads the rest.
+            drop(result);
+            delivery.watch.busy(delivery.now);
+            tokio::time::sleep(again.wait).await;
+            self.meter.count_retry(again.reason);
+            tried.extend(again.failed);
+            request = again.request;
+            delivery.now = Instant::now();
         }
-        Err(kind)
+        Err(Kind::UpstreamConnect)
     }
-}
 
-/// How a request is protected against a pooled connection that the upstream has closed meanwhile.
-#[derive(Debug, Clone, Copy, Default)]
-struct Care {
-    /// Its head is kept as it is written, and written again if no byte of an answer came.
-    record: bool,
-    /// The socket is asked first: a request that may not be sent twice had better not be sent in vain.
-    probe: bool,
-}
-
-impl Care {
-    fn of(request: &Request<RequestBody>) -> Self {
-        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
-        Self { record: repeatable, probe: !repeatable }
+    /// Whether the request is sent once more, and how.
+    fn again(
+        &self,
+        turn: u32,
+        result: &mut Result<Answer, Failed>,
+        head: Option<&Head>,
+        permit: Option<&mut Permit>,
+    ) -> Option<Again> {
+        let retry = self.settings().retry.as_ref().filter(|retry| turn < retry.attempts)?;
+        let (reason, failed, unsent, headers) = match result {
+            Ok((response, lease)) if retry::wants_status(response.status(), &retry.on) => {
+                (Reason::Status, Some(lease.index()), None, Some(response.headers()))
+            }
+            Ok(_) => return None,
+            Err(failed) => (failed.reason()?, failed.index(), failed.take_request(), None),
+        };
+        let wait = retry::wait(turn, headers, retry, self.fleet.random())?;
+        let request = unsent.or_else(|| head.map(Head::request))?;
+        let may = retry::wants(reason, &retry.on) && permit?.retry(retry);
+        may.then_some(Again { request, reason, wait, failed })
     }
-}
 
-/// RFC 9110, section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
+    /// What came of sending something to an endpoint counts for or against it.
+    fn note(&self, index: usize, outcome: impl FnOnce() -> Outcome) {
+        if self.settings().ejection.is_some() && self.state.report(index, outcome(), Instant::now()).is_some()
+        {
+            self.meter.count_ejection();
+        }
+    }
 }

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::{model, tls};
 
+use super::ejection::{self, Outcome, Record};
+use super::load::Load;
+
 /// An upstream over all workers. It lives as long as its part of the configuration stays the same.
 #[derive(Debug)]
 pub(in crate::proxy) struct State {
@@ -15,6 +18,7 @@ pub(in crate::proxy) struct State {
     /// In the order of the endpoints.
     pub(super) vitals: Vec<Arc<Vitals>>,
     version: AtomicU64,
+    pub(super) load: Load,
 }
 
 /// An endpoint over all workers. It outlives reloads.
@@ -28,6 +32,8 @@ pub(super) struct Vitals {
     since: AtomicU64,
     /// Why the last check failed.
     complaint: Mutex<Option<String>>,
+    /// By what came of requests.
+    record: Record,
 }
 
 /// How an endpoint fares.
@@ -38,6 +44,8 @@ pub enum Condition {
     Up,
     /// Its health checks fail.
     Unhealthy,
+    /// Requests to it fail.
+    Ejected,
 }
 
 /// Whether an endpoint is well.
@@ -77,8 +85,11 @@ fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
 
 impl State {
     fn new(settings: model::Upstream, tls: Option<Arc<tls::Client>>, former: Option<&Self>) -> Self {
-        // Without checks nobody would take back what the former ones said.
-        let former = former.filter(|former| former.settings.health == settings.health);
+        // By other rules there would have been other verdicts, and without any nobody would take them back.
+        let former = former.filter(|former| {
+            let rules = |settings: &model::Upstream| (settings.health.clone(), settings.ejection.clone());
+            rules(&former.settings) == rules(&settings)
+        });
         let starts_up = settings.health.as_ref().is_none_or(|health| health.starts_up);
         let vitals = |endpoint: &model::Endpoint| {
             let known =
@@ -86,7 +97,7 @@ impl State {
             known.map_or_else(|| Arc::new(Vitals::new(endpoint, starts_up)), Arc::clone)
         };
         let vitals = settings.endpoints.iter().map(vitals).collect();
-        Self { settings, tls, vitals, version: AtomicU64::new(0) }
+        Self { settings, tls, vitals, version: AtomicU64::new(0), load: Load::default() }
     }
 
     /// Another one than before: a verdict has changed.
@@ -116,18 +127,51 @@ impl State {
         true
     }
 
+    /// A request was sent to an endpoint. For how long that has it taken out.
+    pub(super) fn report(&self, index: usize, outcome: Outcome, now: Instant) -> Option<Duration> {
+        let (limits, vitals) = (self.settings.ejection.as_ref()?, self.vitals.get(index)?);
+        if !vitals.record.count(outcome, limits) {
+            return None;
+        }
+        let ejected = self.vitals.iter().filter(|vitals| vitals.record.is_ejected()).count();
+        if !ejection::has_room(ejected, self.vitals.len(), limits) {
+            return None;
+        }
+        let time = vitals.record.eject(millis(now), limits)?;
+        self.changed();
+        tracing::warn!(upstream = self.name(), endpoint = %vitals.endpoint, ?time, "ejected: requests to it fail");
+        Some(time)
+    }
+
+    /// An interval of ejection is over: lets those back whose time is over, too.
+    pub(super) fn look(&self, now: Instant) {
+        for vitals in self.vitals.iter().filter(|vitals| vitals.record.look(millis(now))) {
+            vitals.since.store(millis(now), Ordering::Relaxed);
+            self.changed();
+            tracing::info!(upstream = self.name(), endpoint = %vitals.endpoint, "no longer ejected");
+        }
+    }
+
     pub(in crate::proxy) fn name(&self) -> &str {
         &self.settings.name
     }
 
     /// How each endpoint fares, and why it is not well.
     pub(in crate::proxy) fn conditions(&self) -> impl Iterator<Item = (Condition, Option<String>)> {
-        self.vitals.iter().map(|vitals| (vitals.condition(), vitals.complaint()))
+        let now = millis(Instant::now());
+        self.vitals.iter().map(move |vitals| {
+            let condition = vitals.condition();
+            let why = match condition {
+                Condition::Ejected => Some(format!("for {:?} more", vitals.record.left(now))),
+                Condition::Up | Condition::Unhealthy => vitals.complaint(),
+            };
+            (condition, why)
+        })
     }
 
     /// Whether somebody looks how endpoints fare.
     pub(in crate::proxy) fn is_watched(&self) -> bool {
-        self.settings.health.is_some()
+        self.settings.health.is_some() || self.settings.ejection.is_some()
     }
 
     /// Each endpoint as it stands in metrics, and whether it is well.
@@ -148,11 +192,16 @@ impl Vitals {
             was_checked: AtomicBool::new(false),
             since: AtomicU64::new(millis(Instant::now())),
             complaint: Mutex::new(None),
+            record: Record::default(),
         }
     }
 
     pub(super) fn condition(&self) -> Condition {
-        if self.is_down.load(Ordering::Relaxed) { Condition::Unhealthy } else { Condition::Up }
+        match (self.is_down.load(Ordering::Relaxed), self.record.is_ejected()) {
+            (true, _) => Condition::Unhealthy,
+            (false, true) => Condition::Ejected,
+            (false, false) => Condition::Up,
+        }
     }
 
     /// Whether this is its first check.

@@ -4,7 +4,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc as sync_mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Semaphore, mpsc};
@@ -77,7 +77,18 @@ fn look_after(state: &Arc<State>, turns: &Rc<Semaphore>) -> JoinSet<()> {
             tasks.spawn_local(keep_checking(Arc::clone(state), index, health.clone(), Rc::clone(turns)));
         }
     }
+    if let Some(ejection) = &state.settings.ejection {
+        tasks.spawn_local(keep_looking(Arc::clone(state), ejection.interval));
+    }
     tasks
+}
+
+/// Lets ejected endpoints back.
+async fn keep_looking(state: Arc<State>, interval: Duration) {
+    loop {
+        tokio::time::sleep(interval).await;
+        state.look(Instant::now());
+    }
 }
 
 /// Checks an endpoint until nobody wants to know any more.

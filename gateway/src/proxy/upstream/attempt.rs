@@ -1,0 +1,182 @@
+//! One attempt to have a request answered: over a pooled connection to the endpoint that was picked, or a new one to the
+//! first that takes one.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use crate::model::{self, Balance};
+
+use super::super::body::RequestBody;
+use super::super::problem::Kind;
+use super::super::proxy_protocol;
+use super::super::watch::Phase;
+use super::ejection::Outcome;
+use super::link::{ConnectError, Failed, Lease};
+use super::pool::Endpoint;
+use super::retry::{Reason, is_idempotent};
+use super::{Delivery, Upstream};
+
+/// An endpoint that could not be connected to is asked last for this long.
+const COOLDOWN: Duration = Duration::from_secs(1);
+
+/// A response, and the connection that its body comes from.
+pub(super) type Answer = (Response<Incoming>, Lease);
+
+/// The endpoint that is asked first, and those that are only asked when nobody else is left.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Aim<'a> {
+    pub(super) first: usize,
+    pub(super) tried: &'a [usize],
+}
+
+impl Upstream {
+    pub(super) async fn attempt(
+        &self,
+        aim: Aim<'_>,
+        request: Request<RequestBody>,
+        delivery: &Delivery<'_>,
+    ) -> Result<Answer, Failed> {
+        let care = Care::of(&request);
+        let mut request = request;
+        if let Some(mut lease) = self.take_pooled(aim.first, delivery.now) {
+            lease.prepare(care);
+            let failed = match self.exchange(lease, request, delivery, care).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            // The pooled connection had been closed. A fresh one is tried, once, if the request was not
+            // written, or may be written twice.
+            request = failed.into_request()?;
+            self.meter.count_retry(Reason::Stale);
+        }
+        match self.connect(aim, delivery).await {
+            Ok(lease) => self.exchange(lease, request, delivery, Care::default()).await,
+            Err(kind) => Err(Failed::to_connect(kind, request)),
+        }
+    }
+
+    /// One attempt over one connection.
+    async fn exchange(
+        &self,
+        mut lease: Lease,
+        request: Request<RequestBody>,
+        delivery: &Delivery<'_>,
+        care: Care,
+    ) -> Result<Answer, Failed> {
+        let watch = delivery.watch;
+        if request.body().is_end_stream() {
+            watch.awaits_response(delivery.now + self.settings().response_timeout());
+        } else {
+            watch.moves(
+                Phase::Upload(self.settings().idle_timeout),
+                delivery.now,
+                self.settings().idle_timeout,
+            );
+        }
+        // Only who balances by latency asks for the time.
+        let began = (self.settings().balance == Balance::PeakEwma).then(Instant::now);
+        let result = lease.exchange(request, watch).await;
+        if let Some(began) = began {
+            let now = Instant::now();
+            lease.endpoint().latency.observe(now.saturating_duration_since(began), now);
+        }
+        match result {
+            Ok(response) => {
+                self.note(lease.index(), || Outcome::of(response.status()));
+                Ok((response, lease))
+            }
+            Err(lost) => {
+                watch.busy(delivery.now);
+                let failed = Failed::new(lost, &lease, care);
+                // That a pooled connection was closed says nothing of the endpoint.
+                let is_stale = care.is_for_pooled() && failed.is_repeatable();
+                if failed.is_endpoints() && !is_stale {
+                    self.note(lease.index(), || Outcome::GatewayError);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    /// A pooled connection to the endpoint whose turn it is.
+    fn take_pooled(&self, start: usize, now: Instant) -> Option<Lease> {
+        if self.settings().proxy_protocol.is_some() {
+            // It is some other client's.
+            return None;
+        }
+        let endpoint = self.endpoints().get(start)?;
+        let link = endpoint.take(now, self.settings().keepalive_timeout)?;
+        Some(Lease::new(link, Rc::clone(endpoint), start, self.settings().max_idle_connections))
+    }
+
+    /// Opens a connection to the first endpoint that takes one.
+    async fn connect(&self, aim: Aim<'_>, delivery: &Delivery<'_>) -> Result<Lease, Kind> {
+        let model::Upstream { protocol, proxy_protocol, max_idle_connections, .. } = *self.settings();
+        let announce =
+            proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
+        let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
+        self.first(aim, delivery.now, async |index, endpoint, timeout| {
+            let opened =
+                endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
+            Ok(Lease::new(opened, Rc::clone(endpoint), index, max_idle))
+        })
+        .await
+    }
+
+    /// Tries one endpoint after the other, all of them within `connect_timeout`. Each may use up half of what is left,
+    /// the last one all of it: one that does not answer leaves time for the others.
+    pub(super) async fn first<T>(
+        &self,
+        aim: Aim<'_>,
+        now: Instant,
+        open: impl AsyncFn(usize, &Rc<Endpoint>, Duration) -> Result<T, ConnectError>,
+    ) -> Result<T, Kind> {
+        let deadline = Instant::now() + self.settings().connect_timeout;
+        let mut kind = Kind::UpstreamConnect;
+        let mut order = self.fleet.order(aim.first, now, aim.tried).peekable();
+        while let Some(index) = order.next() {
+            let Some(endpoint) = self.endpoints().get(index) else { continue };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let share = if order.peek().is_some() { left / 2 } else { left };
+            match open(index, endpoint, share).await {
+                Ok(opened) => {
+                    endpoint.connected();
+                    self.meter.count_connect(true);
+                    return Ok(opened);
+                }
+                Err(error) => {
+                    tracing::debug!(upstream = self.settings().name, %endpoint, %error, "cannot connect");
+                    endpoint.failed(Instant::now() + COOLDOWN, &error);
+                    self.meter.count_connect(false);
+                    self.note(index, || Outcome::GatewayError);
+                    kind = error.kind();
+                }
+            }
+        }
+        Err(kind)
+    }
+}
+
+/// How a request is protected against a pooled connection that the upstream has closed meanwhile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Care {
+    /// Its head is kept as it is written, and written again if no byte of an answer came.
+    pub(super) record: bool,
+    /// The socket is asked first: a request that may not be sent twice had better not be sent in vain.
+    pub(super) probe: bool,
+}
+
+impl Care {
+    fn of(request: &Request<RequestBody>) -> Self {
+        let repeatable = is_idempotent(request.method()) && request.body().is_end_stream();
+        Self { record: repeatable, probe: !repeatable }
+    }
+
+    fn is_for_pooled(self) -> bool {
+        self.record || self.probe
+    }
+}

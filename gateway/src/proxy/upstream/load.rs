@@ -1,0 +1,53 @@
+//! What is under way to an upstream over all workers. Counted only where something depends on it: workers take the line
+//! of cache from each other with every count.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::model;
+
+use super::retry;
+use super::state::State;
+
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    requests: AtomicUsize,
+    /// Those of them that were sent once more.
+    retries: AtomicUsize,
+}
+
+/// A request that is under way. Dropped, it no longer is.
+#[derive(Debug)]
+pub(super) struct Permit {
+    state: Arc<State>,
+    is_retry: bool,
+}
+
+impl Permit {
+    /// `None` where nobody counts.
+    pub(super) fn new(state: &Arc<State>) -> Option<Self> {
+        state.settings.retry.as_ref()?;
+        state.load.requests.fetch_add(1, Ordering::Relaxed);
+        Some(Self { state: Arc::clone(state), is_retry: false })
+    }
+
+    /// Whether the request may be sent once more.
+    pub(super) fn retry(&mut self, policy: &model::Retry) -> bool {
+        let load = &self.state.load;
+        let requests = load.requests.load(Ordering::Relaxed);
+        let one_more = |retries| retry::is_affordable(requests, retries, policy).then_some(retries + 1);
+        let affordable = || load.retries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        // One that is a retry already only goes on being one.
+        self.is_retry = self.is_retry || affordable();
+        self.is_retry
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.state.load.requests.fetch_sub(1, Ordering::Relaxed);
+        if self.is_retry {
+            self.state.load.retries.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
