@@ -23,11 +23,25 @@ pub(super) fn admit<B>(request: &mut Request<B>, max_fields: usize) -> Result<()
     if request.method() == Method::CONNECT {
         return Err(Problem::new(Kind::ConnectRefused, "This is no forward proxy."));
     }
+    check_names(request)?;
     check_expectation(request)?;
     take_authority(request)?;
     join_cookies(request);
     check_host(request)?;
     check_target(request)
+}
+
+/// Many an application server takes an underscore for a dash, and would find another framing than was meant. In
+/// HTTP/1.1 such fields are refused before they are parsed.
+fn check_names<B>(request: &Request<B>) -> Result<(), Problem> {
+    let imitates = |name| request.headers().contains_key(name);
+    if request.version() == Version::HTTP_2
+        && ["content_length", "transfer_encoding"].into_iter().any(imitates)
+    {
+        let detail = "A field's name looks like Content-Length or Transfer-Encoding.";
+        return Err(Problem::new(Kind::BadRequest, detail));
+    }
+    Ok(())
 }
 
 /// hyper answers 100-continue when the body is first asked for; nothing else can be expected. The field ends
@@ -57,8 +71,9 @@ fn take_authority<B>(request: &mut Request<B>) -> Result<(), Problem> {
     if request.version() == Version::HTTP_2
         && request
             .headers()
-            .get(HOST)
-            .is_some_and(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+            .get_all(HOST)
+            .iter()
+            .any(|other| !other.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
     {
         return bad("Host is not what :authority says.");
     }

@@ -6,6 +6,7 @@
 //! followed at once by one more request. Whether that one is answered, by whom, and whether the upstream ever sees it,
 //! tells where the gateway thinks that the row ended.
 
+mod downgrades;
 mod fields;
 mod framing;
 mod heads;
