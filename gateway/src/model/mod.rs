@@ -3,6 +3,7 @@
 
 mod balance;
 mod health;
+mod limits;
 mod retry;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::sources::Origin;
 
 pub use balance::{Balance, HashKey};
 pub use health::{Ejection, HealthCheck, Probe};
+pub use limits::{Breaker, Limits};
 pub use retry::{Retry, RetryOn};
 
 /// Everything one configuration says, complete with every default.
@@ -194,6 +196,12 @@ pub struct Upstream {
     pub request_timeout: Option<Duration>,
     /// When requests are sent once more; `None`: only over pooled connections that had been closed.
     pub retry: Option<Retry>,
+    /// What may be under way, over all workers.
+    pub limits: Limits,
+    /// When nothing is sent because too much fails; `None`: never.
+    pub breaker: Option<Breaker>,
+    /// The upstream that gets the requests while this one is out: an index into [`Proxy::upstreams`], no cycle.
+    pub fallback: Option<usize>,
     /// Between two reads or writes of a body in flight.
     pub idle_timeout: Duration,
     /// Idle connections kept in each worker, to each endpoint.
@@ -289,6 +297,9 @@ impl Upstream {
             response_timeout: Duration::from_secs(60),
             request_timeout: None,
             retry: None,
+            limits: Limits::default(),
+            breaker: None,
+            fallback: None,
             idle_timeout: Duration::from_secs(60),
             max_idle_connections: 64,
             keepalive_timeout: Duration::from_secs(30),

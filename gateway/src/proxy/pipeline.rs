@@ -97,7 +97,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Rc<Upst
         route,
         "routed"
     );
-    exchange.local().upstream_of(route).map(Rc::clone).ok_or_else(nothing)
+    exchange.local().upstream_of(route, exchange.started()).map(Rc::clone).ok_or_else(nothing)
 }
 
 /// On whose behalf a request comes.
@@ -229,6 +229,8 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
         (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
+        (Kind::UpstreamBreaker, _) => "Too many requests to the upstream failed lately.",
+        (Kind::UpstreamOverloaded, _) => "The upstream has as many requests to answer as it may have.",
         (Kind::UpstreamUnhealthy, _) => "No server of the upstream is healthy.",
         (Kind::UpstreamTls, _) => "No server of the upstream could be spoken to under TLS.",
         (Kind::UpstreamConnectTimeout, _) => "No server of the upstream accepted a connection in time.",

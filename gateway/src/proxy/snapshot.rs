@@ -95,9 +95,16 @@ impl Local {
         self.snapshot.model.routes.get(index)
     }
 
-    /// The upstream of a route.
-    pub(super) fn upstream_of(&self, route: usize) -> Option<&Rc<Upstream>> {
-        self.upstreams.get(self.snapshot.model.routes.get(route)?.upstream)
+    /// The upstream of a route, or the one that stands in for it.
+    pub(super) fn upstream_of(&self, route: usize, now: Instant) -> Option<&Rc<Upstream>> {
+        let mut index = self.snapshot.model.routes.get(route)?.upstream;
+        // There is no cycle.
+        while let Some(other) = self.snapshot.model.upstreams.get(index)?.fallback
+            && self.upstreams.get(index)?.is_out(now)
+        {
+            index = other;
+        }
+        self.upstreams.get(index)
     }
 
     pub(super) fn meter(&self) -> &HttpMeter {

@@ -4,6 +4,7 @@
 
 mod announced;
 mod balancing;
+mod breakers;
 mod grpc;
 mod harness;
 mod health;
