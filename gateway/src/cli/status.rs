@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::failure::{Failure, Outcome};
 use super::output::{Column, Out, Paint, clean, entries, spell};
 use crate::control::{AgentStatus, ClientError, Phase, Status};
-use crate::proxy::{self, Condition};
+use crate::proxy::{self, Condition, Position};
 use crate::sources::{SourceState, SourceStatus};
 
 /// How to show it.
@@ -177,7 +177,15 @@ fn proxy_rows(proxy: &proxy::Status) -> Vec<Row> {
         let load = format!("{} in use, {} idle", endpoint.in_use, endpoint.idle);
         fact("upstream", &endpoint.upstream, &format!("{} {load}, {health}", endpoint.endpoint))
     });
-    listeners.chain(endpoints).collect()
+    let breakers = proxy.breakers.iter().map(|breaker| {
+        let position = match breaker.position {
+            Position::Closed => "closed",
+            Position::Open => "open: too many requests failed",
+            Position::HalfOpen => "half open: a few requests try",
+        };
+        fact("breaker", &breaker.upstream, position)
+    });
+    listeners.chain(endpoints).chain(breakers).collect()
 }
 
 fn fact(about: &str, name: &str, text: &str) -> Row {

@@ -18,8 +18,9 @@ use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::config::upstreams;
 use crate::model::{
-    AccessLog, Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources,
-    Listener, Location, LogTarget, Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
+    AccessLog, Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, Limits, ListSource,
+    ListSources, Listener, Location, LogTarget, Model, Passthrough, Protocol, Proxy, Tls, Upstream,
+    UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -34,10 +35,10 @@ pub(crate) fn lower(
     let mut acme = acme(root.acme.as_ref(), reader, base_dir);
     let listeners = listeners(&root.listeners, &root.upstreams, &mut acme, reader, base_dir);
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
-    let upstreams = root
-        .upstreams
-        .iter()
-        .filter_map(|named| upstream(named, root.zone.as_ref(), reader, base_dir))
+    let fallbacks = upstreams::fallbacks(&root.upstreams, reader);
+    let upstreams = root.upstreams.iter().zip(fallbacks);
+    let upstreams = upstreams
+        .filter_map(|(named, fallback)| upstream(named, root.zone.as_ref(), fallback, reader, base_dir))
         .collect();
     let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
@@ -180,6 +181,7 @@ fn secure(
 fn upstream(
     named: &Named<keys::Upstream>,
     zone: Option<&String>,
+    fallback: Option<usize>,
     reader: &mut Reader<'_>,
     base_dir: &Path,
 ) -> Option<Upstream> {
@@ -217,6 +219,9 @@ fn upstream(
         response_timeout: upstream.response_timeout,
         request_timeout: upstream.request_timeout,
         retry: upstream.retry.as_ref().map(|retry| upstreams::retry(retry, reader)),
+        limits: Limits { max_requests: upstream.limits.max_requests },
+        breaker: upstream.breaker.as_ref().map(upstreams::breaker),
+        fallback,
         idle_timeout: upstream.idle_timeout,
         max_idle_connections: upstream.max_idle_connections,
         keepalive_timeout: upstream.keepalive_timeout,

@@ -397,7 +397,7 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], health: {}, ejection: {}, retry: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
+         https://127.0.0.1], health: {}, ejection: {}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
          respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
     );
@@ -540,6 +540,23 @@ fn retries_are_read() {
 }
 
 #[test]
+fn upstreams_stand_in_for_each_other() {
+    let model = good(
+        "\
+upstreams:
+  a: {endpoints: [http://a], fallback: c, limits: {max_requests: 100}, breaker: {slow: 2s}}
+  b: {endpoints: [http://b]}
+  c: {endpoints: [http://c], fallback: b}
+",
+    );
+    let upstreams = model.proxy.upstreams;
+    let fallbacks: Vec<_> = upstreams.iter().map(|upstream| upstream.fallback).collect();
+    assert_eq!(fallbacks, [Some(2), None, Some(1)]);
+    assert_eq!(upstreams[0].limits.max_requests, Some(100));
+    assert_eq!(upstreams[0].breaker.clone().and_then(|breaker| breaker.slow), Some(Duration::from_secs(2)));
+}
+
+#[test]
 fn references_are_replaced_once() {
     let table = [
         ("${SECRET}", "hunter2"),
@@ -650,6 +667,10 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
         (
             "/properties/upstreams/additionalProperties/properties/retry",
             "upstreams: {a: {endpoints: [http://a], retry: {zzzzzz: 1}}}\n",
+        ),
+        (
+            "/properties/upstreams/additionalProperties/properties/breaker",
+            "upstreams: {a: {endpoints: [http://a], breaker: {zzzzzz: 1}}}\n",
         ),
         (
             "/properties/upstreams/additionalProperties/properties/ejection",

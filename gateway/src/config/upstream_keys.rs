@@ -111,6 +111,32 @@ record! {
     }
 }
 
+record! {
+    /// `upstreams.<name>.limits`
+    Limiting {
+        /// Requests under way, until their response is over, over all workers. More are answered 503.
+        max_requests: Option<usize> = Optional(Count(1, 10_000_000)),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.breaker`
+    Breaking {
+        /// When so many of the requests within the window fail (with 5xx or no answer), nothing is sent any more.
+        error_ratio: u32 = Or(Part(1, 100), "50%"),
+        /// But only if there were so many.
+        min_requests: usize = Or(Count(1, 1_000_000), "20"),
+        /// How far back is looked.
+        window: Duration = Or(Span("100ms", "1h"), "10s"),
+        /// How long nothing is sent.
+        open_for: Duration = Or(Span("10ms", "1d"), "30s"),
+        /// So many are sent after that. When all of them succeed it is over; one that fails begins it anew.
+        half_open_requests: usize = Or(Count(1, 255), "3"),
+        /// A response whose head takes longer counts as a failure. Left out, time does not count.
+        slow: Option<Duration> = Optional(Span("1ms", "1d")),
+    }
+}
+
 /// What a health check asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProbeName {

@@ -2,11 +2,13 @@
 
 use http::uri::PathAndQuery;
 
+use crate::config::keys;
 use crate::config::notation::RetryCause;
 use crate::config::reader::Reader;
-use crate::config::shape::Located;
-use crate::config::upstream_keys::{Ejecting, Health, ProbeName, Retrying};
-use crate::model::{Ejection, HealthCheck, Probe, Protocol, Retry, RetryOn};
+use crate::config::routes;
+use crate::config::shape::{Located, Named};
+use crate::config::upstream_keys::{Breaking, Ejecting, Health, ProbeName, Retrying};
+use crate::model::{Breaker, Ejection, HealthCheck, Probe, Protocol, Retry, RetryOn};
 
 /// How endpoints are asked whether they are well.
 pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut Reader<'_>) -> HealthCheck {
@@ -88,6 +90,44 @@ pub(crate) fn retry(located: &Located<Retrying>, reader: &mut Reader<'_>) -> Ret
         backoff_max: retry.backoff.max,
         per_try_timeout: retry.per_try_timeout,
     }
+}
+
+/// When nothing is sent.
+pub(crate) fn breaker(breaker: &Breaking) -> Breaker {
+    Breaker {
+        error_ratio: breaker.error_ratio,
+        min_requests: count(breaker.min_requests),
+        window: breaker.window,
+        open_for: breaker.open_for,
+        half_open_requests: count(breaker.half_open_requests),
+        slow: breaker.slow,
+    }
+}
+
+/// Who stands in for each upstream. Whoever would stand in for itself in the end is reported.
+pub(crate) fn fallbacks(upstreams: &[Named<keys::Upstream>], reader: &mut Reader<'_>) -> Vec<Option<usize>> {
+    let wanted =
+        |named: &Named<keys::Upstream>| named.value.as_ref().and_then(|value| value.fallback.clone());
+    let find = |wanted: &Located<String>| upstreams.iter().position(|named| named.name == wanted.value);
+    let mut found = Vec::with_capacity(upstreams.len());
+    for named in upstreams {
+        let wanted = wanted(named);
+        let index = wanted.as_ref().and_then(find);
+        if let (Some(wanted), None) = (&wanted, index) {
+            routes::unknown_upstream(wanted, upstreams, reader);
+        }
+        found.push(index);
+    }
+    for (start, named) in upstreams.iter().enumerate() {
+        let chain = std::iter::successors(found[start], |index| found[*index]).take(upstreams.len());
+        if let Some(wanted) = wanted(named)
+            && chain.into_iter().any(|index| index == start)
+        {
+            let message = format!("the upstream `{}` would stand in for itself in the end", named.name);
+            reader.error::<()>(wanted.place, message);
+        }
+    }
+    found
 }
 
 /// Counts are bounded where they are read.

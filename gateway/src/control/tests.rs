@@ -110,6 +110,7 @@ pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
             workers: 1,
             listeners: Vec::new(),
             endpoints: Vec::new(),
+            breakers: Vec::new(),
         })),
         health: ProxyHealth(Box::new(Vec::new)),
         reload,

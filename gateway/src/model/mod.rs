@@ -7,6 +7,7 @@ mod action;
 mod balance;
 mod headers;
 mod health;
+mod limits;
 mod matching;
 mod retry;
 
@@ -26,6 +27,7 @@ pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Shar
 pub use balance::{Balance, HashKey};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
 pub use health::{Ejection, HealthCheck, Probe};
+pub use limits::{Breaker, Limits};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 pub use retry::{Retry, RetryOn};
 
@@ -209,6 +211,12 @@ pub struct Upstream {
     pub request_timeout: Option<Duration>,
     /// When requests are sent once more; `None`: only over pooled connections that had been closed.
     pub retry: Option<Retry>,
+    /// What may be under way, over all workers.
+    pub limits: Limits,
+    /// When nothing is sent because too much fails; `None`: never.
+    pub breaker: Option<Breaker>,
+    /// The upstream that gets the requests while this one is out: an index into [`Proxy::upstreams`], no cycle.
+    pub fallback: Option<usize>,
     /// Between two reads or writes of a body in flight.
     pub idle_timeout: Duration,
     /// Idle connections kept in each worker, to each endpoint.
@@ -304,6 +312,9 @@ impl Upstream {
             response_timeout: Duration::from_secs(60),
             request_timeout: None,
             retry: None,
+            limits: Limits::default(),
+            breaker: None,
+            fallback: None,
             idle_timeout: Duration::from_secs(60),
             max_idle_connections: 64,
             keepalive_timeout: Duration::from_secs(30),

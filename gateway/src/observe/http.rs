@@ -29,6 +29,7 @@ const ACCEPT_REFUSED: &str = "gateway_accept_refused_total";
 const UPSTREAM_REQUESTS: &str = "gateway_upstream_requests_total";
 const UPSTREAM_CONNECTS: &str = "gateway_upstream_connects_total";
 const UPSTREAM_EJECTIONS: &str = "gateway_upstream_ejections_total";
+const UPSTREAM_TURNED_AWAY: &str = "gateway_upstream_turned_away_total";
 const UPSTREAM_RETRIES: &str = "gateway_upstream_retries_total";
 
 /// Describes every metric of the proxy; call it once, after the recorder is installed.
@@ -42,6 +43,7 @@ pub fn describe() {
     );
     describe_counter!(UPSTREAM_REQUESTS, "Requests sent to an upstream, by the class of the answer.");
     describe_counter!(UPSTREAM_CONNECTS, "Connections opened to an upstream, or not.");
+    describe_counter!(UPSTREAM_TURNED_AWAY, "Requests that were not sent, by what forbade it.");
     describe_counter!(UPSTREAM_EJECTIONS, "Endpoints taken out because requests to them failed.");
     describe_counter!(
         UPSTREAM_RETRIES,
@@ -247,9 +249,21 @@ pub(crate) struct UpstreamMeter {
     connects: [Pending; 2],
     retries: [Pending; RETRY_REASONS.len()],
     ejections: Pending,
+    turned: [Pending; TURNED.len()],
 }
 
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// What forbade to send a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// The breaker is open.
+    Breaker,
+    /// There are as many under way as there may be.
+    MaxRequests,
+}
+
+const TURNED: [&str; 2] = ["breaker", "max_requests"];
 
 /// Why a request is sent once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,6 +314,9 @@ impl UpstreamMeter {
         let connect = |result: &'static str| {
             Pending::new(counter!(UPSTREAM_CONNECTS, "upstream" => name.clone(), "result" => result))
         };
+        let turned = |by: &'static str| {
+            Pending::new(counter!(UPSTREAM_TURNED_AWAY, "upstream" => name.clone(), "by" => by))
+        };
         let retry = |reason: &'static str| {
             Pending::new(counter!(UPSTREAM_RETRIES, "upstream" => name.clone(), "reason" => reason))
         };
@@ -307,6 +324,7 @@ impl UpstreamMeter {
             responses: CLASSES.map(class),
             connects: ["error", "ok"].map(connect),
             retries: RETRY_REASONS.map(retry),
+            turned: TURNED.map(turned),
             ejections: Pending::new(counter!(UPSTREAM_EJECTIONS, "upstream" => name.clone())),
         }
     }
@@ -320,6 +338,10 @@ impl UpstreamMeter {
 
     pub(crate) fn count_connect(&self, ok: bool) {
         self.connects[usize::from(ok)].add();
+    }
+
+    pub(crate) fn count_turned(&self, by: Turned) {
+        self.turned[by as usize].add();
     }
 
     pub(crate) fn count_ejection(&self) {
@@ -336,6 +358,7 @@ impl UpstreamMeter {
             .iter()
             .chain(&self.connects)
             .chain(&self.retries)
+            .chain(&self.turned)
             .chain([&self.ejections])
             .for_each(Pending::flush);
     }

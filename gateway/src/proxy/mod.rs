@@ -49,7 +49,7 @@ use crate::{model, tls};
 pub use explain::{Asked, Candidate, Explanation, explain};
 use listen::{Address, Bound};
 use snapshot::{Secrets, Snapshot};
-pub use upstream::{Condition, EndpointHealth};
+pub use upstream::{Condition, EndpointHealth, Position};
 use upstream::{State, Steward};
 use worker::{Command, Handle};
 
@@ -171,6 +171,17 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// Where requests go.
     pub endpoints: Vec<EndpointStatus>,
+    /// The upstreams that have a breaker.
+    pub breakers: Vec<BreakerStatus>,
+}
+
+/// The breaker of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerStatus {
+    /// The upstream's name.
+    pub upstream: String,
+    /// How it stands.
+    pub position: Position,
 }
 
 /// One listener.
@@ -277,13 +288,22 @@ impl Proxy {
             address: address.actual,
             connections: address.slots.open(),
         });
-        Status { workers: self.workers.len(), listeners: listeners.collect(), endpoints: self.endpoints() }
+        let (listeners, endpoints) = (listeners.collect(), self.endpoints());
+        Status { workers: self.workers.len(), listeners, endpoints, breakers: self.breakers() }
     }
 
     /// Whether the endpoints are well that somebody looks after. Asks no worker.
     pub fn health(&self) -> Vec<EndpointHealth> {
         let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         states.iter().filter(|state| state.is_watched()).flat_map(|state| state.health()).collect()
+    }
+
+    fn breakers(&self) -> Vec<BreakerStatus> {
+        let (states, now) = (self.states.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let status = |state: &Arc<State>| {
+            Some(BreakerStatus { upstream: state.name().to_owned(), position: state.position(now)? })
+        };
+        states.iter().filter_map(status).collect()
     }
 
     fn endpoints(&self) -> Vec<EndpointStatus> {

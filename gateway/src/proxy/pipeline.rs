@@ -184,7 +184,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             let (upstream, cookie) =
                 action::choose(forward, name_of, request.headers(), local.random(), is_secure);
             exchange.reply().cookie = cookie;
-            let upstream = local.upstreams().get(upstream).ok_or_else(nothing)?;
+            let upstream = local.serving(upstream, exchange.started()).ok_or_else(nothing)?;
             Ok(Routed::To(Rc::clone(upstream), route.request_headers.as_ref().map(make)))
         }
     }
@@ -366,6 +366,8 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
         (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
+        (Kind::UpstreamBreaker, _) => "Too many requests to the upstream failed lately.",
+        (Kind::UpstreamOverloaded, _) => "The upstream has as many requests to answer as it may have.",
         (Kind::UpstreamUnhealthy, _) => "No server of the upstream is healthy.",
         (Kind::UpstreamTls, _) => "No server of the upstream could be spoken to under TLS.",
         (Kind::UpstreamConnectTimeout, _) => "No server of the upstream accepted a connection in time.",

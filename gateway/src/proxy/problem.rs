@@ -64,6 +64,10 @@ problems! {
     UpstreamClosed BAD_GATEWAY "upstream_closed" "The upstream closed the connection" false;
     /// The upstream's answer is not HTTP, or is HTTP that may be read in two ways.
     UpstreamProtocol BAD_GATEWAY "upstream_protocol" "The upstream's response is malformed" false;
+    /// Too many requests to the upstream failed.
+    UpstreamBreaker SERVICE_UNAVAILABLE "upstream_breaker_open" "The upstream is given time to recover" false;
+    /// There are as many requests to the upstream as there may be.
+    UpstreamOverloaded SERVICE_UNAVAILABLE "upstream_overloaded" "The upstream has too much to do" false;
     /// No endpoint of the upstream is well.
     UpstreamUnhealthy SERVICE_UNAVAILABLE "upstream_unhealthy" "The upstream is not healthy" false;
     /// No connection to the upstream within its connect timeout.

@@ -109,6 +109,17 @@ impl Local {
         self.snapshot.access_log.as_deref()
     }
 
+    /// This upstream, or the one that stands in for it.
+    pub(super) fn serving(&self, mut index: usize, now: Instant) -> Option<&Rc<Upstream>> {
+        // There is no cycle.
+        while let Some(other) = self.snapshot.model.upstreams.get(index)?.fallback
+            && self.upstreams.get(index)?.is_out(now)
+        {
+            index = other;
+        }
+        self.upstreams.get(index)
+    }
+
     /// What decides where nothing else does.
     pub(super) fn random(&self) -> &Random {
         &self.random

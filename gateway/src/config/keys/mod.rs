@@ -21,7 +21,7 @@ use crate::config::shape::{
     At, Choice, FieldInfo, ListOf, Located, MapOf, Named, Optional, Or, OrEmpty, Required, Shape, record,
     section,
 };
-use crate::config::upstream_keys::{Balancing, Ejecting, Health, Retrying, ServerOrMap};
+use crate::config::upstream_keys::{Balancing, Breaking, Ejecting, Health, Limiting, Retrying, ServerOrMap};
 use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
@@ -346,6 +346,12 @@ record! {
         /// Send requests once more that may be sent twice, when they fail. Left out, only pooled connections that turn out
         /// to be closed are made up for.
         retry: Option<Located<Retrying>> = Optional(At(section::<Retrying>())),
+        /// What may be under way.
+        limits: Limiting = OrEmpty(section::<Limiting>()),
+        /// Send nothing for a while when too many requests fail: 503. Left out, everything is sent.
+        breaker: Option<Breaking> = Optional(section::<Breaking>()),
+        /// The upstream that gets the requests while this one's breaker is open or none of its endpoints gets requests.
+        fallback: Option<Located<String>> = Optional(At(NameOf("an upstream"))),
         /// Between two pieces of a body in flight.
         idle_timeout: Duration = Or(Span("10ms", "1d"), "60s"),
         /// Idle connections that each worker keeps to each endpoint.

@@ -579,6 +579,16 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "upstreams that stand in for themselves or for nobody",
+        "upstreams:\n  a: {endpoints: [http://a], fallback: b}\n  b: {endpoints: [http://b], fallback: a}\n  c: {endpoints: [http://c], fallback: c}\n  d: {endpoints: [http://d], fallback: a}\n  e: {endpoints: [http://e], fallback: f}\n",
+        &[
+            "2:40+1 the upstream `a` would stand in for itself in the end",
+            "3:40+1 the upstream `b` would stand in for itself in the end",
+            "4:40+1 the upstream `c` would stand in for itself in the end",
+            "6:40+1 there is no upstream `f`",
+        ],
+    ),
+    (
         "a slow start of keys",
         "upstreams:\n  u: {endpoints: [http://a], balance: {hash: {path: true}}, slow_start: 30s}\n",
         &[

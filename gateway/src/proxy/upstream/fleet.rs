@@ -33,6 +33,11 @@ impl Fleet {
         &self.random
     }
 
+    /// Whether nobody gets requests.
+    pub(super) fn is_empty(&self) -> bool {
+        self.view().is_empty()
+    }
+
     /// The endpoint whose turn it is, or the one that the request sticks to. If all failed a moment ago, one of them;
     /// `None` if none gets requests.
     pub(super) fn pick(

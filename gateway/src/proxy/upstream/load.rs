@@ -23,12 +23,20 @@ pub(super) struct Permit {
     is_retry: bool,
 }
 
+/// There are as many requests under way as there may be.
+#[derive(Debug)]
+pub(super) struct TooMany;
+
 impl Permit {
-    /// `None` where nobody counts.
-    pub(super) fn new(state: &Arc<State>) -> Option<Self> {
-        state.settings.retry.as_ref()?;
-        state.load.requests.fetch_add(1, Ordering::Relaxed);
-        Some(Self { state: Arc::clone(state), is_retry: false })
+    /// `None` where nobody counts; an error if there are too many already.
+    pub(super) fn new(state: &Arc<State>) -> Result<Option<Self>, TooMany> {
+        let limit = state.settings.limits.max_requests;
+        if state.settings.retry.is_none() && limit.is_none() {
+            return Ok(None);
+        }
+        let requests = state.load.requests.fetch_add(1, Ordering::Relaxed);
+        let permit = Self { state: Arc::clone(state), is_retry: false };
+        if limit.is_some_and(|limit| requests >= limit) { Err(TooMany) } else { Ok(Some(permit)) }
     }
 
     /// Whether the request may be sent once more.

@@ -4,6 +4,7 @@
 mod affinity;
 mod attempt;
 mod balance;
+mod breaker;
 mod check;
 mod ejection;
 mod fleet;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant};
 use http::Request;
 
 use crate::model::{self, Balance, HashKey};
-use crate::observe::http::UpstreamMeter;
+use crate::observe::http::{Turned, UpstreamMeter};
 
 use super::body::RequestBody;
 use super::problem::Kind;
@@ -38,13 +39,16 @@ use super::{forwarded, proxy_protocol};
 
 use affinity::Sticky;
 use attempt::{Aim, Answer};
+use breaker::Pass;
+pub use breaker::Position;
 use ejection::Outcome;
 use fleet::Fleet;
 pub(super) use link::Lease;
 use link::{ConnectError, Failed};
-use load::Permit;
+use load::{Permit, TooMany};
 pub(super) use pool::Endpoint;
 use retry::{Head, Reason};
+use state::Open;
 pub use state::{Condition, EndpointHealth};
 pub(super) use state::{State, states};
 pub(super) use steward::Steward;
@@ -163,7 +167,9 @@ impl Upstream {
         delivery: Delivery<'_>,
     ) -> Result<Answer, Kind> {
         let (watch, began) = (delivery.watch, delivery.now);
-        let sending = self.send_and_retry(request, delivery);
+        let pass = self.state.enter(began).map_err(|Open| self.turn_away(Turned::Breaker))?;
+        let permit = Permit::new(&self.state).map_err(|TooMany| self.turn_away(Turned::MaxRequests))?;
+        let sending = self.send_and_retry(request, delivery, permit);
         let result = match self.settings().request_timeout {
             None => sending.await,
             Some(limit) => {
@@ -171,20 +177,52 @@ impl Upstream {
                 sent.unwrap_or_else(|_| Err(overdue(watch)))
             }
         };
+        if let Some(pass) = pass {
+            self.tell(pass, began, &result);
+        }
         self.meter.count_response(result.as_ref().ok().map(|(response, _)| response.status()));
         result
+    }
+
+    /// The request is not sent.
+    fn turn_away(&self, why: Turned) -> Kind {
+        self.meter.count_turned(why);
+        match why {
+            Turned::Breaker => Kind::UpstreamBreaker,
+            Turned::MaxRequests => Kind::UpstreamOverloaded,
+        }
+    }
+
+    /// Tells the breaker what came of a request. What the client did says nothing.
+    fn tell(&self, pass: Pass<'_>, began: Instant, result: &Result<Answer, Kind>) {
+        let now = Instant::now();
+        let slow = self.settings().breaker.as_ref().and_then(|breaker| breaker.slow);
+        let is_slow = slow.is_some_and(|slow| now.saturating_duration_since(began) > slow);
+        let is_failure = match result {
+            Err(Kind::BadRequest | Kind::BodyTimeout) => return,
+            Err(_) => true,
+            Ok((response, _)) => response.status().is_server_error() || is_slow,
+        };
+        if pass.tell(is_failure, state::millis(now)) {
+            tracing::warn!(upstream = self.settings().name, "the breaker has opened: too many requests fail");
+        }
+    }
+
+    /// Whether requests had better go elsewhere.
+    pub(super) fn is_out(&self, now: Instant) -> bool {
+        self.state.position(now) == Some(Position::Open) || self.fleet.is_empty()
     }
 
     async fn send_and_retry(
         &self,
         mut request: Request<RequestBody>,
         mut delivery: Delivery<'_>,
+        mut permit: Option<Permit>,
     ) -> Result<Answer, Kind> {
         let named = self.sticky.as_ref().and_then(|sticky| sticky.named(request.headers()));
         let key =
             affinity::key(&self.settings().balance, request.uri().path(), request.headers(), delivery.client);
         let is_secure = self.sticky.is_some() && forwarded::is_secure(request.headers());
-        let mut permit = Permit::new(&self.state);
         let head = self.settings().retry.as_ref().and_then(|_| Head::of(&request));
         let mut tried = Vec::new();
         for turn in 0.. {

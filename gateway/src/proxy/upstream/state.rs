@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::{model, tls};
 
+use super::breaker::{Breaker, Pass, Position};
 use super::ejection::{self, Outcome, Record};
 use super::load::Load;
 
@@ -19,6 +20,7 @@ pub(in crate::proxy) struct State {
     pub(super) vitals: Vec<Arc<Vitals>>,
     version: AtomicU64,
     pub(super) load: Load,
+    breaker: Breaker,
 }
 
 /// An endpoint over all workers. It outlives reloads.
@@ -35,6 +37,10 @@ pub(super) struct Vitals {
     /// By what came of requests.
     record: Record,
 }
+
+/// The breaker lets nothing through.
+#[derive(Debug)]
+pub(super) struct Open;
 
 /// How an endpoint fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -67,6 +73,8 @@ pub(in crate::proxy) fn states(
     former: &[Arc<State>],
 ) -> Vec<Arc<State>> {
     let state = |(index, settings): (usize, &model::Upstream)| {
+        // Its place in the list may change while the upstream itself does not.
+        let settings = &model::Upstream { fallback: None, ..settings.clone() };
         let tls = clients.get(index).cloned().flatten();
         let known = former.iter().find(|known| known.settings.name == settings.name);
         match known {
@@ -97,7 +105,14 @@ impl State {
             known.map_or_else(|| Arc::new(Vitals::new(endpoint, starts_up)), Arc::clone)
         };
         let vitals = settings.endpoints.iter().map(vitals).collect();
-        Self { settings, tls, vitals, version: AtomicU64::new(0), load: Load::default() }
+        Self {
+            settings,
+            tls,
+            vitals,
+            version: AtomicU64::new(0),
+            load: Load::default(),
+            breaker: Breaker::default(),
+        }
     }
 
     /// Another one than before: a verdict has changed.
@@ -125,6 +140,18 @@ impl State {
         }
         self.changed();
         true
+    }
+
+    /// Leave to send a request, where there is a breaker; an error if that is open.
+    pub(super) fn enter(&self, now: Instant) -> Result<Option<Pass<'_>>, Open> {
+        let Some(settings) = &self.settings.breaker else { return Ok(None) };
+        self.breaker.enter(settings, millis(now)).map(Some).ok_or(Open)
+    }
+
+    /// How the breaker stands, if there is one.
+    pub(in crate::proxy) fn position(&self, now: Instant) -> Option<Position> {
+        let settings = self.settings.breaker.as_ref()?;
+        Some(self.breaker.position(settings, millis(now)))
     }
 
     /// A request was sent to an endpoint. For how long that has it taken out.

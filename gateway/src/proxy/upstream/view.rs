@@ -82,6 +82,10 @@ impl View {
         self.parts.get(first).into_iter().chain(others.map(|(_, part)| part)).map(|part| &part.group)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
     pub(super) fn has(&self, index: usize) -> bool {
         self.candidates.contains(&index)
     }
