@@ -86,7 +86,9 @@ pub(super) fn exchange(
     stream.set_write_timeout(Some(TIMEOUT))?;
     let connection = if is_kept { "keep-alive" } else { "close" };
     let path = scene.path();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: {connection}\r\n\r\n")?;
+    // In one write: of several, the second waits until the first is acknowledged, which takes 40 ms.
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: {connection}\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let (body, mut reply) = (expected(scene), Vec::new());
     let mut chunk = [0; 16 * 1024];
     let most = HEAD_BYTES_MAX as usize + body.len();
