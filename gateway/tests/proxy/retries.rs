@@ -105,7 +105,10 @@ fn without_a_policy_nothing_is_sent_twice() {
 #[test]
 fn another_endpoint_is_asked() {
     let ((bad, _), (good, _)) = (scripted(&[UNAVAILABLE]), scripted(&[OK]));
-    let proxy = start(&retrying(&[bad.address, good.address], policy()));
+    let mut model = retrying(&[bad.address, good.address], policy());
+    // By turns alone, it would be the bad one's again.
+    model.upstreams[0].endpoints[0].weight = 100;
+    let proxy = start(&model);
     let mut stream = connect(&proxy);
     for _ in 0..10 {
         assert_eq!(status(&get(&mut stream)), "200");

@@ -238,7 +238,6 @@ impl Upstream {
             };
             // The connection of an answer that is not taken goes first: nobody reads the rest.
             drop(result);
-            delivery.watch.busy(delivery.now);
             tokio::time::sleep(again.wait).await;
             self.meter.count_retry(again.reason);
             tried.extend(again.failed);
