@@ -83,7 +83,7 @@ mod tests {
                 labels: vec!["x".into()],
                 entries: prefixes.iter().map(entry).collect(),
             };
-            let place = Place { line: 1, column: 1, length: 1 };
+            let place = Place { file: 0, line: 1, column: 1, length: 1 };
             let lists: Vec<_> = lists.iter().map(|prefixes| (place, list(prefixes))).collect();
             let mut reader = Reader::new("f".to_owned(), "kernel:\n");
             check_within(&lists, *capacities, &mut reader);

@@ -46,7 +46,15 @@ pub(crate) fn lower(
     let access_log = root.access_log.as_ref().and_then(|log| access_log(log, base_dir));
     let drain_timeout = root.drain_timeout;
     let proxy = Proxy { workers, drain_timeout, access_log, listeners, upstreams, routes };
-    Some(Model { kernel, lists, proxy, acme, admin: admin?, config_hash: String::new() })
+    Some(Model {
+        kernel,
+        lists,
+        proxy,
+        acme,
+        admin: admin?,
+        config_hash: String::new(),
+        config_files: Vec::new(),
+    })
 }
 
 fn access_log(log: &keys::AccessLog, base_dir: &Path) -> Option<AccessLog> {

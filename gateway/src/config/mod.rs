@@ -1,4 +1,4 @@
-//! What users write, lowered once into [`crate::model`]: one YAML file, read with every mistake in it
+//! What users write, lowered once into [`crate::model`]: a YAML file and those of conf.d beside it, read with every mistake in it
 //! reported at its place. Nothing outside of this module sees a configuration before it is a model.
 
 mod capacity;
@@ -9,6 +9,7 @@ mod lower;
 mod matching;
 mod node;
 mod notation;
+mod parts;
 mod reader;
 mod reference;
 mod report;
@@ -26,7 +27,8 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::keys::Root;
-use crate::config::node::Node;
+use crate::config::node::{Files, Node};
+use crate::config::parts::Part;
 use crate::config::reader::Reader;
 use crate::config::reference::Sources;
 use crate::config::shape::{Shape as _, section};
@@ -41,21 +43,14 @@ pub const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one of its lines: a report repeats whole lines.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// Reads the configuration in a file, and the list files it names relative to its directory.
+/// Reads the configuration in a file, in the files of `conf.d` beside it, and the list files they name relative to the
+/// main file's directory.
 ///
 /// # Errors
 /// Every mistake that is found.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Model, Report> {
-    let origin = path.display().to_string();
-    let of_file = |message: String| Report::from(Diagnostic::of_file(origin.as_str(), message));
-    let bytes =
-        read_bounded(path, MAX_FILE_BYTES).map_err(|why| of_file(format!("cannot be read: {why}")))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|&&byte| byte == b'\n').count() + 1;
-        of_file(format!("is not UTF-8; the first wrong byte is on line {line}"))
-    })?;
-    parse(&text, path, env, path.parent().unwrap_or(Path::new("")))
+    let parts = parts::read(path)?;
+    parse_all(&parts, env, path.parent().unwrap_or(Path::new("")))
 }
 
 /// Reads a configuration's text. `origin` is the file's name in the report; relative paths in it start
@@ -69,34 +64,68 @@ pub fn parse(
     env: &dyn Fn(&str) -> Option<String>,
     base_dir: &Path,
 ) -> Result<Model, Report> {
-    let file = origin.display().to_string();
-    if let Some(message) = too_large(text) {
-        return Err(Diagnostic::of_file(file, message).into());
+    parse_all(&[Part { path: origin.to_owned(), text: text.to_owned() }], env, base_dir)
+}
+
+/// Reads a configuration in parts, the main file first.
+fn parse_all(parts: &[Part], env: &dyn Fn(&str) -> Option<String>, base_dir: &Path) -> Result<Model, Report> {
+    let name = |part: &Part| part.path.display().to_string();
+    let mut reader = Reader::over(parts.iter().map(|part| (name(part), part.text.as_str())));
+    for part in parts {
+        if let Some(message) = too_large(&part.text) {
+            reader.findings.push(Diagnostic::of_file(name(part), message));
+        }
     }
-    let mut reader = Reader::new(file.clone(), text);
-    let sources = Sources { env, base_dir };
-    let root =
-        read_tree(text, &sources, &mut reader).and_then(|tree| section::<Root>().read(&tree, &mut reader));
-    let mut hash = Sha256::new_with_prefix(text);
+    let mut hash = hash(parts);
+    let is_sound = reader.findings.is_empty();
+    let root = is_sound.then(|| read_trees(parts, &Sources { env, base_dir }, &mut reader)).flatten();
+    let root = root.and_then(|tree| section::<Root>().read(&tree, &mut reader));
     let model = root.and_then(|root| lower::lower(&root, &mut reader, base_dir, &mut hash));
     match model {
         Some(model) if reader.findings.is_empty() => {
             let config_hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            Ok(Model { config_hash, ..model })
+            let config_files = parts.iter().map(|part| part.path.clone()).collect();
+            Ok(Model { config_hash, config_files, ..model })
         }
-        _ => Err(reader.findings.into_report(&file)),
+        _ => Err(reader.findings.into_report(&parts.first().map(name).unwrap_or_default())),
     }
 }
 
-/// The file's tree with its references replaced; an empty file is one without keys.
-fn read_tree(text: &str, sources: &Sources<'_>, reader: &mut Reader<'_>) -> Option<Node> {
-    let read = node::read(text, &mut |flaw| {
-        reader.error::<()>(flaw.place, flaw.message);
-    });
-    let mut tree = match read {
-        Ok(tree) => tree.unwrap_or_else(Node::null),
-        Err(flaw) => return reader.error(flaw.place, flaw.message),
-    };
+/// Of one file, its text's. Parts come with their names and lengths, so that nothing moves from one to another unseen.
+fn hash(parts: &[Part]) -> Sha256 {
+    let mut hash = Sha256::new();
+    for (number, Part { path, text }) in parts.iter().enumerate() {
+        if number > 0 {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+            hash.update((text.len() as u64).to_le_bytes());
+        }
+        hash.update(text);
+    }
+    hash
+}
+
+/// The tree of all files, their references replaced; an empty file is one without keys. `None` where one of them is no
+/// YAML: what the others say cannot be judged without it.
+fn read_trees(parts: &[Part], sources: &Sources<'_>, reader: &mut Reader<'_>) -> Option<Node> {
+    let mut files = Files::default();
+    let mut trees = Vec::new();
+    for part in parts {
+        let read = files.read(&part.text, &mut |flaw| {
+            reader.error::<()>(flaw.place, flaw.message);
+        });
+        match read {
+            Ok(tree) => trees.push(tree.unwrap_or_else(Node::null)),
+            Err(flaw) => drop(reader.error::<()>(flaw.place, flaw.message)),
+        }
+    }
+    if trees.len() < parts.len() {
+        return None;
+    }
+    let mut trees = trees.into_iter();
+    let mut tree = trees.next()?;
+    parts::merge(&mut tree, trees.collect(), reader);
     reference::expand(&mut tree, sources, reader);
     Some(tree)
 }

@@ -10,13 +10,15 @@ use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span};
 
 /// Nesting beyond this is refused; the configuration itself needs 6 levels.
 const MAX_DEPTH: usize = 32;
-/// Values in one file, repeated ones counted as often as they are repeated.
+/// Values in all files, repeated ones counted as often as they are repeated.
 const MAX_NODES: usize = 500_000;
 
-/// Where something stands in the file: line and column from 1, and its length on that line (0 for what is
-/// not written).
+/// Where something stands: the file by its number, line and column from 1, and its length on that line (0 for what
+/// is not written).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
+    /// 0 is the main file.
+    pub(crate) file: usize,
     pub(crate) line: usize,
     pub(crate) column: usize,
     pub(crate) length: usize,
@@ -32,7 +34,7 @@ pub(crate) struct Node {
 impl Node {
     /// A value that nobody wrote.
     pub(crate) fn null() -> Self {
-        Self { place: Place { line: 1, column: 1, length: 0 }, value: Value::Null }
+        Self { place: Place { file: 0, line: 1, column: 1, length: 0 }, value: Value::Null }
     }
 
     /// A scalar that nobody wrote: a field's default.
@@ -85,21 +87,45 @@ pub(crate) struct Flaw {
     pub(crate) message: String,
 }
 
-/// Reads one document. `None` is an empty file. Flaws that leave the rest readable are handed to
-/// `report`; one that does not ends the reading.
-pub(crate) fn read(text: &str, report: &mut dyn FnMut(Flaw)) -> Result<Option<Node>, Flaw> {
-    let mut tree =
-        Tree { report, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, remembered: 0 };
+/// Reads files, one after the other: what is counted is counted over all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// The number of the next one.
+    file: usize,
+    nodes: usize,
+}
+
+impl Files {
+    /// Reads the next file: one document. `None` is an empty file. Flaws that leave the rest readable are handed to
+    /// `report`; one that does not ends the reading.
+    pub(crate) fn read(&mut self, text: &str, report: &mut dyn FnMut(Flaw)) -> Result<Option<Node>, Flaw> {
+        let mut tree = Tree {
+            file: self.file,
+            report,
+            open: Vec::new(),
+            root: None,
+            anchors: HashMap::new(),
+            nodes: self.nodes,
+            remembered: 0,
+        };
+        self.file += 1;
+        let read = read(text, &mut tree);
+        self.nodes = tree.nodes;
+        read.map(|()| tree.root)
+    }
+}
+
+fn read(text: &str, tree: &mut Tree<'_>) -> Result<(), Flaw> {
     let mut parser = Parser::new_from_str(text);
     let mut documents = 0;
     while let Some(event) = parser.next_event() {
-        let (event, span) = event.map_err(|error| syntax(&error))?;
+        let (event, span) = event.map_err(|error| syntax(tree.file, &error))?;
         match event {
             Event::DocumentStart(_) => {
                 documents += 1;
                 if documents > 1 {
                     return Err(Flaw {
-                        place: place(&span),
+                        place: place(tree.file, &span),
                         message: "a configuration is one YAML document; take this `---` out".to_owned(),
                     });
                 }
@@ -107,7 +133,7 @@ pub(crate) fn read(text: &str, report: &mut dyn FnMut(Flaw)) -> Result<Option<No
             event => tree.take(event, &span)?,
         }
     }
-    Ok(tree.root)
+    Ok(())
 }
 
 /// A collection that is still growing.
@@ -129,6 +155,7 @@ struct Size {
 }
 
 struct Tree<'a> {
+    file: usize,
     report: &'a mut dyn FnMut(Flaw),
     open: Vec<Open>,
     root: Option<Node>,
@@ -143,7 +170,7 @@ impl Tree<'_> {
         let leaf = Size { nodes: 1, height: 1 };
         match event {
             Event::Scalar(text, style, anchor, _) => {
-                let node = scalar(text.into_owned(), style, span);
+                let node = scalar(text.into_owned(), style, place(self.file, span));
                 self.remember(anchor, &node, leaf)?;
                 self.add(node, leaf)
             }
@@ -152,9 +179,10 @@ impl Tree<'_> {
             Event::SequenceEnd | Event::MappingEnd => self.close(span),
             Event::Alias(anchor) => match self.anchors.get(&anchor).cloned() {
                 Some((node, size)) => self.add(node, size),
-                None => {
-                    Err(Flaw { place: place(span), message: "an alias cannot stand inside of itself".into() })
-                }
+                None => Err(Flaw {
+                    place: place(self.file, span),
+                    message: "an alias cannot stand inside of itself".into(),
+                }),
             },
             _ => Ok(()),
         }
@@ -176,7 +204,7 @@ impl Tree<'_> {
     }
 
     fn open(&mut self, value: Value, anchor: usize, span: &Span) -> Result<(), Flaw> {
-        let place = place(span);
+        let place = place(self.file, span);
         if self.open.len() >= MAX_DEPTH {
             return Err(too_deep(place));
         }
@@ -258,29 +286,29 @@ fn key(node: Node, report: &mut dyn FnMut(Flaw)) -> Waiting {
     }
 }
 
-fn scalar(text: String, style: ScalarStyle, span: &Span) -> Node {
+fn scalar(text: String, style: ScalarStyle, place: Place) -> Node {
     let plain = style == ScalarStyle::Plain;
     let value = match text.as_str() {
         "" | "~" | "null" if plain => Value::Null,
         _ => Value::Scalar(Scalar { text, written: None }),
     };
-    Node { place: place(span), value }
+    Node { place, value }
 }
 
 fn too_deep(place: Place) -> Flaw {
     Flaw { place, message: format!("nested deeper than {MAX_DEPTH} levels") }
 }
 
-fn syntax(error: &ScanError) -> Flaw {
+fn syntax(file: usize, error: &ScanError) -> Flaw {
     let marker = error.marker();
-    let place = Place { line: marker.line().max(1), column: marker.col() + 1, length: 1 };
+    let place = Place { file, line: marker.line().max(1), column: marker.col() + 1, length: 1 };
     Flaw { place, message: format!("not YAML: {}", error.info()) }
 }
 
-fn place(span: &Span) -> Place {
+fn place(file: usize, span: &Span) -> Place {
     let one_line = span.start.line() == span.end.line();
     let length = if one_line { span.end.index().saturating_sub(span.start.index()) } else { 1 };
-    Place { line: span.start.line().max(1), column: span.start.col() + 1, length }
+    Place { file, line: span.start.line().max(1), column: span.start.col() + 1, length }
 }
 
 #[cfg(test)]
@@ -290,7 +318,7 @@ mod tests {
     /// Every node as `line:column+length value`, in order.
     fn outline(text: &str) -> String {
         fn walk(node: &Node, out: &mut Vec<String>) {
-            let Place { line, column, length } = node.place;
+            let Place { line, column, length, .. } = node.place;
             let at = format!("{line}:{column}+{length}");
             match &node.value {
                 Value::Null => out.push(format!("{at} null")),
@@ -315,8 +343,8 @@ mod tests {
             }
         }
         let mut out = Vec::new();
-        let tree = read(text, &mut |flaw| {
-            let Place { line, column, length } = flaw.place;
+        let tree = Files::default().read(text, &mut |flaw| {
+            let Place { line, column, length, .. } = flaw.place;
             out.push(format!("flaw {line}:{column}+{length} {}", flaw.message));
         });
         if let Some(node) = tree.expect("the table has only readable files") {
@@ -389,7 +417,7 @@ mod tests {
             ("a long list", "- x\n".repeat(500_001), "more than 500000 values"),
         ];
         for (name, text, expected) in table {
-            let flaw = read(&text, &mut |_| {}).expect_err(name);
+            let flaw = Files::default().read(&text, &mut |_| {}).expect_err(name);
             assert!(flaw.message.starts_with(expected), "{name}: {}", flaw.message);
         }
     }

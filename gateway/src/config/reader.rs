@@ -1,4 +1,4 @@
-//! What reading a value needs: the file's lines to point at, and a place for mistakes; and the search for
+//! What reading a value needs: the files' lines to point at, and a place for mistakes; and the search for
 //! the name that was meant.
 
 use gateway_kernel::feed::shown;
@@ -6,13 +6,19 @@ use gateway_kernel::feed::shown;
 use crate::config::node::{Key, Node, Place, Scalar, Value};
 use crate::config::report::{Diagnostic, Findings};
 
-/// Reads one file's values.
+/// Reads the values of files.
 pub(crate) struct Reader<'a> {
-    file: String,
-    lines: Vec<&'a str>,
+    /// By their numbers.
+    files: Vec<Lines<'a>>,
     /// The key whose value is read next: where to point when that value lacks something.
     pub(crate) owner: Option<Place>,
     pub(crate) findings: Findings,
+}
+
+/// The lines of a file, and its name in reports.
+struct Lines<'a> {
+    file: String,
+    lines: Vec<&'a str>,
 }
 
 /// What is wrong with a text.
@@ -36,9 +42,30 @@ impl Wrong {
 }
 
 impl<'a> Reader<'a> {
+    /// Reads one file.
     pub(crate) fn new(file: String, text: &'a str) -> Self {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        Self { file, lines: split_lines(text), owner: None, findings: Findings::default() }
+        Self::over([(file, text)])
+    }
+
+    /// Reads several, which have their numbers by their order.
+    pub(crate) fn over(files: impl IntoIterator<Item = (String, &'a str)>) -> Self {
+        let lines = |(file, text): (String, &'a str)| {
+            let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+            Lines { file, lines: split_lines(text) }
+        };
+        Self { files: files.into_iter().map(lines).collect(), owner: None, findings: Findings::default() }
+    }
+
+    fn lines(&self, place: Place) -> &[&'a str] {
+        self.files.get(place.file).map_or(&[], |file| &file.lines)
+    }
+
+    /// A place in words, for a message at another one: the file is named if it is not the same.
+    pub(crate) fn line(&self, place: Place, seen_from: Place) -> String {
+        match self.files.get(place.file).filter(|_| place.file != seen_from.file) {
+            Some(other) => format!("line {} of {}", place.line, other.file),
+            None => format!("line {}", place.line),
+        }
     }
 
     /// Reads something that is not in a file, and drops its mistakes.
@@ -49,9 +76,9 @@ impl<'a> Reader<'a> {
     /// Reports a mistake. Returns `None` for the value that is not there.
     pub(crate) fn wrong<T>(&mut self, place: Place, wrong: Wrong) -> Option<T> {
         let place = self.inside(place);
-        let source_line = self.lines.get(place.line - 1).copied().unwrap_or_default();
+        let source_line = self.lines(place).get(place.line - 1).copied().unwrap_or_default();
         self.findings.push(Diagnostic {
-            file: self.file.clone(),
+            file: self.files.get(place.file).map(|lines| lines.file.clone()).unwrap_or_default(),
             line: place.line,
             column: place.column,
             length: place.length,
@@ -132,7 +159,7 @@ impl<'a> Reader<'a> {
 
     /// The place of a part of a value, when the line shows it; the whole value otherwise.
     pub(crate) fn within(&self, place: Place, part: &str) -> Place {
-        let Some(line) = self.lines.get(place.line - 1) else { return place };
+        let Some(line) = self.lines(place).get(place.line - 1) else { return place };
         let skipped = place.column - 1;
         let Some((start, _)) = line.char_indices().nth(skipped) else { return place };
         match line[start..].find(part) {
@@ -146,12 +173,13 @@ impl<'a> Reader<'a> {
 
     /// A place that exists in the file: the end of it is where the last line ends.
     fn inside(&self, place: Place) -> Place {
-        let last = self.lines.len().max(1);
+        let lines = self.lines(place);
+        let last = lines.len().max(1);
         if place.line > last {
-            let column = self.lines.last().map_or(0, |line| line.chars().count()) + 1;
-            return Place { line: last, column, length: 1 };
+            let column = lines.last().map_or(0, |line| line.chars().count()) + 1;
+            return Place { line: last, column, length: 1, ..place };
         }
-        let width = self.lines.get(place.line - 1).map_or(0, |line| line.chars().count());
+        let width = lines.get(place.line - 1).map_or(0, |line| line.chars().count());
         let place = Place { column: place.column.min(width + 1), ..place };
         let length = match self.quoted_length(place) {
             Some(quoted) => quoted.min(place.length),
@@ -162,7 +190,7 @@ impl<'a> Reader<'a> {
 
     /// The length of the quoted scalar at a place. The parser counts the blanks and the comment behind it, too.
     fn quoted_length(&self, place: Place) -> Option<usize> {
-        let mut chars = self.lines.get(place.line - 1)?.chars().skip(place.column - 1).enumerate();
+        let mut chars = self.lines(place).get(place.line - 1)?.chars().skip(place.column - 1).enumerate();
         let quote = chars.next().map(|(_, char)| char).filter(|char| matches!(char, '"' | '\''))?;
         while let Some((index, char)) = chars.next() {
             if char == '\\' && quote == '"' {

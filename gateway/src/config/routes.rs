@@ -370,9 +370,11 @@ fn refuse_ambiguity(routes: &[(Route, &Named<keys::Route>)], reader: &mut Reader
         }
         if let Some(other) = clash {
             let message = format!(
-                "the routes `{}` (line {}) and `{}` take the same requests; give one of them another host, path or \
+                "the routes `{}` ({}) and `{}` take the same requests; give one of them another host, path or \
                  method",
-                other.name, other.place.line, named.name
+                other.name,
+                reader.line(other.place, named.place),
+                named.name
             );
             reader.error::<()>(named.place, message);
         }

@@ -20,6 +20,7 @@ use crate::model::{
 
 mod broken;
 mod files;
+mod parts;
 
 use files::directory;
 

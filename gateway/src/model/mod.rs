@@ -44,6 +44,8 @@ pub struct Model {
     pub acme: Option<Acme>,
     /// Where operators and scrapers reach the agent.
     pub admin: Admin,
+    /// What it was read from, the main file first.
+    pub config_files: Vec<PathBuf>,
     /// SHA-256 of the configuration text, in hexadecimal: the same in `status`, logs and metrics.
     pub config_hash: String,
 }
