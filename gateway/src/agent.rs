@@ -292,6 +292,8 @@ impl Agent {
 
     /// Loads the configuration again. All of it comes into force, or nothing does.
     async fn reload(&mut self) -> Result<Reloaded, String> {
+        // Whoever moved its file away wants another one, whatever becomes of the configuration.
+        self.proxy.reopen_access_log();
         let outcome = self.try_reload().await;
         self.live.note_reload(&outcome);
         match &outcome {

@@ -63,7 +63,7 @@ fn access_log(log: &keys::AccessLog, base_dir: &Path) -> Option<AccessLog> {
         "stderr" => LogTarget::Stderr,
         path => LogTarget::File(base_dir.join(path)),
     };
-    Some(AccessLog { to, format: log.format, sample_percent: log.sample, queue: log.queue })
+    Some(AccessLog { to, format: log.format, sample: log.sample, queue: log.queue })
 }
 
 /// The certificates are those of listeners, and are added where those are read.

@@ -9,8 +9,8 @@ pub struct AccessLog {
     pub to: LogTarget,
     /// How its lines are written.
     pub format: LogFormat,
-    /// How many of a hundred requests it has; errors of servers (5xx) it has all.
-    pub sample_percent: u32,
+    /// How many of a million requests it has; errors of servers (5xx) it has all.
+    pub sample: u32,
     /// Lines that may wait to be written; more are left out, and counted.
     pub queue: usize,
 }

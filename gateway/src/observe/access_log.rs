@@ -28,9 +28,15 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// How often a failure to write is told of.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
+/// How soon a full queue is looked at again by who has to get something into it.
+const FLUSH_RETRY: Duration = Duration::from_millis(5);
+
 /// Describes the metric; call it once, after the recorder is installed.
 pub(crate) fn describe() {
-    describe_counter!(DROPPED, "Lines that the access log has not, because its queue was full.");
+    describe_counter!(
+        DROPPED,
+        "Lines that the access log has not: its queue was full, or they could not be written."
+    );
 }
 
 /// One request.
@@ -38,6 +44,8 @@ pub(crate) fn describe() {
 pub(crate) struct Entry {
     pub(crate) time: SystemTime,
     pub(crate) client: IpAddr,
+    /// What came could not be read as a request: nobody knows what was asked for.
+    pub(crate) is_unread: bool,
     pub(crate) listener: String,
     pub(crate) method: Method,
     pub(crate) host: Option<HeaderValue>,
@@ -52,6 +60,9 @@ pub(crate) struct Entry {
     pub(crate) route: Option<String>,
     pub(crate) upstream: Option<String>,
     pub(crate) endpoint: Option<String>,
+    /// Connections to endpoints that it was tried over.
+    pub(crate) attempts: u32,
+    pub(crate) tls_version: Option<&'static str>,
     pub(crate) server_name: Option<String>,
     pub(crate) request_id: Option<HeaderValue>,
     /// As it came.
@@ -66,9 +77,15 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     settings: model::AccessLog,
-    queue: SyncSender<Entry>,
+    queue: SyncSender<Message>,
     reopen: Arc<AtomicBool>,
     dropped: Counter,
+}
+
+enum Message {
+    Entry(Box<Entry>),
+    /// Tell when everything before this is written.
+    Flush(SyncSender<()>),
 }
 
 impl AccessLog {
@@ -77,18 +94,24 @@ impl AccessLog {
     /// # Errors
     /// What the system says.
     pub(crate) fn start(settings: &model::AccessLog) -> io::Result<Self> {
-        let sink = Sink::open(&settings.to)?;
-        let (queue, entries) = sync_channel(settings.queue);
+        Self::over(settings, Sink::open(&settings.to)?)
+    }
+
+    fn over(settings: &model::AccessLog, sink: Sink) -> io::Result<Self> {
+        let dropped = counter!(DROPPED);
+        let (queue, messages) = sync_channel(settings.queue);
         let reopen = Arc::new(AtomicBool::new(false));
         let writer = Writer {
             sink,
             target: settings.to.clone(),
             format: settings.format,
             reopen: Arc::clone(&reopen),
+            dropped: dropped.clone(),
+            is_torn: false,
             complained: None,
         };
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(&entries))?;
-        Ok(Self { settings: settings.clone(), queue, reopen, dropped: counter!(DROPPED) })
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(&messages))?;
+        Ok(Self { settings: settings.clone(), queue, reopen, dropped })
     }
 
     pub(crate) fn settings(&self) -> &model::AccessLog {
@@ -102,15 +125,31 @@ impl AccessLog {
 
     /// Whether a request is written down; `chance` is any number.
     pub(crate) fn takes(&self, status: u16, chance: u64) -> bool {
-        status >= 500 || chance % 100 < u64::from(self.settings.sample_percent)
+        status >= 500 || chance % 1_000_000 < u64::from(self.settings.sample)
     }
 
     /// Writes a request down, some time.
     pub(crate) fn write(&self, entry: Entry) {
-        match self.queue.try_send(entry) {
+        match self.queue.try_send(Message::Entry(Box::new(entry))) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.increment(1),
         }
+    }
+
+    /// Waits until what was queued is written, but not for ever: a disk may hang. Not for workers.
+    pub(crate) fn flush(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let (done, written) = sync_channel(1);
+        let mut message = Message::Flush(done);
+        while let Err(TrySendError::Full(same)) = self.queue.try_send(message) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = same;
+            std::thread::sleep(FLUSH_RETRY);
+        }
+        // Nobody answers only where the thread is gone, and then nothing is left to wait for.
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -118,6 +157,8 @@ enum Sink {
     Stdout,
     Stderr,
     File(File),
+    #[cfg(test)]
+    Test(Box<dyn Write + Send>),
 }
 
 impl Sink {
@@ -134,6 +175,8 @@ impl Sink {
             Self::Stdout => io::stdout().lock().write_all(bytes),
             Self::Stderr => io::stderr().lock().write_all(bytes),
             Self::File(file) => file.write_all(bytes),
+            #[cfg(test)]
+            Self::Test(disk) => disk.write_all(bytes),
         }
     }
 }
@@ -143,31 +186,63 @@ struct Writer {
     target: LogTarget,
     format: LogFormat,
     reopen: Arc<AtomicBool>,
+    dropped: Counter,
+    /// The last write failed, and may have left half a line behind.
+    is_torn: bool,
     complained: Option<Instant>,
 }
 
 impl Writer {
-    fn run(mut self, entries: &Receiver<Entry>) {
-        let mut lines = String::new();
-        while let Ok(entry) = entries.recv() {
-            line(&mut lines, &entry, self.format);
-            while lines.len() < BATCH_BYTES
-                && let Ok(entry) = entries.try_recv()
-            {
-                line(&mut lines, &entry, self.format);
+    fn run(mut self, messages: &Receiver<Message>) {
+        let mut batch = Batch::default();
+        while let Ok(message) = messages.recv() {
+            self.take(message, &mut batch);
+            while let Ok(message) = messages.try_recv() {
+                self.take(message, &mut batch);
             }
-            if let Err(error) = self.put(&lines) {
-                self.complain(&error);
-            }
-            lines.clear();
+            self.put(&mut batch);
         }
     }
 
-    fn put(&mut self, lines: &str) -> io::Result<()> {
-        if self.reopen.swap(false, Ordering::Relaxed) {
-            self.sink = Sink::open(&self.target)?;
+    fn take(&mut self, message: Message, batch: &mut Batch) {
+        match message {
+            Message::Entry(entry) => {
+                line(&mut batch.text, &entry, self.format);
+                batch.lines += 1;
+                if batch.text.len() >= BATCH_BYTES {
+                    self.put(batch);
+                }
+            }
+            Message::Flush(done) => {
+                self.put(batch);
+                // Whoever asked may have given up.
+                let _ = done.try_send(());
+            }
         }
-        self.sink.write(lines.as_bytes())
+    }
+
+    fn put(&mut self, batch: &mut Batch) {
+        if batch.lines == 0 {
+            return;
+        }
+        if self.reopen.swap(false, Ordering::Relaxed) {
+            match Sink::open(&self.target) {
+                Ok(sink) => (self.sink, self.is_torn) = (sink, false),
+                // The former one is better than none.
+                Err(error) => self.complain(&error),
+            }
+        }
+        if self.is_torn {
+            batch.text.insert(0, '\n');
+        }
+        let written = self.sink.write(batch.text.as_bytes());
+        self.is_torn = written.is_err();
+        if let Err(error) = written {
+            self.dropped.increment(batch.lines);
+            self.complain(&error);
+        }
+        batch.text.clear();
+        batch.lines = 0;
     }
 
     fn complain(&mut self, error: &io::Error) {
@@ -187,16 +262,23 @@ fn line(out: &mut String, entry: &Entry, format: LogFormat) {
     out.push('\n');
 }
 
+/// Lines that are written together.
+#[derive(Default)]
+struct Batch {
+    text: String,
+    lines: u64,
+}
+
 /// A line as an object.
 #[derive(Serialize)]
 struct Row<'a> {
     time: String,
     client: IpAddr,
     listener: &'a str,
-    method: &'a str,
+    method: Option<&'a str>,
     host: Option<String>,
-    path: &'a str,
-    protocol: &'a str,
+    path: Option<&'a str>,
+    protocol: Option<&'a str>,
     status: u16,
     bytes: u64,
     duration_ms: f64,
@@ -204,6 +286,8 @@ struct Row<'a> {
     route: Option<&'a str>,
     upstream: Option<&'a str>,
     endpoint: Option<&'a str>,
+    attempts: u32,
+    tls_version: Option<&'a str>,
     server_name: Option<&'a str>,
     request_id: Option<String>,
     trace_id: Option<String>,
@@ -214,14 +298,15 @@ struct Row<'a> {
 
 fn json(out: &mut String, entry: &Entry) {
     let millis = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+    let asked = (!entry.is_unread).then_some(entry);
     let row = Row {
         time: timestamp(entry.time),
         client: entry.client,
         listener: &entry.listener,
-        method: entry.method.as_str(),
+        method: asked.map(|entry| entry.method.as_str()),
         host: entry.host.as_ref().map(text),
-        path: &entry.path,
-        protocol: protocol(entry.version),
+        path: asked.map(|entry| entry.path.as_str()),
+        protocol: asked.map(|entry| protocol(entry.version)),
         status: entry.status,
         bytes: entry.bytes,
         duration_ms: millis(entry.duration),
@@ -229,6 +314,8 @@ fn json(out: &mut String, entry: &Entry) {
         route: entry.route.as_deref(),
         upstream: entry.upstream.as_deref(),
         endpoint: entry.endpoint.as_deref(),
+        attempts: entry.attempts,
+        tls_version: entry.tls_version,
         server_name: entry.server_name.as_deref(),
         request_id: entry.request_id.as_ref().map(text),
         trace_id: entry.trace_parent.as_ref().and_then(|value| trace_id(value.to_str().ok()?)),
@@ -245,10 +332,15 @@ fn json(out: &mut String, entry: &Entry) {
 fn common(out: &mut String, entry: &Entry, combined: bool) {
     let bytes = if entry.bytes == 0 { "-".to_owned() } else { entry.bytes.to_string() };
     let _ = write!(out, "{} - - [{}] \"", entry.client, clf_time(entry.time));
-    escape(out, entry.method.as_str().as_bytes());
-    out.push(' ');
-    escape(out, entry.path.as_bytes());
-    let _ = write!(out, " {}\" {} {bytes}", protocol(entry.version), entry.status);
+    if entry.is_unread {
+        out.push('-');
+    } else {
+        escape(out, entry.method.as_str().as_bytes());
+        out.push(' ');
+        escape(out, entry.path.as_bytes());
+        let _ = write!(out, " {}", protocol(entry.version));
+    }
+    let _ = write!(out, "\" {} {bytes}", entry.status);
     if combined {
         for value in [&entry.referer, &entry.user_agent] {
             out.push_str(" \"");
@@ -275,8 +367,12 @@ fn escape(out: &mut String, bytes: &[u8]) {
     }
 }
 
+/// JSON escapes what is below a space; there are more characters that terminals obey.
 fn text(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+    let visible = |char: char| {
+        if char.is_control() && char >= ' ' { char::REPLACEMENT_CHARACTER } else { char }
+    };
+    String::from_utf8_lossy(value.as_bytes()).chars().map(visible).collect()
 }
 
 const fn protocol(version: Version) -> &'static str {
@@ -322,12 +418,17 @@ fn clf_time(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, mpsc};
+
     use super::*;
+    use crate::observe::Exposition;
+    use crate::observe::metrics::Recorder;
 
     fn entry() -> Entry {
         Entry {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_709_210_096_789),
             client: "192.0.2.1".parse().unwrap(),
+            is_unread: false,
             listener: "web".to_owned(),
             method: Method::GET,
             host: Some(HeaderValue::from_static("a.test")),
@@ -340,6 +441,8 @@ mod tests {
             route: Some("users".to_owned()),
             upstream: Some("up".to_owned()),
             endpoint: Some("127.0.0.1:1".to_owned()),
+            attempts: 1,
+            tls_version: None,
             server_name: None,
             request_id: None,
             trace_parent: Some(HeaderValue::from_static(
@@ -349,6 +452,10 @@ mod tests {
             user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\xe9\t").unwrap()),
             why: "ok",
         }
+    }
+
+    fn settings(to: LogTarget) -> model::AccessLog {
+        model::AccessLog { to, format: LogFormat::Common, sample: 1_000_000, queue: 2 }
     }
 
     #[test]
@@ -372,6 +479,16 @@ mod tests {
         assert_eq!(row["trace_id"], "0af7651916cd43dd8448eb211c80319c");
         assert_eq!(row["user_agent"], "a \"b\"\u{fffd}\t");
         assert!(row["referer"].is_null());
+        out.clear();
+        // An escape sequence for terminals, in UTF-8.
+        let obeyed = Some(HeaderValue::from_bytes("\u{9b}31m".as_bytes()).unwrap());
+        line(&mut out, &Entry { user_agent: obeyed, is_unread: true, ..entry() }, LogFormat::Json);
+        let row: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&row["user_agent"], &row["method"]), (&"\u{fffd}31m".into(), &serde_json::Value::Null));
+        assert!(row["path"].is_null() && row["protocol"].is_null());
+        out.clear();
+        line(&mut out, &Entry { is_unread: true, ..entry() }, LogFormat::Common);
+        assert!(out.ends_with("] \"-\" 200 1234\n"), "{out}");
     }
 
     #[test]
@@ -394,15 +511,129 @@ mod tests {
 
     #[test]
     fn errors_are_always_taken_and_others_by_their_share() {
-        let settings = |percent| model::AccessLog {
-            to: LogTarget::Stderr,
-            format: LogFormat::Json,
-            sample_percent: percent,
-            queue: 1,
-        };
-        let some = AccessLog::start(&settings(30)).unwrap();
-        assert_eq!((0..1000).filter(|chance| some.takes(200, *chance)).count(), 300);
+        let settings = |sample| model::AccessLog { sample, ..settings(LogTarget::Stderr) };
+        let some = AccessLog::start(&settings(300)).unwrap();
+        assert_eq!((0..1_000_000).filter(|chance| some.takes(200, *chance)).count(), 300);
         assert!((0..1000).all(|chance| some.takes(503, chance)));
         assert!(!AccessLog::start(&settings(0)).unwrap().takes(404, 0));
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Says that it is asked to write, and waits for what becomes of it: how many bytes it takes before it fails, if it
+    /// fails.
+    struct Disk {
+        asks: mpsc::Sender<()>,
+        answers: mpsc::Receiver<Option<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+        fails: bool,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if std::mem::take(&mut self.fails) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let _ = self.asks.send(());
+            let taken = self.answers.recv().unwrap_or(None);
+            self.fails = taken.is_some();
+            let bytes = &bytes[..taken.unwrap_or(bytes.len())];
+            self.written.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Rig {
+        log: AccessLog,
+        asked: mpsc::Receiver<()>,
+        answer: mpsc::Sender<Option<usize>>,
+        written: Arc<Mutex<Vec<u8>>>,
+        recorder: Recorder,
+    }
+
+    fn rig() -> Rig {
+        let (asks, asked) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let (written, recorder) = (Arc::default(), Recorder::default());
+        let disk = Disk { asks, answers, written: Arc::clone(&written), fails: false };
+        let log = metrics::with_local_recorder(&recorder, || {
+            AccessLog::over(&settings(LogTarget::Stdout), Sink::Test(Box::new(disk))).unwrap()
+        });
+        Rig { log, asked, answer, written, recorder }
+    }
+
+    impl Rig {
+        fn say(&self, path: &str) {
+            self.log.write(Entry { path: path.to_owned(), ..entry() });
+        }
+
+        fn dropped(&self) -> String {
+            let mut page = Exposition::default();
+            self.recorder.render(&mut page);
+            page.finish()
+                .lines()
+                .find_map(|line| line.strip_prefix("gateway_access_log_dropped_total "))
+                .unwrap()
+                .to_owned()
+        }
+
+        /// The paths of lines, one after the other.
+        fn paths(&self) -> Vec<String> {
+            let text = String::from_utf8(self.written.lock().unwrap().clone()).unwrap();
+            text.lines().map(|line| line.split(' ').nth(6).unwrap_or("torn").to_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn a_full_queue_stops_nobody_and_is_counted() {
+        let rig = rig();
+        rig.say("/a");
+        // The thread holds the first line, and the queue has room for two.
+        rig.asked.recv_timeout(PATIENCE).unwrap();
+        ["/b", "/c", "/d", "/e", "/f"].iter().for_each(|path| rig.say(path));
+        assert_eq!(rig.dropped(), "3");
+        for _ in 0..3 {
+            rig.answer.send(None).unwrap();
+        }
+        rig.log.flush(PATIENCE);
+        assert_eq!(rig.paths(), ["/a", "/b", "/c"]);
+    }
+
+    #[test]
+    fn what_a_full_disk_took_of_a_line_spoils_no_other_and_is_counted() {
+        let rig = rig();
+        rig.say("/a");
+        rig.answer.send(Some(7)).unwrap();
+        rig.log.flush(PATIENCE);
+        assert_eq!(rig.dropped(), "1");
+        rig.say("/b");
+        rig.answer.send(None).unwrap();
+        rig.log.flush(PATIENCE);
+        assert_eq!(rig.paths(), ["torn", "/b"]);
+    }
+
+    #[test]
+    fn a_disk_that_hangs_is_not_waited_for_for_ever() {
+        let rig = rig();
+        ["/a", "/b", "/c", "/d"].iter().for_each(|path| rig.say(path));
+        rig.log.flush(Duration::from_millis(20));
+        assert_eq!(rig.paths(), [""; 0]);
+    }
+
+    #[test]
+    fn where_no_new_file_can_be_opened_the_former_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
+        std::fs::create_dir(&logs).unwrap();
+        let log = AccessLog::start(&settings(LogTarget::File(logs.join("a.log")))).unwrap();
+        std::fs::rename(&logs, &moved).unwrap();
+        log.reopen();
+        log.write(entry());
+        log.flush(PATIENCE);
+        assert_eq!(std::fs::read_to_string(moved.join("a.log")).unwrap().lines().count(), 1);
     }
 }

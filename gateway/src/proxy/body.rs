@@ -131,7 +131,7 @@ impl Body for RequestBody {
 /// A response's body on its way to the client.
 pub(super) enum ResponseBody {
     /// The gateway's own words.
-    Own { text: Option<Bytes>, _exchange: Exchange },
+    Own { text: Option<Bytes>, exchange: Exchange },
     /// The upstream's.
     Upstream(UpstreamBody),
     /// None: the connection is another protocol's from here on.
@@ -149,8 +149,9 @@ pub(super) struct UpstreamBody {
 
 impl ResponseBody {
     pub(super) fn own(text: Bytes, mut exchange: Exchange) -> Self {
-        exchange.sent(text.len(), true);
-        Self::Own { text: Some(text).filter(|text| !text.is_empty()), _exchange: exchange }
+        // It is here as a whole. Who asked by HEAD gets nothing of it, and nobody asks for it then.
+        exchange.sent(0, true);
+        Self::Own { text: Some(text).filter(|text| !text.is_empty()), exchange }
     }
 
     pub(super) fn upstream(
@@ -173,7 +174,11 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Own { text, exchange } => {
+                let text = text.take();
+                exchange.sent(text.as_ref().map_or(0, Bytes::len), true);
+                Poll::Ready(text.map(|text| Ok(Frame::data(text))))
+            }
             Self::Upstream(body) => body.poll_frame(cx),
             Self::Nothing => Poll::Ready(None),
         }

@@ -10,7 +10,7 @@ use crate::model;
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
-use super::record::{End, Record};
+use super::record::{End, Record, Trail};
 use super::snapshot::Local;
 use super::watch::Watch;
 use super::{cors, grpc, headers};
@@ -52,6 +52,8 @@ pub(super) struct Exchange {
 
 /// The client went away before it had an answer: never sent, only counted. nginx uses the same number.
 const CLIENT_CLOSED: u16 = 499;
+/// What decided then, and of an answer that somebody did not wait for.
+const GONE: &str = "client_closed";
 
 impl Exchange {
     pub(super) fn new<B>(session: Rc<Session>, watch: Rc<Watch>, request: &Request<B>) -> Self {
@@ -75,7 +77,7 @@ impl Exchange {
             reply: Reply::default(),
             record,
             sent: 0,
-            why: "client_closed",
+            why: GONE,
             status,
         }
     }
@@ -151,7 +153,7 @@ impl Exchange {
     /// So many bytes of the answer's body are on their way, and perhaps they are the last.
     pub(super) fn sent(&mut self, bytes: usize, is_last: bool) {
         self.sent += bytes as u64;
-        if is_last && self.why == "client_closed" {
+        if is_last && self.why == GONE {
             self.why = "ok";
         }
     }
@@ -159,6 +161,11 @@ impl Exchange {
     /// What is written down of it.
     pub(super) fn record(&mut self) -> Option<&mut Record> {
         self.record.as_deref_mut()
+    }
+
+    /// Where it is written down which endpoints it is tried at, if anybody wants to know.
+    pub(super) fn trail(&self) -> Option<&Trail> {
+        self.record.as_deref().map(Record::trail)
     }
 
     /// The body broke off. The client is told by a reset: an orderly close could pass for its end.
@@ -186,7 +193,8 @@ impl Drop for Exchange {
                 now,
                 status: self.status,
                 bytes: self.sent,
-                why: self.why,
+                // Whoever is cut off did not go away.
+                why: if self.why == GONE && self.watch.is_aborted() { "idle_timeout" } else { self.why },
             }));
         }
         self.session.end(&self.watch, now);

@@ -214,6 +214,9 @@ pub struct EndpointStatus {
     pub complaint: Option<String>,
 }
 
+/// How long the end of a drain waits for the disk that the access log is written to.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A worker answers between two polls of a connection; one that takes longer than this is stuck.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -271,12 +274,24 @@ impl Proxy {
             worker.commands.send(Command::Drain { deadline, done }).ok().map(|()| drained)
         };
         let workers: Vec<_> = self.workers.iter().filter_map(drain).collect();
+        let access_log = self.access_log().clone();
         async move {
             let mut drained = Drained::default();
             for worker in workers {
                 drained.cut += worker.await.unwrap_or_default();
             }
+            if let Some(log) = access_log {
+                // Waiting is not for an event loop. If it breaks off, a few lines are missing.
+                let _ = tokio::task::spawn_blocking(move || log.flush(LOG_PATIENCE)).await;
+            }
             drained
+        }
+    }
+
+    /// Has the access log open its file anew, which somebody may have moved away.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = &*self.access_log() {
+            log.reopen();
         }
     }
 

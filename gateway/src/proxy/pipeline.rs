@@ -37,6 +37,9 @@ pub(super) async fn serve(
     name(&mut exchange, &mut request);
 
     if let Some(refusal) = refusal {
+        if let Some(record) = exchange.record() {
+            record.is_unread();
+        }
         return Ok(refuse(exchange, refused(refusal), has_body));
     }
     if let Err(problem) = request::admit(&mut request, exchange.listener().max_header_count) {
@@ -58,20 +61,17 @@ pub(super) async fn serve(
         headers::apply(changes, request.headers_mut());
     }
     let (now, ends) = (exchange.started(), exchange.session().ends());
-    let delivery = Delivery { watch: exchange.watch(), now, ends, client };
+    if let Some(record) = exchange.record() {
+        record.goes_to(&upstream.settings().name);
+    }
+    let delivery = Delivery { watch: exchange.watch(), now, ends, client, trail: exchange.trail() };
     let (response, lease) = match upstream.send(request, delivery).await {
         Ok(answer) => answer,
         Err(kind) => {
-            if let Some(record) = exchange.record() {
-                record.went_to(&upstream.settings().name, None);
-            }
             let problem = unanswered(exchange.watch(), kind);
             return Ok(refuse(exchange, problem, has_body));
         }
     };
-    if let Some(record) = exchange.record() {
-        record.went_to(&upstream.settings().name, Some(lease.endpoint().to_string()));
-    }
     if let Some(upgrade) = upgrade
         && response.status() == StatusCode::SWITCHING_PROTOCOLS
         && tunnel::agrees(response.headers(), &upgrade)

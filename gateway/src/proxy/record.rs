@@ -1,5 +1,8 @@
 //! What the access log has of a request, gathered while it is there. Without a log, nothing.
 
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{HOST, HeaderName, HeaderValue, REFERER, USER_AGENT};
@@ -10,13 +13,19 @@ use crate::observe::access_log::Entry;
 use super::connection::Session;
 use super::request_id::X_REQUEST_ID;
 use super::snapshot::Local;
+use super::upstream::Endpoint;
 
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Bytes of one text of a client's that wait for a disk: there may be thousands of lines. What is shared with the request
+/// would keep its whole header, and is copied when it has ended.
+const MAX_TEXT_BYTES: usize = 1024;
 
 /// Values are shared with the request, not copied.
 pub(super) struct Record {
     time: SystemTime,
-    client: std::net::IpAddr,
+    client: IpAddr,
+    is_unread: bool,
     method: Method,
     host: Option<HeaderValue>,
     path: String,
@@ -26,8 +35,23 @@ pub(super) struct Record {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     upstream: Option<String>,
-    endpoint: Option<String>,
+    trail: Trail,
     first_byte: Option<Instant>,
+}
+
+/// The endpoints that a request is tried at.
+#[derive(Default)]
+pub(super) struct Trail {
+    attempts: Cell<u32>,
+    last: RefCell<Option<Rc<Endpoint>>>,
+}
+
+impl Trail {
+    /// It is tried over a connection to this one.
+    pub(super) fn tries(&self, endpoint: &Rc<Endpoint>) {
+        self.attempts.set(self.attempts.get().saturating_add(1));
+        self.last.replace(Some(Rc::clone(endpoint)));
+    }
 }
 
 /// How a request ended.
@@ -50,9 +74,9 @@ impl Record {
         Self {
             time: SystemTime::now(),
             client: session.with_trusted(|peer, trusted| peer.client(headers, trusted)),
+            is_unread: false,
             method: request.method().clone(),
-            // Of HTTP/2 it stands in the target.
-            host: field(HOST).or_else(|| HeaderValue::from_str(request.uri().authority()?.as_str()).ok()),
+            host: host(request),
             path: request.uri().path().to_owned(),
             version: request.version(),
             request_id: None,
@@ -60,9 +84,15 @@ impl Record {
             referer: field(REFERER),
             user_agent: field(USER_AGENT),
             upstream: None,
-            endpoint: None,
+            trail: Trail::default(),
             first_byte: None,
         }
+    }
+
+    /// What there is is a stand-in for what could not be read.
+    pub(super) fn is_unread(&mut self) {
+        self.is_unread = true;
+        self.host = None;
     }
 
     /// The request has its name now.
@@ -70,10 +100,14 @@ impl Record {
         self.request_id = headers.get(X_REQUEST_ID).cloned();
     }
 
-    /// It went there.
-    pub(super) fn went_to(&mut self, upstream: &str, endpoint: Option<String>) {
+    /// It goes there.
+    pub(super) fn goes_to(&mut self, upstream: &str) {
         self.upstream = Some(upstream.to_owned());
-        self.endpoint = endpoint;
+    }
+
+    /// Where it is written down which endpoints it is tried at.
+    pub(super) fn trail(&self) -> &Trail {
+        &self.trail
     }
 
     pub(super) fn answered(&mut self) {
@@ -85,10 +119,11 @@ impl Record {
         Entry {
             time: self.time,
             client: self.client,
+            is_unread: self.is_unread,
             listener: local.listeners().get(listener).map(|l| l.name.clone()).unwrap_or_default(),
-            method: self.method,
-            host: self.host,
-            path: self.path,
+            method: cut_method(self.method),
+            host: self.host.as_ref().and_then(kept),
+            path: cut(self.path),
             version: self.version,
             status: status.as_u16(),
             bytes,
@@ -96,13 +131,47 @@ impl Record {
             first_byte: self.first_byte.map(|first| first.saturating_duration_since(started)),
             route: route.and_then(|route| local.route(route)).map(|route| route.name.clone()),
             upstream: self.upstream,
-            endpoint: self.endpoint,
+            endpoint: self.trail.last.borrow().as_ref().map(|endpoint| endpoint.to_string()),
+            attempts: self.trail.attempts.get(),
+            tls_version: session.tls_version(),
             server_name: session.server_name().map(|name| name.as_ref().to_owned()),
-            request_id: self.request_id,
-            trace_parent: self.trace_parent,
-            referer: self.referer,
-            user_agent: self.user_agent,
+            request_id: self.request_id.as_ref().and_then(kept),
+            trace_parent: self.trace_parent.as_ref().and_then(kept),
+            referer: self.referer.as_ref().and_then(without_query),
+            user_agent: self.user_agent.as_ref().and_then(kept),
             why,
         }
+    }
+}
+
+/// Who was asked: what the target says counts before Host. Without a name and a password in front of it.
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let host = authority.or_else(|| Some(request.headers().get(HOST)?.as_bytes()))?;
+    HeaderValue::from_bytes(host.rsplit(|byte| *byte == b'@').next()?).ok()
+}
+
+/// Tokens stand in queries, those of the pages before this one as well.
+fn without_query(value: &HeaderValue) -> Option<HeaderValue> {
+    let page = value.as_bytes().split(|byte| matches!(byte, b'?' | b'#')).next()?;
+    HeaderValue::from_bytes(page.get(..MAX_TEXT_BYTES).unwrap_or(page)).ok()
+}
+
+/// A copy that keeps nothing else, and ends somewhere.
+fn kept(value: &HeaderValue) -> Option<HeaderValue> {
+    let bytes = value.as_bytes();
+    HeaderValue::from_bytes(bytes.get(..MAX_TEXT_BYTES).unwrap_or(bytes)).ok()
+}
+
+fn cut(mut path: String) -> String {
+    path.truncate(path.floor_char_boundary(MAX_TEXT_BYTES));
+    path.shrink_to_fit();
+    path
+}
+
+fn cut_method(method: Method) -> Method {
+    match method.as_str().as_bytes().get(..MAX_TEXT_BYTES) {
+        Some(begin) => Method::from_bytes(begin).unwrap_or(method),
+        None => method,
     }
 }

@@ -10,9 +10,9 @@ mod server;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::{ProtocolVersion, RootCertStore};
 
 use crate::files::{self, Stamp};
 use crate::model;
@@ -23,6 +23,15 @@ pub(crate) use client::{certificate_reason, system_roots};
 /// How versions of HTTP are named in ALPN (RFC 7301, RFC 9113).
 pub(crate) const HTTP1: &[u8] = b"http/1.1";
 pub(crate) const HTTP2: &[u8] = b"h2";
+
+/// A version of TLS, as OpenSSL and everybody's logs name it.
+pub(crate) fn version_name(version: ProtocolVersion) -> &'static str {
+    match version {
+        ProtocolVersion::TLSv1_2 => "TLSv1.2",
+        ProtocolVersion::TLSv1_3 => "TLSv1.3",
+        _ => "unknown",
+    }
+}
 
 /// Bytes of one file: a system's whole set of authorities has about a quarter of that.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;

@@ -38,7 +38,7 @@ fn every_request_has_a_line_that_says_what_became_of_it() {
     model.access_log = Some(AccessLog {
         to: LogTarget::File(path.clone()),
         format: LogFormat::Json,
-        sample_percent: 100,
+        sample: 1_000_000,
         queue: 100,
     });
     let proxy = start(&model);
@@ -97,7 +97,7 @@ fn who_goes_away_is_told_from_who_was_answered() {
     model.access_log = Some(AccessLog {
         to: LogTarget::File(path.clone()),
         format: LogFormat::Json,
-        sample_percent: 100,
+        sample: 1_000_000,
         queue: 100,
     });
     let proxy = start(&model);

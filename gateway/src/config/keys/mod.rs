@@ -14,7 +14,7 @@ use serde_json::{Value as Json, json};
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
     Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Part,
-    Percent, Prefix, RawText, Size, Span, WordOr,
+    Percent, Portion, Prefix, RawText, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -245,7 +245,7 @@ record! {
             "json"
         ),
         /// How many requests it has. Those that end in 5xx it has all.
-        sample: u32 = Or(Percent, "100%"),
+        sample: u32 = Or(Portion, "100%"),
         /// Lines that may wait to be written. More are left out, and counted.
         queue: usize = Or(Count(1, 1_000_000), "8192"),
     }

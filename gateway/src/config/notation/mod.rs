@@ -320,6 +320,36 @@ impl Notation for Percent {
     }
 }
 
+/// A part of a whole in percent, as parts of a million.
+pub(crate) struct Portion;
+
+impl Notation for Portion {
+    type Out = u32;
+
+    fn parse(&self, text: &str) -> Result<u32, Wrong> {
+        let wrong = format!("{} is not a share; expected {}", shown(text), Notation::noun(self));
+        let Some(number) = text.strip_suffix('%') else { return Err(unit_missing(text, "%", wrong)) };
+        let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+        let digits = |text: &str, most| {
+            (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+        };
+        if !digits(whole, 3) || !digits(part, 4) {
+            return Err(wrong.into());
+        }
+        // One percent is 10,000 of a million: four digits.
+        let millionths = format!("{whole}{part:0<4}").parse().ok();
+        millionths.filter(|share| *share <= 1_000_000).ok_or_else(|| wrong.into())
+    }
+
+    fn noun(&self) -> String {
+        "a share from 0% to 100%".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]{1,3}([.][0-9]{1,4})?%$" })
+    }
+}
+
 /// Where a list is fetched from.
 pub(crate) struct ListUrl;
 

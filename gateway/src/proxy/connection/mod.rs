@@ -46,6 +46,8 @@ pub(super) struct Session {
     peer: RefCell<Peer>,
     /// What the client asked for in the handshake of TLS.
     server_name: RefCell<Option<Rc<str>>>,
+    /// What was agreed on there.
+    tls_version: Cell<Option<&'static str>>,
     /// The addresses of both ends, the client's first.
     ends: Cell<(SocketAddr, SocketAddr)>,
     /// As it stands in the configuration: how the listener is found again after a reload.
@@ -75,6 +77,7 @@ impl Session {
             watch,
             peer: RefCell::new(Peer::new(peer, is_secure)),
             server_name: RefCell::default(),
+            tls_version: Cell::default(),
             ends: Cell::new((peer, ours)),
             listens_on,
             local: RefCell::new(local),
@@ -107,6 +110,11 @@ impl Session {
     /// What the client asked for in the handshake of TLS, in lower case.
     pub(super) fn server_name(&self) -> Option<Rc<str>> {
         self.server_name.borrow().clone()
+    }
+
+    /// The version of TLS, where it is spoken.
+    pub(super) fn tls_version(&self) -> Option<&'static str> {
+        self.tls_version.get()
     }
 
     /// The addresses of both ends of the connection: the client's, as far as is known, and ours.

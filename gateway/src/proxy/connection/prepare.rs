@@ -80,6 +80,7 @@ pub(super) async fn prepare(
         }
         let name = agreed.server_name().map(|name| name.to_ascii_lowercase().into());
         session.server_name.replace(name);
+        session.tls_version.set(agreed.protocol_version().map(tls::version_name));
         let is_http2 = agreed.alpn_protocol() == Some(tls::HTTP2);
         let version = if is_http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         io::Result::Ok(Prepared::Http(Stream::Tls(Box::new(stream.into())), version))

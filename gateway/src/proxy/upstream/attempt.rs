@@ -43,6 +43,7 @@ impl Upstream {
         let care = Care::of(&request);
         let mut request = request;
         if let Some(mut lease) = self.take_pooled(aim.first, delivery.now) {
+            delivery.tries(lease.endpoint());
             lease.prepare(care);
             let failed = match self.exchange(lease, request, delivery, care).await {
                 Ok(answer) => return Ok(answer),
@@ -120,6 +121,7 @@ impl Upstream {
             proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
         let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
         self.first(aim, delivery.now, async |index, endpoint, timeout| {
+            delivery.tries(endpoint);
             let opened =
                 endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
             Ok(Lease::new(opened, Rc::clone(endpoint), index, max_idle))

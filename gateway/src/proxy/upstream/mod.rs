@@ -33,6 +33,7 @@ use crate::observe::http::{Turned, UpstreamMeter};
 
 use super::body::RequestBody;
 use super::problem::Kind;
+use super::record::Trail;
 use super::stream::Stream;
 use super::watch::Watch;
 use super::{forwarded, proxy_protocol};
@@ -70,6 +71,16 @@ pub(super) struct Delivery<'a> {
     pub(super) ends: (SocketAddr, SocketAddr),
     /// On whose behalf the request comes, if [`Upstream::wants_client`].
     pub(super) client: Option<IpAddr>,
+    /// Where it is written down which endpoints it is tried at, if anybody wants to know.
+    pub(super) trail: Option<&'a Trail>,
+}
+
+impl Delivery<'_> {
+    fn tries(&self, endpoint: &Rc<Endpoint>) {
+        if let Some(trail) = self.trail {
+            trail.tries(endpoint);
+        }
+    }
 }
 
 /// A request that is sent once more.
