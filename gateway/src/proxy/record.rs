@@ -164,7 +164,9 @@ fn kept(value: &HeaderValue) -> Option<HeaderValue> {
 }
 
 fn cut(mut path: String) -> String {
-    path.truncate(path.floor_char_boundary(MAX_TEXT_BYTES));
+    // Paths are ASCII but for what they should not hold, so this takes a step or two at most.
+    let end = (0..=MAX_TEXT_BYTES.min(path.len())).rev().find(|end| path.is_char_boundary(*end));
+    path.truncate(end.unwrap_or_default());
     path.shrink_to_fit();
     path
 }
