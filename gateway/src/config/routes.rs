@@ -309,6 +309,12 @@ fn pieces(path: &Located<String>, pattern: &PathPattern, reader: &mut Reader<'_>
             return reader.error(path.place, "a `{` in this path has no `}`");
         };
         let Some(index) = parameters.iter().position(|known| *known == name) else {
+            if let Some(written) = &path.written {
+                // What a reference stands for may be a secret.
+                let message =
+                    format!("what `{}` stands for names a parameter that `match` has not", shown(written));
+                return reader.error(path.place, message);
+            }
             let wrong = Wrong {
                 message: format!("the path of `match` has no parameter {{{}}}", shown(name)),
                 suggestion: closest(name, parameters.iter().copied()).map(|name| format!("{{{name}}}")),

@@ -151,7 +151,7 @@ pub(super) fn write(headers: &mut HeaderMap, peer: &Peer, trusted: &[IpNet]) {
     headers.insert(FORWARDED, element);
 }
 
-/// Whether the first hop was under TLS, as [`write`] has told the upstream.
+/// Whether the first hop was under TLS, as [`write()`] has told the upstream.
 pub(super) fn is_secure(headers: &HeaderMap) -> bool {
     headers.get(X_FORWARDED_PROTO).is_some_and(|proto| proto == "https")
 }

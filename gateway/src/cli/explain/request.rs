@@ -18,7 +18,7 @@ pub(super) struct Arguments {
     /// The method
     #[arg(value_name = "METHOD")]
     method: Method,
-    /// The URL, such as http://api.example.com/v1/users
+    /// The URL, with its host
     #[arg(value_name = "URL")]
     url: Uri,
     /// A header field, as in curl; may be given several times
