@@ -12,8 +12,10 @@ use crate::model::{HostPattern, Passthrough};
 const MAX_HELLO: usize = 16 * 1024 + 5;
 
 /// How long to wait for the rest of a hello of which a part is there: the system says that there is something to read
-/// as long as nobody takes it.
+/// as long as nobody takes it. Longer each time, so that a hello that never ends costs a few looks a second and not
+/// hundreds.
 const REST: Duration = Duration::from_millis(2);
+const LONGEST_REST: Duration = Duration::from_millis(250);
 
 /// The index of the upstream that gets the connection, if it is one of these. Whatever was read is still to be read.
 pub(super) async fn destination(stream: &TcpStream, entries: &[Passthrough]) -> io::Result<Option<usize>> {
@@ -24,7 +26,7 @@ pub(super) async fn destination(stream: &TcpStream, entries: &[Passthrough]) -> 
 /// The name in a client's hello, in lower case.
 async fn server_name(stream: &TcpStream) -> io::Result<Option<String>> {
     let mut hello = vec![0; MAX_HELLO];
-    let mut seen = 0;
+    let (mut seen, mut rest) = (0, REST);
     loop {
         let count = stream.peek(&mut hello).await?;
         if count == 0 {
@@ -43,7 +45,8 @@ async fn server_name(stream: &TcpStream) -> io::Result<Option<String>> {
                 Err((error, _alert)) => return Err(io::Error::other(error)),
             }
         }
-        tokio::time::sleep(REST).await;
+        tokio::time::sleep(rest).await;
+        rest = (rest * 2).min(LONGEST_REST);
     }
 }
 
