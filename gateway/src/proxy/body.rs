@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,18 +14,29 @@ use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
 use super::grpc_web;
+use super::mirror::{Copied, GivenUp, Tee};
 use super::upstream::Lease;
 use super::watch::Watch;
 
 /// A request's body on its way to the upstream.
 #[derive(Debug)]
 pub(super) struct RequestBody {
-    incoming: Option<Incoming>,
+    incoming: Option<Source>,
     watch: Option<Rc<Watch>>,
     /// From its end to the head of the response.
     response_timeout: Duration,
     /// It comes in base64.
     text: Option<grpc_web::TextReader>,
+    /// Where copies of it go.
+    tee: Option<Tee>,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source {
+    Client(Incoming),
+    /// It is the copy of another one.
+    Copy(Copied),
 }
 
 /// Why a request's body ended before its end.
@@ -35,6 +46,8 @@ pub(super) enum BodyError {
     Http(#[from] hyper::Error),
     #[error("the body is not in base64")]
     NotBase64,
+    #[error("the copy was given up")]
+    GivenUp,
 }
 
 impl RequestBody {
@@ -42,17 +55,28 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { incoming: Some(incoming), watch: Some(watch), response_timeout, text: None }
+        let incoming = Some(Source::Client(incoming));
+        Self { incoming, watch: Some(watch), response_timeout, ..Self::empty() }
+    }
+
+    /// The copy of another one.
+    pub(super) fn copied(copied: Copied) -> Self {
+        Self { incoming: Some(Source::Copy(copied)), ..Self::empty() }
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { incoming: None, watch: None, response_timeout: Duration::ZERO, text: None }
+        Self { incoming: None, watch: None, response_timeout: Duration::ZERO, text: None, tee: None }
     }
 
     /// It comes in this form of gRPC-Web.
     pub(super) fn in_form(self, form: grpc_web::Form) -> Self {
         Self { text: (form == grpc_web::Form::Text).then(grpc_web::TextReader::default), ..self }
+    }
+
+    /// Whatever comes of it goes there, too.
+    pub(super) fn copy_to(&mut self, tee: Tee) {
+        self.tee = Some(tee);
     }
 
     /// Reads a piece that came in base64. The last one has to be whole.
@@ -91,7 +115,7 @@ impl Body for RequestBody {
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
         }
-        let mut frame = ready!(frame).map(|frame| frame.map_err(BodyError::from));
+        let mut frame = ready!(frame);
         if let Some(watch) = &this.watch {
             watch.progressed();
         }
@@ -110,7 +134,11 @@ impl Body for RequestBody {
             // Some servers merge them into the header, where the upstream may believe what it reads.
             forwarded::remove_claims(trailers);
         }
-        if frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream) {
+        let is_over = frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream);
+        if let Some(tee) = &this.tee {
+            tee.pass(&frame, is_over);
+        }
+        if is_over {
             this.ended();
         }
         Poll::Ready(frame)
@@ -128,6 +156,37 @@ impl Body for RequestBody {
     }
 }
 
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Client(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Copy(copied) => copied.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(incoming) => incoming.size_hint(),
+            Self::Copy(copied) => copied.size_hint(),
+        }
+    }
+}
+
 /// A response's body on its way to the client.
 pub(super) enum ResponseBody {
     /// The gateway's own words.
@@ -138,7 +197,7 @@ pub(super) enum ResponseBody {
     Nothing,
 }
 
-/// Over HTTP/1.1 the body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
+/// The upstream's body, and what is told of it on its way.
 pub(super) struct UpstreamBody {
     incoming: Incoming,
     lease: Lease,
@@ -204,12 +263,7 @@ impl Body for ResponseBody {
 
 impl UpstreamBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = if self.lease.is_shared() {
-            Pin::new(&mut self.incoming).poll_frame(cx)
-        } else {
-            self.run_for_frame(cx)
-        };
-        let frame = ready!(frame);
+        let frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
         self.exchange.watch().progressed();
         if let Some(Err(_)) = frame {
             self.exchange.aborted();
@@ -229,22 +283,5 @@ impl UpstreamBody {
                 Err(other) => other,
             },
         }
-    }
-
-    /// The connection and the body talk through wakers, but both are run here, so waking this very task
-    /// would only make it run once more for nothing. The no-op waker goes first; only when there is nothing
-    /// left to do does the connection learn whom to wake.
-    fn run_for_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut quiet = Context::from_waker(Waker::noop());
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        if frame.is_pending() {
-            self.lease.run(&mut quiet);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        }
-        if frame.is_pending() {
-            self.lease.run(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        }
-        frame
     }
 }

@@ -23,7 +23,7 @@ use super::route::{Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, tunnel};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -60,6 +60,7 @@ pub(super) async fn serve(
     if let Some(changes) = changes {
         headers::apply(changes, request.headers_mut());
     }
+    mirror::copy(&exchange, &mut request);
     let (now, ends) = (exchange.started(), exchange.session().ends());
     if let Some(record) = exchange.record() {
         record.goes_to(&upstream.settings().name);

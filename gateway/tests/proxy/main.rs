@@ -13,6 +13,7 @@ mod health;
 mod http2;
 mod http2_upstreams;
 mod lifecycle;
+mod mirrors;
 mod parsing;
 mod retries;
 mod routing;

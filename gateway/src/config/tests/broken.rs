@@ -372,6 +372,22 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "mirrors that cannot be",
+        "upstreams: {u: {endpoints: [\"http://a\"]}, shadow: {endpoints: [\"http://b\"]}}\nroutes:\n  a: {match: {path: /a}, \
+         respond: {}, mirror: {upstream: u}}\n  b: {match: {path: /b}, upstream: u, mirror: [{upstream: shadov}, {percent: \
+         10}]}\n  c: {match: {path: /c}, upstream: u, mirror: [{upstream: shadow}, {upstream: shadow, percent: 101%}]}\n  \
+         d: {match: {path: /d}, upstream: u, mirror: shadow}\n",
+        &[
+            "3:47+13 `mirror` is for routes with `upstream` or `split`",
+            "4:59+6 there is no upstream `shadov` -> shadow",
+            "4:68+13 `upstream` is missing; it takes the name of an upstream",
+            "4:78+2 10 is not a share; expected a share from 0% to 100% -> 10%",
+            "5:79+6 this upstream is listed twice; the first is on line 5",
+            "5:96+4 101% is not a share; expected a share from 0% to 100%",
+            "6:47+6 expected a map with `upstream`, `percent`, `timeout`, `buffer` and `max_concurrent`, found `shadow`",
+        ],
+    ),
+    (
         "paths with parameters",
         "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a: {match: {path: \"/a/{id}/{id}\"}, upstream: u}\n  b: \
          {match: {path: \"/b/x{id}\"}, upstream: u}\n  c: {match: {path: \"/c/{id}\"}, upstream: u, rewrite: {path: \

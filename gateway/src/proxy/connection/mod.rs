@@ -90,6 +90,10 @@ impl Session {
         &self.watch
     }
 
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
     /// The snapshot for the next request. When a reload has removed the listener, the connection ends with
     /// that request, under the rules that it began with.
     pub(super) fn local(&self) -> Rc<Local> {

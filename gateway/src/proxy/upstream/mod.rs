@@ -21,6 +21,7 @@ mod state;
 mod steward;
 mod view;
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub(super) struct Upstream {
     fleet: Fleet,
     sticky: Option<Sticky>,
     meter: UpstreamMeter,
+    /// Copies of requests that are under way; reloads do not begin to count anew.
+    copies: Rc<Cell<usize>>,
 }
 
 /// What a request is sent with.
@@ -104,6 +107,7 @@ impl Upstream {
     /// spoke what this one speaks.
     pub(super) fn new(state: Arc<State>, former: Option<&Self>, meter: UpstreamMeter) -> Self {
         let settings = &state.settings;
+        let copies = former.map(|former| Rc::clone(&former.copies)).unwrap_or_default();
         let former = former.filter(|former| {
             let former = former.settings();
             former.tls == settings.tls && former.protocol == settings.protocol
@@ -117,7 +121,7 @@ impl Upstream {
             })
             .collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
-        Self { state, fleet, sticky, meter }
+        Self { state, fleet, sticky, meter, copies }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -144,6 +148,11 @@ impl Upstream {
 
     pub(super) fn meter(&self) -> &UpstreamMeter {
         &self.meter
+    }
+
+    /// How many copies of requests are under way.
+    pub(super) fn copies(&self) -> &Cell<usize> {
+        &self.copies
     }
 
     /// Closes connections that were idle for too long.
