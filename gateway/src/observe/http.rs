@@ -52,7 +52,7 @@ pub fn describe() {
     );
     describe_counter!(
         UPSTREAM_RETRIES,
-        "Requests sent again, by what came of them before (stale: the pooled connection had been closed)."
+        "Requests sent again, by what came of them before (stale: the pooled connection had been closed; hedge: no answer yet)."
     );
 }
 
@@ -308,9 +308,11 @@ pub(crate) enum RetryReason {
     Timeout,
     /// The response is one of those that are not taken for an answer.
     Status,
+    /// The response has not begun yet: another endpoint is asked beside the first.
+    Hedge,
 }
 
-const RETRY_REASONS: [&str; 5] = ["stale", "connect", "reset", "timeout", "status"];
+const RETRY_REASONS: [&str; 6] = ["stale", "connect", "reset", "timeout", "status", "hedge"];
 
 /// A shared counter and what is not yet added to it.
 struct Pending {

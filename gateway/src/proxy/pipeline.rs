@@ -18,6 +18,7 @@ use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
 use super::problem::{Kind, Problem};
+use super::record::OK;
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
 use super::tunnel::Tunnel;
@@ -302,7 +303,7 @@ fn switch(
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
     exchange.answered(response.status());
-    exchange.because("ok");
+    exchange.because(OK);
     let mut response = response.map(|_| ResponseBody::Nothing);
     prepare_response(response.headers_mut());
     tunnel::write(response.headers_mut(), upgrade);

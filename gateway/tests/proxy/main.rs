@@ -10,6 +10,7 @@ mod grpc;
 mod harness;
 mod headers;
 mod health;
+mod hedging;
 mod http2;
 mod http2_upstreams;
 mod lifecycle;

@@ -595,6 +595,16 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "hedges that cannot be",
+        "upstreams:\n  u: {endpoints: [http://a], retry: {hedge: {}}}\n  v: {endpoints: [http://a], retry: {hedge: 50ms}}\n  w: \
+         {endpoints: [http://a], balance: {sticky: {cookie: x}}, retry: {hedge: {after: 1s}}}\n",
+        &[
+            "2:45+2 `after` is missing; it takes a duration from 1ms to 1h",
+            "3:45+4 expected a map with `after`, found `50ms`",
+            "4:77+11 `hedge` does not go with `sticky`: sessions would move with each answer that is slow",
+        ],
+    ),
+    (
         "upstreams that stand in for themselves or for nobody",
         "upstreams:\n  a: {endpoints: [http://a], fallback: b}\n  b: {endpoints: [http://b], fallback: a}\n  c: {endpoints: [http://c], fallback: c}\n  d: {endpoints: [http://d], fallback: a}\n  e: {endpoints: [http://e], fallback: f}\n",
         &[

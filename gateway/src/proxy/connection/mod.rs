@@ -7,7 +7,7 @@ mod http1;
 mod http2;
 mod passthrough;
 mod prepare;
-mod timer;
+pub(super) mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};

@@ -8,6 +8,7 @@ mod breaker;
 mod check;
 mod ejection;
 mod fleet;
+mod hedge;
 mod io;
 mod latency;
 mod link;
@@ -247,7 +248,13 @@ impl Upstream {
         let mut tried = Vec::new();
         for turn in 0.. {
             let first = self.fleet.pick(named, key, delivery.now, &tried).ok_or(Kind::UpstreamUnhealthy)?;
-            let mut result = self.attempt(Aim { first, tried: &tried }, request, &delivery).await;
+            let aim = Aim { first, tried: &tried };
+            let mut result = match head.as_ref().filter(|_| turn == 0).and_then(|head| self.hedge(head, key))
+            {
+                None => self.attempt(aim, request, &delivery).await,
+                // Apart, so that it makes no other request longer.
+                Some(hedge) => Box::pin(self.hedged(hedge, aim, request, &delivery, permit.as_mut())).await,
+            };
             let Some(again) = self.again(turn, &mut result, head.as_ref(), permit.as_mut()) else {
                 let (mut response, mut lease) = result.map_err(|failed| failed.kind())?;
                 if let Some(sticky) = self.sticky.as_ref().filter(|_| named != Some(lease.index())) {
