@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
 use super::grpc_web;
+use super::mirror::{Copied, GivenUp, Tee};
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -25,12 +26,22 @@ pub(super) struct RequestBody(Option<Box<Upload>>);
 #[derive(Debug)]
 struct Upload {
     /// `None` when all of it was read.
-    incoming: Option<Incoming>,
+    incoming: Option<Source>,
     watch: Option<Rc<Watch>>,
     /// From its end to the head of the response.
     response_timeout: Duration,
     /// It comes in base64.
     text: Option<grpc_web::TextReader>,
+    /// Where copies of it go.
+    tee: Option<Tee>,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source {
+    Client(Incoming),
+    /// It is the copy of another one.
+    Copy(Copied),
 }
 
 /// Why a request's body ended before its end.
@@ -40,6 +51,8 @@ pub(super) enum BodyError {
     Http(#[from] hyper::Error),
     #[error("the body is not in base64")]
     NotBase64,
+    #[error("the copy was given up")]
+    GivenUp,
 }
 
 impl RequestBody {
@@ -47,8 +60,13 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let upload = Upload { incoming: Some(incoming), watch: Some(watch), response_timeout, text: None };
+        let upload = Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Client(incoming)) };
         Self(Some(Box::new(upload)))
+    }
+
+    /// The copy of another one.
+    pub(super) fn copied(copied: Copied) -> Self {
+        Self(Some(Box::new(Upload::of(Source::Copy(copied)))))
     }
 
     /// No body.
@@ -63,9 +81,20 @@ impl RequestBody {
         }
         self
     }
+
+    /// Whatever comes of it goes there, too.
+    pub(super) fn copy_to(&mut self, tee: Tee) {
+        if let Some(upload) = &mut self.0 {
+            upload.tee = Some(tee);
+        }
+    }
 }
 
 impl Upload {
+    fn of(source: Source) -> Self {
+        Self { incoming: Some(source), watch: None, response_timeout: Duration::ZERO, text: None, tee: None }
+    }
+
     /// Reads a piece that came in base64. The last one has to be whole.
     fn read_text(&mut self, piece: &[u8], is_last: bool) -> Result<Bytes, BodyError> {
         let Some(text) = &mut self.text else { return Ok(Bytes::copy_from_slice(piece)) };
@@ -102,7 +131,7 @@ impl Body for RequestBody {
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
         }
-        let mut frame = ready!(frame).map(|frame| frame.map_err(BodyError::from));
+        let mut frame = ready!(frame);
         if let Some(watch) = &this.watch {
             watch.progressed();
         }
@@ -121,7 +150,11 @@ impl Body for RequestBody {
             // Some servers merge them into the header, where the upstream may believe what it reads.
             forwarded::remove_claims(trailers);
         }
-        if frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream) {
+        let is_over = frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream);
+        if let Some(tee) = &this.tee {
+            tee.pass(&frame, is_over);
+        }
+        if is_over {
             this.ended();
         }
         Poll::Ready(frame)
@@ -141,6 +174,37 @@ impl Body for RequestBody {
     }
 }
 
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Client(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Copy(copied) => copied.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(incoming) => incoming.size_hint(),
+            Self::Copy(copied) => copied.size_hint(),
+        }
+    }
+}
+
 /// A response's body on its way to the client; small, because hyper moves it often.
 pub(super) enum ResponseBody {
     /// The gateway's own words.
@@ -151,7 +215,7 @@ pub(super) enum ResponseBody {
     Nothing,
 }
 
-/// Over HTTP/1.1 the body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
+/// The upstream's body, and what is told of it on its way.
 pub(super) struct UpstreamBody {
     incoming: Incoming,
     lease: Lease,
@@ -217,12 +281,7 @@ impl Body for ResponseBody {
 
 impl UpstreamBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = if self.lease.is_shared() {
-            Pin::new(&mut self.incoming).poll_frame(cx)
-        } else {
-            self.run_for_frame(cx)
-        };
-        let frame = ready!(frame);
+        let frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
         self.exchange.watch().progressed();
         if let Some(Err(_)) = frame {
             self.exchange.aborted();
@@ -242,22 +301,5 @@ impl UpstreamBody {
                 Err(other) => other,
             },
         }
-    }
-
-    /// The connection and the body talk through wakers, but both are run here, so waking this very task
-    /// would only make it run once more for nothing. The no-op waker goes first; only when there is nothing
-    /// left to do does the connection learn whom to wake.
-    fn run_for_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut quiet = Context::from_waker(Waker::noop());
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        if frame.is_pending() {
-            self.lease.run(&mut quiet);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        }
-        if frame.is_pending() {
-            self.lease.run(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        }
-        frame
     }
 }

@@ -7,7 +7,7 @@ mod http1;
 mod http2;
 mod passthrough;
 mod prepare;
-mod timer;
+pub(super) mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
@@ -88,6 +88,10 @@ impl Session {
 
     pub(super) fn watch(&self) -> &Rc<Watch> {
         &self.watch
+    }
+
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
     }
 
     /// The snapshot for the next request. When a reload has removed the listener, the connection ends with

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use tokio::task::coop::unconstrained;
@@ -238,15 +239,41 @@ impl Lease {
     }
 
     /// Whether somebody else runs the connection.
-    pub(in crate::proxy) fn is_shared(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         matches!(self.held, Held::Shared(_))
     }
 
     /// Runs the connection as far as it gets.
-    pub(in crate::proxy) fn run(&mut self, cx: &mut Context<'_>) {
+    fn run(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = self.link() {
             run(&mut link.connection, &mut link.switched, cx);
         }
+    }
+
+    /// The next frame of a response's body. Over HTTP/1.1 it comes out of a connection that nobody else runs.
+    ///
+    /// The connection and the body talk through wakers, but both are run here, so waking this very task would only make
+    /// it run once more for nothing. The no-op waker goes first; only when there is nothing left to do does the
+    /// connection learn whom to wake.
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.is_shared() {
+            return Pin::new(body).poll_frame(cx);
+        }
+        let mut quiet = Context::from_waker(Waker::noop());
+        let mut frame = Pin::new(&mut *body).poll_frame(&mut quiet);
+        if frame.is_pending() {
+            self.run(&mut quiet);
+            frame = Pin::new(&mut *body).poll_frame(&mut quiet);
+        }
+        if frame.is_pending() {
+            self.run(cx);
+            frame = Pin::new(body).poll_frame(&mut quiet);
+        }
+        frame
     }
 
     /// The socket, of which the upstream has said that it speaks something else from here on, and what it said in it.

@@ -8,6 +8,7 @@ mod breaker;
 mod check;
 mod ejection;
 mod fleet;
+mod hedge;
 mod io;
 mod latency;
 mod link;
@@ -21,6 +22,7 @@ mod state;
 mod steward;
 mod view;
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -61,6 +63,8 @@ pub(super) struct Upstream {
     fleet: Fleet,
     sticky: Option<Sticky>,
     meter: UpstreamMeter,
+    /// Copies of requests that are under way; reloads do not begin to count anew.
+    copies: Rc<Cell<usize>>,
 }
 
 /// What a request is sent with.
@@ -104,6 +108,7 @@ impl Upstream {
     /// spoke what this one speaks.
     pub(super) fn new(state: Arc<State>, former: Option<&Self>, meter: UpstreamMeter) -> Self {
         let settings = &state.settings;
+        let copies = former.map(|former| Rc::clone(&former.copies)).unwrap_or_default();
         let former = former.filter(|former| {
             let former = former.settings();
             former.tls == settings.tls && former.protocol == settings.protocol
@@ -117,7 +122,7 @@ impl Upstream {
             })
             .collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
-        Self { state, fleet, sticky, meter }
+        Self { state, fleet, sticky, meter, copies }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -144,6 +149,11 @@ impl Upstream {
 
     pub(super) fn meter(&self) -> &UpstreamMeter {
         &self.meter
+    }
+
+    /// How many copies of requests are under way.
+    pub(super) fn copies(&self) -> &Cell<usize> {
+        &self.copies
     }
 
     /// Closes connections that were idle for too long.
@@ -240,7 +250,14 @@ impl Upstream {
         let mut tried = Vec::new();
         for turn in 0.. {
             let first = self.fleet.pick(named, key, delivery.now, &tried).ok_or(Kind::UpstreamUnhealthy)?;
-            let result = self.attempt(Aim { first, tried: &tried }, &mut unsent, &delivery).await;
+            let aim = Aim { first, tried: &tried };
+            let result = match head.as_ref().filter(|_| turn == 0).and_then(|head| self.hedge(head, key)) {
+                None => self.attempt(aim, &mut unsent, &delivery).await,
+                // Apart, so that it makes no other request longer.
+                Some(hedge) => {
+                    Box::pin(self.hedged(hedge, aim, &mut unsent, &delivery, permit.as_mut())).await
+                }
+            };
             let Some(again) = self.again(turn, &result, head.as_ref(), permit.as_mut(), &mut unsent) else {
                 let (mut response, mut lease) = result.map_err(|failed| failed.kind())?;
                 if let Some(sticky) = self.sticky.as_ref().filter(|_| named != Some(lease.index())) {
