@@ -17,6 +17,7 @@ mod grpc_web;
 mod headers;
 mod hop;
 mod listen;
+mod mirror;
 mod path;
 mod pipeline;
 mod problem;
