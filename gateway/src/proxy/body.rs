@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
 use super::grpc_web;
+use super::incoming::Incoming;
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -28,11 +28,13 @@ pub(super) struct RequestBody {
     text: Option<grpc_web::TextReader>,
 }
 
-/// Why a request's body ended before its end.
+/// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
     #[error("the body is not in base64")]
     NotBase64,
 }
@@ -91,7 +93,7 @@ impl Body for RequestBody {
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
         }
-        let mut frame = ready!(frame).map(|frame| frame.map_err(BodyError::from));
+        let mut frame = ready!(frame);
         if let Some(watch) = &this.watch {
             watch.progressed();
         }
@@ -167,12 +169,12 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Own { text, exchange } => {
                 let text = text.take();
@@ -203,7 +205,7 @@ impl Body for ResponseBody {
 }
 
 impl UpstreamBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = if self.lease.is_shared() {
             Pin::new(&mut self.incoming).poll_frame(cx)
         } else {
@@ -234,7 +236,7 @@ impl UpstreamBody {
     /// The connection and the body talk through wakers, but both are run here, so waking this very task
     /// would only make it run once more for nothing. The no-op waker goes first; only when there is nothing
     /// left to do does the connection learn whom to wake.
-    fn run_for_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn run_for_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut quiet = Context::from_waker(Waker::noop());
         let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
         if frame.is_pending() {

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::acme::OPEN;
 use crate::model::{Action, HeaderChanges};
@@ -17,6 +16,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
+use super::incoming::Incoming;
 use super::problem::{Kind, Problem};
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
@@ -65,7 +65,9 @@ pub(super) async fn serve(
         record.goes_to(&upstream.settings().name);
     }
     let delivery = Delivery { watch: exchange.watch(), now, ends, client, trail: exchange.trail() };
-    let (response, lease) = match upstream.send(request, delivery).await {
+    let sent = upstream.send(request, delivery).await;
+    exchange.watch().interims_sent().await;
+    let (response, lease) = match sent {
         Ok(answer) => answer,
         Err(kind) => {
             let problem = unanswered(exchange.watch(), kind);

@@ -3,10 +3,14 @@
 //! has a watch of its own beside the connection's.
 
 use std::cell::{Cell, RefCell};
-use std::task::Waker;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use http::Response;
+
 use super::framing::Refusal;
+use super::interim::Interims;
 
 /// What the connection waits for, which decides what happens when the wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,7 @@ pub(super) struct Watch {
     /// The last frame of a request's body that was asked for has not come.
     awaits_client: Cell<bool>,
     refusal: Cell<Option<Refusal>>,
+    interims: Interims,
     /// Heads given to the parser, and requests that came out of it.
     heads: Cell<u64>,
     requests: Cell<u64>,
@@ -74,6 +79,7 @@ impl Watch {
             expired: Cell::new(false),
             awaits_client: Cell::new(false),
             refusal: Cell::new(None),
+            interims: Interims::default(),
             heads: Cell::new(0),
             requests: Cell::new(0),
             lingers: Cell::new(false),
@@ -209,6 +215,32 @@ impl Watch {
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal.get()
+    }
+
+    /// What goes to the client before the response.
+    pub(super) fn interims(&self) -> &Interims {
+        &self.interims
+    }
+
+    /// The upstream sends an interim response. Whoever runs the connection sends it.
+    pub(super) fn hears_interim(&self, interim: Response<()>) {
+        if self.interims.hear(interim) {
+            self.wake();
+        }
+    }
+
+    /// Waits until interim responses are sent: the response must not overtake them. A client that does not read them
+    /// has no longer for it than the upstream had for the response.
+    pub(super) async fn interims_sent(&self) {
+        if !self.interims.are_owed() {
+            return;
+        }
+        poll_fn(|_| {
+            let is_over = !self.interims.are_owed() || self.is_expired();
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.interims.are_gone();
     }
 
     /// A head goes to the parser.

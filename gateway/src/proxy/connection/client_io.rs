@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::model;
 
 use super::super::framing::{Framing, Limits, Refusal, Step};
+use super::super::interim;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
 
@@ -42,6 +43,8 @@ pub(super) struct ClientIo {
     /// How many of the held bytes may go to hyper.
     approved: usize,
     refused: bool,
+    /// Of interim responses, and not yet written.
+    interim: Vec<u8>,
     shut_down: bool,
     /// Bytes thrown away after the end.
     discarded: usize,
@@ -76,6 +79,7 @@ impl ClientIo {
             held: Vec::new(),
             approved: 0,
             refused: false,
+            interim: Vec::new(),
             shut_down: false,
             discarded: 0,
         }
@@ -201,6 +205,33 @@ impl ClientIo {
     }
 }
 
+impl ClientIo {
+    /// Writes interim responses. hyper flushes when it has nothing to write, and that is between two responses: while
+    /// one is waited for, nothing of it is written.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for interim in self.watch.interims().take() {
+            interim::write(&interim, &mut self.interim);
+        }
+        ready!(self.poll_interim_rest(cx))?;
+        self.watch.interims().are_gone();
+        self.watch.wake();
+        Poll::Ready(Ok(()))
+    }
+
+    /// What was begun is written to its end before anything else.
+    fn poll_interim_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.interim))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.watch.progressed();
+            self.interim.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// What a read from the socket led to.
 enum Filled {
     Delivered,
@@ -249,6 +280,7 @@ impl Read for ClientIo {
 impl Write for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        ready!(this.poll_interim_rest(cx))?;
         let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -263,6 +295,7 @@ impl Write for ClientIo {
             return self.poll_write(cx, one);
         }
         let this = self.get_mut();
+        ready!(this.poll_interim_rest(cx))?;
         let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -274,7 +307,11 @@ impl Write for ClientIo {
 
     /// A socket keeps nothing back; under TLS, what it did not take waits in front of it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        if this.watch.interims().are_owed() {
+            ready!(this.poll_interims(cx))?;
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     /// After a refusal, bytes may still be on their way; a socket that is closed with unread bytes resets

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::model::{self, Balance};
 
 use super::super::body::RequestBody;
+use super::super::incoming::Incoming;
 use super::super::problem::Kind;
 use super::super::proxy_protocol;
 use super::super::watch::Phase;

@@ -6,6 +6,7 @@ mod attempt;
 mod balance;
 mod breaker;
 mod check;
+mod early;
 mod ejection;
 mod fleet;
 mod io;
