@@ -12,8 +12,10 @@ use http_body::{Body, Frame, SizeHint};
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
+use super::grpc;
 use super::grpc_web;
 use super::incoming::Incoming;
+use super::problem::Kind;
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -136,7 +138,7 @@ pub(super) enum ResponseBody {
     Own { text: Option<Bytes>, exchange: Exchange },
     /// The upstream's.
     Upstream(UpstreamBody),
-    /// None: the connection is another protocol's from here on.
+    /// None: the connection is another protocol's from here on, or a call's time is over.
     Nothing,
 }
 
@@ -175,7 +177,16 @@ impl Body for ResponseBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        if let Self::Upstream(body) = this
+            && body.exchange.watch().is_overdue()
+        {
+            let end = body.end_call();
+            // The upstream is told by a reset.
+            *this = Self::Nothing;
+            return Poll::Ready(Some(Ok(end)));
+        }
+        match this {
             Self::Own { text, exchange } => {
                 let text = text.take();
                 exchange.sent(text.as_ref().map_or(0, Bytes::len), true);
@@ -220,6 +231,12 @@ impl UpstreamBody {
         let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
         self.exchange.sent(bytes, is_last);
         Poll::Ready(frame.map(|frame| frame.map(|frame| self.in_form(frame))))
+    }
+
+    /// The time of a call is over.
+    fn end_call(&mut self) -> Frame<Bytes> {
+        self.exchange.because(Kind::DeadlineExceeded.code());
+        self.in_form(Frame::trailers(grpc::overdue()))
     }
 
     fn in_form(&self, frame: Frame<Bytes>) -> Frame<Bytes> {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
@@ -22,7 +23,7 @@ use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
-use super::watch::Watch;
+use super::watch::{FOREVER, Watch};
 use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
@@ -55,6 +56,11 @@ pub(super) async fn serve(
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
+    if (exchange.is_call() || web.is_some())
+        && let Err(problem) = limit(&exchange, request.headers())
+    {
+        return Ok(refuse(exchange, problem, has_body));
+    }
     let client = upstream.wants_client().then(|| client(&exchange, &request));
     let mut request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
     if let Some(changes) = changes {
@@ -188,6 +194,19 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             exchange.reply().cookie = cookie;
             let upstream = local.serving(upstream, exchange.started()).ok_or_else(nothing)?;
             Ok(Routed::To(Rc::clone(upstream), route.request_headers.as_ref().map(make)))
+        }
+    }
+}
+
+/// A call of gRPC may say how long it may take, all of it.
+fn limit(exchange: &Exchange, headers: &HeaderMap) -> Result<(), Problem> {
+    let malformed = |grpc::Malformed| Problem::new(Kind::BadRequest, "The field grpc-timeout is malformed.");
+    match grpc::timeout(headers).map_err(malformed)? {
+        None => Ok(()),
+        Some(Duration::ZERO) => Err(unanswered(exchange.watch(), Kind::DeadlineExceeded)),
+        Some(timeout) => {
+            exchange.watch().ends_by(exchange.started() + timeout.min(FOREVER));
+            Ok(())
         }
     }
 }
@@ -367,6 +386,7 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
         (Kind::BodyTimeout, _) => "The body stopped arriving.",
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
+        (Kind::DeadlineExceeded, _) => "The call did not end in time.",
         (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
         (Kind::UpstreamBreaker, _) => "Too many requests to the upstream failed lately.",
         (Kind::UpstreamOverloaded, _) => "The upstream has as many requests to answer as it may have.",

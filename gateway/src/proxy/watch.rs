@@ -46,6 +46,9 @@ pub(super) struct Watch {
     deadline: Cell<Instant>,
     /// Bytes moved since the timer last looked: cheaper than a new deadline for each of them.
     progress: Cell<bool>,
+    /// When the whole exchange has to be over, whatever moves; and whether that was so before it was.
+    limit: Cell<Option<Instant>>,
+    overdue: Cell<bool>,
     expired: Cell<bool>,
     /// The last frame of a request's body that was asked for has not come.
     awaits_client: Cell<bool>,
@@ -76,6 +79,8 @@ impl Watch {
             phase: Cell::new(Phase::Head),
             deadline: Cell::new(now + header_timeout),
             progress: Cell::new(false),
+            limit: Cell::new(None),
+            overdue: Cell::new(false),
             expired: Cell::new(false),
             awaits_client: Cell::new(false),
             refusal: Cell::new(None),
@@ -151,6 +156,8 @@ impl Watch {
         if self.holds.replace(false) {
             self.wake();
         }
+        self.limit.set(None);
+        self.overdue.set(false);
         self.enter(Phase::Idle, now + timeout);
     }
 
@@ -158,9 +165,28 @@ impl Watch {
         self.progress.set(true);
     }
 
+    /// The request at hand and its response have to be over by then.
+    pub(super) fn ends_by(&self, limit: Instant) {
+        self.limit.set(Some(limit));
+    }
+
+    /// When they have to be over, if anybody said so.
+    pub(super) fn limit(&self) -> Option<Instant> {
+        self.limit.get()
+    }
+
+    /// Whether they should have been over.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue.get()
+    }
+
     /// When the timer has to look next.
     pub(super) fn deadline(&self) -> Instant {
-        self.deadline.get()
+        let deadline = self.deadline.get();
+        match self.limit.get() {
+            Some(limit) if !self.overdue.get() => deadline.min(limit),
+            _ => deadline,
+        }
     }
 
     /// The timer looks.
@@ -171,8 +197,12 @@ impl Watch {
         {
             self.deadline.set(now + idle);
         }
+        if self.deadline() > now {
+            return Expiry::Later(self.deadline());
+        }
         if self.deadline.get() > now {
-            return Expiry::Later(self.deadline.get());
+            self.overdue.set(true);
+            return Expiry::Run;
         }
         match phase {
             Phase::Head => {
@@ -357,6 +387,25 @@ mod tests {
         watch.moves(Phase::Download(idle), now, idle);
         assert_eq!(watch.look(now + idle), Expiry::Later(now + 2 * idle));
         assert_eq!(watch.look(now + 2 * idle), Expiry::Close);
+    }
+
+    #[test]
+    fn a_limit_holds_whatever_moves() {
+        let now = Instant::now();
+        let (second, idle) = (Duration::from_secs(1), Duration::from_secs(10));
+        let watch = Watch::new(now, idle);
+        watch.ends_by(now + 15 * second);
+        watch.moves(Phase::Download(idle), now, idle);
+        assert_eq!(watch.look(now + idle), Expiry::Later(now + 15 * second));
+        assert!(!watch.is_overdue());
+        watch.progressed();
+        assert_eq!(watch.look(now + 15 * second), Expiry::Run);
+        assert!(watch.is_overdue());
+        // Who does not read that it is over does not stay.
+        assert_eq!(watch.look(now + 25 * second), Expiry::Close);
+        // The next request has its own.
+        watch.idles(now, idle);
+        assert_eq!((watch.limit(), watch.is_overdue()), (None, false));
     }
 
     #[test]

@@ -164,8 +164,9 @@ async fn answer(open: Open, request: Request<RecvStream>, mut reply: SendRespons
     let Some(response) = response else { return };
     let Some(mut outgoing) = send(response, is_head, &mut reply) else { return };
     poll_fn(|cx| {
-        // Whatever stopped it has been told to those who wait for it.
-        if outgoing.poll(cx).is_ready() || watch.is_aborted() {
+        // Whatever stopped it has been told to those who wait for it. Where the time of a call is over and there is no
+        // room to say so, a reset does.
+        if outgoing.poll(cx).is_ready() || watch.is_aborted() || watch.is_overdue() {
             return Poll::Ready(());
         }
         streams.see(watch);

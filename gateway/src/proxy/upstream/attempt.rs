@@ -10,6 +10,7 @@ use http_body::Body as _;
 use crate::model::{self, Balance};
 
 use super::super::body::RequestBody;
+use super::super::grpc;
 use super::super::incoming::Incoming;
 use super::super::problem::Kind;
 use super::super::proxy_protocol;
@@ -69,6 +70,10 @@ impl Upstream {
         care: Care,
     ) -> Result<Answer, Failed> {
         let watch = delivery.watch;
+        let mut request = request;
+        if let Some(limit) = watch.limit() {
+            grpc::write_timeout(request.headers_mut(), limit.saturating_duration_since(Instant::now()));
+        }
         if request.body().is_end_stream() {
             watch.awaits_response(delivery.now + self.settings().response_timeout());
         } else {

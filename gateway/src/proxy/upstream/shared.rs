@@ -128,7 +128,8 @@ impl Shared {
             sender.send_request(Request::from_parts(head, ()), is_whole).map_err(failed)?;
         drop(sender);
         if !is_whole {
-            *upload = Upload::start(Outgoing::new(stream, body));
+            let mut body = Some(Outgoing::new(stream, body));
+            *upload = poll_fn(|cx| Poll::Ready(body.take().and_then(|body| Upload::start(body, cx)))).await;
         }
         let response = self.unless_expired(watch, |cx| poll_answer(&mut answer, watch, cx)).await?;
         let (head, stream) = response.map_err(failed)?.into_parts();
@@ -171,14 +172,17 @@ fn poll_answer(
 pub(super) struct Upload(AbortHandle);
 
 impl Upload {
-    /// What is there goes at once; `None` if that is all.
-    fn start(mut body: Outgoing<RequestBody>) -> Option<Self> {
+    /// What is there goes at once; `None` if that is all. Whoever starts it is woken at its end: it is only then that
+    /// the time for the response begins.
+    fn start(mut body: Outgoing<RequestBody>, cx: &Context<'_>) -> Option<Self> {
         if body.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return None;
         }
+        let starter = cx.waker().clone();
         let sending = spawn_local(async move {
             // Who waits for the response sees what became of it.
             let _stopped = poll_fn(|cx| body.poll(cx)).await;
+            starter.wake();
         });
         Some(Self(sending.abort_handle()))
     }
