@@ -16,6 +16,7 @@ use super::grpc;
 use super::grpc_web;
 use super::incoming::Incoming;
 use super::problem::Kind;
+use super::tunnel::Tunnel;
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -140,6 +141,8 @@ pub(super) enum ResponseBody {
     Upstream(UpstreamBody),
     /// None: the connection is another protocol's from here on, or a call's time is over.
     Nothing,
+    /// None: the stream is another protocol's from here on.
+    Tunnel(Box<Tunnel>),
 }
 
 /// Over HTTP/1.1 the body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
@@ -193,7 +196,7 @@ impl Body for ResponseBody {
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
             Self::Upstream(body) => body.poll_frame(cx),
-            Self::Nothing => Poll::Ready(None),
+            Self::Nothing | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -201,7 +204,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Upstream(body) => body.incoming.is_end_stream(),
-            Self::Nothing => true,
+            Self::Nothing | Self::Tunnel(_) => true,
         }
     }
 
@@ -210,7 +213,7 @@ impl Body for ResponseBody {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Upstream(UpstreamBody { form: Some(_), .. }) => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
-            Self::Nothing => SizeHint::with_exact(0),
+            Self::Nothing | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }

@@ -18,6 +18,8 @@ use super::body::BodyError;
 pub(super) enum Incoming {
     Http1(Http1),
     Http2(Received),
+    /// There is none.
+    Nothing,
 }
 
 /// A body that comes as a stream of HTTP/2.
@@ -50,6 +52,7 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
             Self::Http2(received) => received.poll_frame(cx),
+            Self::Nothing => Poll::Ready(None),
         }
     }
 
@@ -57,6 +60,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(received) => received.stream.is_end_stream(),
+            Self::Nothing => true,
         }
     }
 
@@ -64,6 +68,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(received) => received.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Nothing => SizeHint::with_exact(0),
         }
     }
 }

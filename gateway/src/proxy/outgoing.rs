@@ -11,6 +11,7 @@ use http_body::Body;
 pub(super) struct Outgoing<B> {
     stream: SendStream<Bytes>,
     body: B,
+    broken_off: Reason,
     /// A piece of the body that waits for the receiver's window, and whether it is the last.
     held: Option<(Bytes, bool)>,
 }
@@ -23,8 +24,9 @@ impl<B> Outgoing<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    pub(super) fn new(stream: SendStream<Bytes>, body: B) -> Self {
-        Self { stream, body, held: None }
+    /// The reason is what the receiver is told when the body breaks off.
+    pub(super) fn new(stream: SendStream<Bytes>, body: B, broken_off: Reason) -> Self {
+        Self { stream, body, broken_off, held: None }
     }
 
     /// Sends what there is to send; ready at the end of the body.
@@ -50,7 +52,7 @@ where
                 return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(stopped));
             };
             let Ok(frame) = frame else {
-                self.stream.send_reset(Reason::INTERNAL_ERROR);
+                self.stream.send_reset(self.broken_off);
                 return Poll::Ready(Err(Stopped));
             };
             match frame.into_data() {

@@ -21,10 +21,11 @@ use super::incoming::Incoming;
 use super::problem::{Kind, Problem};
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
+use super::stream_tunnel::Connect;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::{FOREVER, Watch};
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, tunnel};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, stream_tunnel, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -55,6 +56,11 @@ pub(super) async fn serve(
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
+    let is_connect = request.extensions().get::<Connect>().is_some();
+    if is_connect && upgrade.is_none() {
+        let problem = Problem::new(Kind::ConnectRefused, "WebSocket is not spoken here.");
+        return Ok(refuse(exchange, problem, has_body));
+    }
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
     if (exchange.is_call() || web.is_some())
         && let Err(problem) = limit(&exchange, request.headers())
@@ -86,7 +92,7 @@ pub(super) async fn serve(
     {
         return Ok(switch(exchange, &upstream, response, lease, upgrade));
     }
-    if let Err(problem) = check_response(&response) {
+    if let Err(problem) = check_response(&response, is_connect) {
         return Ok(refuse(exchange, problem, has_body));
     }
     exchange.answered(response.status());
@@ -265,10 +271,14 @@ fn prepare_request(
 }
 
 /// What may be read in two ways is not passed on.
-fn check_response(response: &Response<Incoming>) -> Result<(), Problem> {
+fn check_response(response: &Response<Incoming>, is_connect: bool) -> Result<(), Problem> {
     let bad = |detail| Err(Problem::new(Kind::UpstreamProtocol, detail));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return bad("The upstream switched protocols without being asked to.");
+    }
+    if is_connect && response.status().is_success() {
+        // To the client it would say that the tunnel is there.
+        return bad("The upstream did not switch protocols.");
     }
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -321,14 +331,20 @@ fn switch(
         let detail = "The upstream agreed to switch protocols and did not.";
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
-    exchange.answered(response.status());
-    exchange.because("ok");
-    let mut response = response.map(|_| ResponseBody::Nothing);
-    prepare_response(response.headers_mut());
-    tunnel::write(response.headers_mut(), upgrade);
+    let (mut head, _) = response.into_parts();
+    prepare_response(&mut head.headers);
     let (session, idle) = (Rc::clone(exchange.session()), upstream.settings().idle_timeout);
+    exchange.because("ok");
+    if exchange.is_stream() {
+        stream_tunnel::agree(&mut head.status, &mut head.headers);
+        exchange.answered(head.status);
+        let tunnel = Tunnel { upstream: stream, read, exchange, idle };
+        return Response::from_parts(head, ResponseBody::Tunnel(Box::new(tunnel)));
+    }
+    tunnel::write(&mut head.headers, upgrade);
+    exchange.answered(head.status);
     session.becomes(Tunnel { upstream: stream, read, exchange, idle });
-    response
+    Response::from_parts(head, ResponseBody::Nothing)
 }
 
 /// Answers with a problem.

@@ -18,6 +18,7 @@ mod parsing;
 mod retries;
 mod routing;
 mod smuggling;
+mod stream_tunnels;
 mod streams;
 mod tls;
 mod upgrades;

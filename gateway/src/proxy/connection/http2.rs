@@ -8,12 +8,12 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{Builder, Connection, SendResponse};
+use h2::{Reason, RecvStream, SendStream};
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -27,6 +27,7 @@ use super::super::incoming::Incoming;
 use super::super::outgoing::Outgoing;
 use super::super::pipeline;
 use super::super::stream::Stream;
+use super::super::stream_tunnel::{self, StreamTunnel};
 use super::super::watch::{Expiry, FOREVER, Watch};
 use super::frames::FrameIo;
 use super::timer::{Closing, Ended, Timed, Timer};
@@ -77,6 +78,7 @@ async fn shake_hands(
             .max_header_list_size(header_bytes)
             .max_send_buffer_size(MAX_BUFFER)
             .max_local_error_reset_streams(Some(MAX_WRONG_STREAMS))
+            .enable_connect_protocol()
             .handshake(io)
     );
     let watch = session.watch();
@@ -132,8 +134,16 @@ async fn run(
 async fn answer(open: Open, request: Request<RecvStream>, mut reply: SendResponse<Bytes>) {
     let Open { streams, watch } = &open;
     let is_head = request.method() == Method::HEAD;
-    let (head, stream) = request.into_parts();
-    let body = Incoming::of_stream(stream, &head.headers);
+    let (mut head, stream) = request.into_parts();
+    // Of a stream that is to become a tunnel, there is no body.
+    let mut end = None;
+    let body = if stream_tunnel::is_asked(&head) {
+        stream_tunnel::translate(&mut head, streams.session.local().random());
+        end = Some(stream);
+        Incoming::Nothing
+    } else {
+        Incoming::of_stream(stream, &head.headers)
+    };
     let request = Request::from_parts(head, body);
     let mut waker_is_known = false;
     let response = {
@@ -162,11 +172,23 @@ async fn answer(open: Open, request: Request<RecvStream>, mut reply: SendRespons
         .await
     };
     let Some(response) = response else { return };
-    let Some(mut outgoing) = send(response, is_head, &mut reply) else { return };
+    let Some((stream, body)) = send(response, is_head, &mut reply) else { return };
+    let mut outgoing = match (body, end) {
+        (ResponseBody::Tunnel(tunnel), Some(end)) => {
+            let scratch = streams.session.worker.scratch();
+            let mut tunnel = StreamTunnel::new(*tunnel, scratch, stream, end);
+            return run_stream(&open, |cx| tunnel.poll(cx)).await;
+        }
+        (body, _) => Outgoing::new(stream, body, Reason::INTERNAL_ERROR),
+    };
+    // Whatever stopped it has been told to those who wait for it.
+    run_stream(&open, |cx| outgoing.poll(cx).map(drop)).await;
+}
+
+/// Runs what is left of a stream. Where the time of a call is over and there is no room to say so, a reset does.
+async fn run_stream(Open { streams, watch }: &Open, mut poll: impl FnMut(&mut Context<'_>) -> Poll<()>) {
     poll_fn(|cx| {
-        // Whatever stopped it has been told to those who wait for it. Where the time of a call is over and there is no
-        // room to say so, a reset does.
-        if outgoing.poll(cx).is_ready() || watch.is_aborted() || watch.is_overdue() {
+        if poll(cx).is_ready() || watch.is_aborted() || watch.is_overdue() {
             return Poll::Ready(());
         }
         streams.see(watch);
@@ -175,28 +197,30 @@ async fn answer(open: Open, request: Request<RecvStream>, mut reply: SendRespons
     .await;
 }
 
-/// Sends the head of a response. What is left is its body, if it has one.
+/// Sends the head of a response. What is left is its body, if it has one, and the stream for it.
 fn send(
     response: Response<ResponseBody>,
     is_head: bool,
     reply: &mut SendResponse<Bytes>,
-) -> Option<Outgoing<ResponseBody>> {
+) -> Option<(SendStream<Bytes>, ResponseBody)> {
     let (mut head, body) = response.into_parts();
     // A route may have added what HTTP/2 does not allow.
     hop::remove(&mut head.headers);
     if !head.headers.contains_key(DATE) {
         head.headers.insert(DATE, date::now());
     }
-    let mut ends = body.is_end_stream();
-    if !ends && let Some(length) = body.size_hint().exact() {
+    let mut ends = body.is_end_stream() && !matches!(body, ResponseBody::Tunnel(_));
+    if !body.is_end_stream()
+        && let Some(length) = body.size_hint().exact()
+    {
         head.headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
     }
     ends |= is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     match reply.send_response(Response::from_parts(head, ()), ends) {
-        Ok(stream) => (!ends).then(|| Outgoing::new(stream, body)),
+        Ok(stream) => (!ends).then_some((stream, body)),
         Err(error) => {
             tracing::debug!(%error, "a response could not be sent");
-            reply.send_reset(h2::Reason::INTERNAL_ERROR);
+            reply.send_reset(Reason::INTERNAL_ERROR);
             None
         }
     }

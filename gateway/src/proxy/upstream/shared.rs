@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
@@ -128,7 +129,7 @@ impl Shared {
             sender.send_request(Request::from_parts(head, ()), is_whole).map_err(failed)?;
         drop(sender);
         if !is_whole {
-            let mut body = Some(Outgoing::new(stream, body));
+            let mut body = Some(Outgoing::new(stream, body, Reason::INTERNAL_ERROR));
             *upload = poll_fn(|cx| Poll::Ready(body.take().and_then(|body| Upload::start(body, cx)))).await;
         }
         let response = self.unless_expired(watch, |cx| poll_answer(&mut answer, watch, cx)).await?;
