@@ -19,6 +19,7 @@ mod hop;
 mod incoming;
 mod interim;
 mod listen;
+mod mirror;
 mod outgoing;
 mod path;
 mod pipeline;

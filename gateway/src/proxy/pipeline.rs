@@ -19,13 +19,14 @@ use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
 use super::incoming::Incoming;
 use super::problem::{Kind, Problem};
+use super::record::OK;
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
 use super::stream_tunnel::Connect;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::{FOREVER, Watch};
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, stream_tunnel, tunnel};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, stream_tunnel, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -72,6 +73,7 @@ pub(super) async fn serve(
     if let Some(changes) = changes {
         headers::apply(changes, request.headers_mut());
     }
+    mirror::copy(&exchange, &mut request);
     let (now, ends) = (exchange.started(), exchange.session().ends());
     if let Some(record) = exchange.record() {
         record.goes_to(&upstream.settings().name);
@@ -334,7 +336,7 @@ fn switch(
     let (mut head, _) = response.into_parts();
     prepare_response(&mut head.headers);
     let (session, idle) = (Rc::clone(exchange.session()), upstream.settings().idle_timeout);
-    exchange.because("ok");
+    exchange.because(OK);
     if exchange.is_stream() {
         stream_tunnel::agree(&mut head.status, &mut head.headers);
         exchange.answered(head.status);

@@ -272,6 +272,7 @@ fn every_attempt_has_what_is_left() {
         backoff_base: Duration::from_millis(1),
         backoff_max: Duration::from_millis(1),
         per_try_timeout: Some(Duration::from_millis(200)),
+        hedge_after: None,
     });
     let proxy = start(&model);
     let mut client = crate::streams::Client::new(&proxy);

@@ -26,7 +26,7 @@ use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
 
-pub(crate) use routes::{Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
+pub(crate) use routes::{Changes, CorsKeys, Match, Mirror, Redirect, Rewrite, Route, Share, Sticky};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;

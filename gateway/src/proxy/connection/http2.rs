@@ -257,8 +257,10 @@ impl Streams {
         if let Some(index) = open.iter().rposition(|other| Rc::ptr_eq(other, watch)) {
             open.swap_remove(index);
         }
-        if open.is_empty() {
-            self.session.idles(Instant::now());
+        if open.is_empty()
+            && let Some(timeout) = self.session.idle_timeout()
+        {
+            self.session.watch().idles(Instant::now(), timeout);
         }
     }
 

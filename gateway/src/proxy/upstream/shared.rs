@@ -21,7 +21,7 @@ use super::super::incoming::Incoming;
 use super::super::outgoing::Outgoing;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
-use super::link::{Lost, NoResponse};
+use super::link::{Lost, NoResponse, Unsent};
 
 /// Requests at a time on one connection; the upstream may allow fewer. A hundred is what RFC 9113 recommends to
 /// allow at least, and more connections spread over more of the upstream's threads.
@@ -108,23 +108,25 @@ impl Shared {
         self.idle_since.set(Instant::now());
     }
 
-    /// Sends a request and waits for the head of its response. What is left of its body then is `upload`'s.
+    /// Sends the request and waits for the head of its response. What is left of its body then is `upload`'s.
     pub(super) async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        unsent: &mut Unsent,
         watch: &Watch,
         upload: &mut Option<Upload>,
     ) -> Result<Response<Incoming>, Lost> {
+        let Some(mut request) = unsent.take() else { return Err(Lost::Expired { client: false }) };
         address(&mut request, &self.scheme);
         let mut sender = self.sender.clone();
         if let Err(error) = self.unless_expired(watch, |cx| sender.poll_ready(cx)).await? {
             // The upstream has said good-bye, or is gone.
             self.is_over.set(true);
-            return Err(Lost::Failed(NoResponse::Http2(error), Some(Box::new(request))));
+            *unsent = Some(request);
+            return Err(Lost::Failed(NoResponse::Http2(error)));
         }
         let (head, body) = request.into_parts();
         let is_whole = body.is_end_stream();
-        let failed = |error| Lost::Failed(NoResponse::Http2(error), None);
+        let failed = |error| Lost::Failed(NoResponse::Http2(error));
         let (mut answer, stream) =
             sender.send_request(Request::from_parts(head, ()), is_whole).map_err(failed)?;
         drop(sender);
