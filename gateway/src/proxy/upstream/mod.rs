@@ -6,6 +6,7 @@ mod attempt;
 mod balance;
 mod breaker;
 mod check;
+mod early;
 mod ejection;
 mod fleet;
 mod hedge;
@@ -99,6 +100,9 @@ struct Again {
 
 /// The time for all of a request is over.
 fn overdue(watch: &Watch) -> Kind {
+    if watch.limit().is_some_and(|limit| limit <= Instant::now()) {
+        return Kind::DeadlineExceeded;
+    }
     let kind = if watch.awaits_client() { Kind::BodyTimeout } else { Kind::UpstreamTimeout };
     watch.busy(Instant::now());
     kind
@@ -202,10 +206,11 @@ impl Upstream {
         let permit = Permit::new(&self.state).map_err(|TooMany| self.turn_away(Turned::MaxRequests))?;
         // Pinned where it is made: it is some kilobytes, and to await it by value would move them.
         let sending = pin!(self.send_and_retry(request, delivery, permit));
-        let result = match self.settings().request_timeout {
+        let limits = [self.settings().request_timeout.map(|limit| began + limit), watch.limit()];
+        let result = match limits.into_iter().flatten().min() {
             None => sending.await,
             Some(limit) => {
-                let sent = tokio::time::timeout_at((began + limit).into(), sending).await;
+                let sent = tokio::time::timeout_at(limit.into(), sending).await;
                 sent.unwrap_or_else(|_| Err(overdue(watch)))
             }
         };
@@ -231,7 +236,7 @@ impl Upstream {
         let slow = self.settings().breaker.as_ref().and_then(|breaker| breaker.slow);
         let is_slow = slow.is_some_and(|slow| now.saturating_duration_since(began) > slow);
         let is_failure = match result {
-            Err(Kind::BadRequest | Kind::BodyTimeout) => return,
+            Err(Kind::BadRequest | Kind::BodyTimeout | Kind::DeadlineExceeded) => return,
             Err(_) => true,
             Ok((response, _)) => response.status().is_server_error() || is_slow,
         };
