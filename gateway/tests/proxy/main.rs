@@ -6,6 +6,7 @@ mod access_log;
 mod announced;
 mod balancing;
 mod breakers;
+mod faults;
 mod grpc;
 mod harness;
 mod headers;
