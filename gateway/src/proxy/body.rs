@@ -18,9 +18,14 @@ use super::mirror::{Copied, GivenUp, Tee};
 use super::upstream::Lease;
 use super::watch::Watch;
 
-/// A request's body on its way to the upstream.
+/// A request's body on its way to the upstream. Most requests have none and are moved some twenty times on their way
+/// through hyper, so a body that there is stands in a box.
 #[derive(Debug)]
-pub(super) struct RequestBody {
+pub(super) struct RequestBody(Option<Box<Upload>>);
+
+#[derive(Debug)]
+struct Upload {
+    /// `None` when all of it was read.
     incoming: Option<Source>,
     watch: Option<Rc<Watch>>,
     /// From its end to the head of the response.
@@ -55,28 +60,39 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        let incoming = Some(Source::Client(incoming));
-        Self { incoming, watch: Some(watch), response_timeout, ..Self::empty() }
+        let upload = Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Client(incoming)) };
+        Self(Some(Box::new(upload)))
     }
 
     /// The copy of another one.
     pub(super) fn copied(copied: Copied) -> Self {
-        Self { incoming: Some(Source::Copy(copied)), ..Self::empty() }
+        Self(Some(Box::new(Upload::of(Source::Copy(copied)))))
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { incoming: None, watch: None, response_timeout: Duration::ZERO, text: None, tee: None }
+        Self(None)
     }
 
     /// It comes in this form of gRPC-Web.
-    pub(super) fn in_form(self, form: grpc_web::Form) -> Self {
-        Self { text: (form == grpc_web::Form::Text).then(grpc_web::TextReader::default), ..self }
+    pub(super) fn in_form(mut self, form: grpc_web::Form) -> Self {
+        if let Some(upload) = &mut self.0 {
+            upload.text = (form == grpc_web::Form::Text).then(grpc_web::TextReader::default);
+        }
+        self
     }
 
     /// Whatever comes of it goes there, too.
     pub(super) fn copy_to(&mut self, tee: Tee) {
-        self.tee = Some(tee);
+        if let Some(upload) = &mut self.0 {
+            upload.tee = Some(tee);
+        }
+    }
+}
+
+impl Upload {
+    fn of(source: Source) -> Self {
+        Self { incoming: Some(source), watch: None, response_timeout: Duration::ZERO, text: None, tee: None }
     }
 
     /// Reads a piece that came in base64. The last one has to be whole.
@@ -109,7 +125,7 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
+        let Some(this) = &mut self.get_mut().0 else { return Poll::Ready(None) };
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(incoming).poll_frame(cx);
         if let Some(watch) = &this.watch {
@@ -145,14 +161,16 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        let incoming = self.0.as_ref().and_then(|upload| upload.incoming.as_ref());
+        incoming.is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.text.is_some() {
+        let Some(upload) = &self.0 else { return SizeHint::with_exact(0) };
+        if upload.text.is_some() {
             return SizeHint::default();
         }
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        upload.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -187,12 +205,12 @@ impl Body for Source {
     }
 }
 
-/// A response's body on its way to the client.
+/// A response's body on its way to the client; small, because hyper moves it often.
 pub(super) enum ResponseBody {
     /// The gateway's own words.
-    Own { text: Option<Bytes>, exchange: Exchange },
+    Own { text: Option<Bytes>, exchange: Box<Exchange> },
     /// The upstream's.
-    Upstream(UpstreamBody),
+    Upstream(Box<UpstreamBody>),
     /// None: the connection is another protocol's from here on.
     Nothing,
 }
@@ -210,7 +228,7 @@ impl ResponseBody {
     pub(super) fn own(text: Bytes, mut exchange: Exchange) -> Self {
         // It is here as a whole. Who asked by HEAD gets nothing of it, and nobody asks for it then.
         exchange.sent(0, true);
-        Self::Own { text: Some(text).filter(|text| !text.is_empty()), exchange }
+        Self::Own { text: Some(text).filter(|text| !text.is_empty()), exchange: Box::new(exchange) }
     }
 
     pub(super) fn upstream(
@@ -220,7 +238,7 @@ impl ResponseBody {
         form: Option<grpc_web::Form>,
     ) -> Self {
         exchange.sent(0, incoming.is_end_stream());
-        Self::Upstream(UpstreamBody { incoming, lease, exchange, form })
+        Self::Upstream(Box::new(UpstreamBody { incoming, lease, exchange, form }))
     }
 }
 
@@ -254,7 +272,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Upstream(UpstreamBody { form: Some(_), .. }) => SizeHint::default(),
+            Self::Upstream(body) if body.form.is_some() => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
             Self::Nothing => SizeHint::with_exact(0),
         }

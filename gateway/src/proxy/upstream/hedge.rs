@@ -9,15 +9,12 @@ use std::pin::pin;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use http::Request;
-
 use crate::model::Balance;
 
-use super::super::body::RequestBody;
 use super::super::connection::timer::{Ended, Timer};
 use super::super::watch::{FOREVER, Watch};
 use super::attempt::{Aim, Answer};
-use super::link::Failed;
+use super::link::{Failed, Unsent};
 use super::load::Permit;
 use super::retry::{self, Head, Reason};
 use super::{Delivery, Upstream};
@@ -42,11 +39,11 @@ impl Upstream {
         &self,
         hedge: Hedge<'_>,
         aim: Aim<'_>,
-        request: Request<RequestBody>,
+        unsent: &mut Unsent,
         delivery: &Delivery<'_>,
         permit: Option<&mut Permit>,
     ) -> Result<Answer, Failed> {
-        let mut first = pin!(self.attempt(aim, request, delivery));
+        let mut first = pin!(self.attempt(aim, unsent, delivery));
         tokio::select! {
             biased;
             answer = &mut first => return answer,
@@ -60,7 +57,8 @@ impl Upstream {
         watch.busy(now);
         let of_second = Delivery { watch: &watch, now, ..*delivery };
         let aim_of_second = Aim { first: second, tried: &[aim.first] };
-        let mut second = pin!(within(&watch, self.attempt(aim_of_second, hedge.head.request(), &of_second)));
+        let mut copy = Some(hedge.head.request());
+        let mut second = pin!(within(&watch, self.attempt(aim_of_second, &mut copy, &of_second)));
         let (taken, is_hedged) = tokio::select! {
             biased;
             of_first = &mut first => if self.is_good(&of_first) {
