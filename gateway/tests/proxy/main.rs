@@ -7,6 +7,7 @@ mod announced;
 mod balancing;
 mod breakers;
 mod discovery;
+mod faults;
 mod grpc;
 mod harness;
 mod headers;

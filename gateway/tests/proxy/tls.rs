@@ -27,13 +27,13 @@ use crate::name_server::NameServer;
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
 /// A directory of certificates, and who signs them.
-struct Files {
+pub(crate) struct Files {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = TempDir::new().unwrap();
         let issuer = authority("an authority");
         std::fs::write(dir.path().join("ca.pem"), issuer.1).unwrap();
@@ -42,6 +42,28 @@ impl Files {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A server that shows a certificate for these names, which is good from then to then.
+    pub(crate) fn server(
+        &self,
+        names: &[&str],
+        time: Option<(time::OffsetDateTime, time::OffsetDateTime)>,
+    ) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        if let Some(time) = time {
+            (params.not_before, params.not_after) = time;
+        }
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key);
+        Arc::new(config.unwrap())
     }
 
     /// Writes a certificate for these names and its key.
@@ -486,7 +508,7 @@ fn secure_upstream(files: &Files, names: &[&str]) -> Upstream {
     })
 }
 
-fn trusting(files: &Files) -> model::UpstreamTls {
+pub(crate) fn trusting(files: &Files) -> model::UpstreamTls {
     model::UpstreamTls {
         ca: Some(files.path("ca.pem")),
         name: None,
@@ -496,7 +518,7 @@ fn trusting(files: &Files) -> model::UpstreamTls {
     }
 }
 
-fn to_secure(up: &Upstream, tls: model::UpstreamTls) -> model::Proxy {
+pub(crate) fn to_secure(up: &Upstream, tls: model::UpstreamTls) -> model::Proxy {
     let mut model = model(&[up.address]);
     model.upstreams[0].endpoints[0].is_secure = true;
     model.upstreams[0].tls = Some(tls);
