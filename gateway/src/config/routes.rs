@@ -12,8 +12,9 @@ use crate::config::notation::METHODS;
 use crate::config::reader::{Reader, Wrong, closest};
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Action, Conditions, Cors, FieldTemplate, FixedAnswer, Forward, HeaderChanges, HostPattern, OriginPattern,
-    PathChange, PathPattern, Piece, Redirect, Route, RouteMatch, Segment, Share, Sticky,
+    Action, BodyBounds, BodyTests, Conditions, Cors, FieldTemplate, FixedAnswer, Forward, HeaderChanges,
+    HostPattern, OriginPattern, PathChange, PathPattern, Piece, Redirect, Route, RouteMatch, Segment, Share,
+    Sticky,
 };
 
 /// Names of a valid list that are shown: beyond, it is no help.
@@ -81,6 +82,7 @@ fn matches(keys: &keys::Match, names: &Names<'_>, reader: &mut Reader<'_>) -> Ro
     let mut headers = keys.headers.clone();
     headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
     let listeners = keys.listeners.iter().filter_map(|listener| names.listener(listener, reader)).collect();
+    let body = keys.body.as_ref().and_then(|body| lower_body(body, reader));
     RouteMatch {
         hosts: keys.hosts.iter().map(|host| host.value.clone()).collect(),
         path: keys.path.value.clone(),
@@ -89,11 +91,24 @@ fn matches(keys: &keys::Match, names: &Names<'_>, reader: &mut Reader<'_>) -> Ro
             headers,
             query: sorted(keys.query.clone()),
             cookies: sorted(keys.cookies.clone()),
+            content_types: keys.content_types.clone(),
+            accepts: keys.accepts.clone(),
+            body,
             sources: keys.sources.clone(),
             listeners,
             server_names: keys.server_names.clone(),
         },
     }
+}
+
+fn lower_body(located: &Located<keys::Body>, reader: &mut Reader<'_>) -> Option<BodyTests> {
+    let keys::Body { max_size, timeout, fields } = &located.value;
+    let mut fields = fields.clone()?;
+    if fields.is_empty() {
+        return reader.error(located.place, "`body` needs at least one field to ask for");
+    }
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Some(BodyTests { bounds: BodyBounds { max_bytes: *max_size, timeout: *timeout }, fields })
 }
 
 fn action(

@@ -28,7 +28,10 @@ pub use balance::{Balance, HashKey};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
 pub use health::{Ejection, HealthCheck, Probe};
 pub use limits::{Breaker, Limits};
-pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
+pub use matching::{
+    BodyBounds, BodyTests, Conditions, HostPattern, MediaType, PathPattern, Pattern, Pointer, RouteMatch,
+    Segment, Template, Test,
+};
 pub use retry::{Retry, RetryOn};
 
 /// Everything one configuration says, complete with every default.

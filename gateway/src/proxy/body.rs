@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
+use super::gather::Gathered;
 use super::grpc_web;
 use super::upstream::Lease;
 use super::watch::Watch;
@@ -21,6 +22,8 @@ use super::watch::Watch;
 #[derive(Debug)]
 pub(super) struct RequestBody {
     incoming: Option<Incoming>,
+    /// It was read before, and nothing of it comes any more.
+    gathered: Option<Box<Gathered>>,
     watch: Option<Rc<Watch>>,
     /// From its end to the head of the response.
     response_timeout: Duration,
@@ -42,12 +45,18 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { incoming: Some(incoming), watch: Some(watch), response_timeout, text: None }
+        Self { incoming: Some(incoming), watch: Some(watch), response_timeout, ..Self::empty() }
+    }
+
+    /// One that was read before.
+    pub(super) fn gathered(gathered: Gathered, watch: Rc<Watch>, response_timeout: Duration) -> Self {
+        let gathered = Some(Box::new(gathered));
+        Self { gathered, watch: Some(watch), response_timeout, ..Self::empty() }
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { incoming: None, watch: None, response_timeout: Duration::ZERO, text: None }
+        Self { incoming: None, gathered: None, watch: None, response_timeout: Duration::ZERO, text: None }
     }
 
     /// It comes in this form of gRPC-Web.
@@ -68,6 +77,18 @@ impl RequestBody {
         })
     }
 
+    /// The next piece of one that was read before.
+    fn next_gathered(&mut self) -> Option<Frame<Bytes>> {
+        let gathered = self.gathered.as_mut()?;
+        let mut frame = gathered.next();
+        if gathered.is_end() {
+            self.gathered = None;
+            self.ended();
+        }
+        frame.as_mut().and_then(Frame::trailers_mut).map(forwarded::remove_claims);
+        frame
+    }
+
     fn ended(&mut self) {
         self.incoming = None;
         if let Some(watch) = self.watch.take() {
@@ -86,7 +107,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(this.next_gathered().map(Ok)) };
         let frame = Pin::new(incoming).poll_frame(cx);
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
@@ -117,14 +138,18 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
+        self.incoming.as_ref().is_none_or(Body::is_end_stream) && self.gathered.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         if self.text.is_some() {
             return SizeHint::default();
         }
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match (&self.incoming, &self.gathered) {
+            (Some(incoming), _) => incoming.size_hint(),
+            (None, None) => SizeHint::with_exact(0),
+            (None, Some(gathered)) => gathered.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
     }
 }
 

@@ -11,12 +11,15 @@ mod forwarded;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gather;
 mod grammar;
 mod grpc;
 mod grpc_web;
 mod headers;
 mod hop;
+mod json;
 mod listen;
+mod media_type;
 mod path;
 mod pipeline;
 mod problem;

@@ -11,15 +11,16 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use crate::acme::OPEN;
-use crate::model::{Action, HeaderChanges};
+use crate::model::{Action, BodyBounds, HeaderChanges};
 
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
+use super::gather::{self, Gathered};
 use super::problem::{Kind, Problem};
 use super::request_id::{self, X_REQUEST_ID};
-use super::route::{Facts, Match};
+use super::route::{Content, Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
@@ -33,7 +34,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let refusal = watch.count_request();
     let mut exchange = Exchange::new(session, watch, &request);
-    let has_body = !request.body().is_end_stream();
+    let mut has_body = !request.body().is_end_stream();
     name(&mut exchange, &mut request);
 
     if let Some(refusal) = refusal {
@@ -48,7 +49,18 @@ pub(super) async fn serve(
     if let Some(proof) = OPEN.answer(request.uri().path()) {
         return Ok(answer(exchange, Response::new(proof.into()), has_body));
     }
-    let (upstream, changes) = match route(&mut exchange, &request) {
+    let (mut gathered, mut routed) = (None, route(&mut exchange, &request, Content::Unread));
+    if let Ok(Routed::Unread(bounds)) = routed {
+        gathered = match gather_body(&exchange, &mut request, bounds).await {
+            Ok(gathered) => gathered,
+            Err(problem) => return Ok(refuse(exchange, problem, has_body)),
+        };
+        has_body &= gathered.is_none();
+        let content = gathered.as_ref().and_then(Gathered::text).map_or(Content::Other, Content::Json);
+        routed = route(&mut exchange, &request, content);
+    }
+    let (upstream, changes) = match routed {
+        Ok(Routed::Unread(_)) => return Ok(refuse(exchange, no_route(), has_body)),
         Ok(Routed::To(upstream, changes)) => (upstream, changes),
         Ok(Routed::Answered(response)) => return Ok(answer(exchange, response, has_body)),
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
@@ -56,6 +68,7 @@ pub(super) async fn serve(
     let upgrade = tunnel::asked(&request, exchange.upgrades());
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
     let client = upstream.wants_client().then(|| client(&exchange, &request));
+    let request = into_upstream(&exchange, &upstream, web, request, gathered);
     let mut request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
     if let Some(changes) = changes {
         headers::apply(changes, request.headers_mut());
@@ -117,11 +130,20 @@ enum Routed {
     To(Rc<Upstream>, Option<headers::Ready>),
     /// It is answered here.
     Answered(Response<Bytes>),
+    /// Its body says, and has to be read.
+    Unread(BodyBounds),
+}
+
+fn no_route() -> Problem {
+    Problem::new(Kind::NoRoute, "No route matches the request.")
 }
 
 /// Finds the route, and does what it says.
-fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed, Problem> {
-    let nothing = || Problem::new(Kind::NoRoute, "No route matches the request.");
+fn route(
+    exchange: &mut Exchange,
+    request: &Request<Incoming>,
+    content: Content<'_>,
+) -> Result<Routed, Problem> {
     let path = request::route_path(request.uri())?.path;
     let (local, session) = (Rc::clone(exchange.local()), Rc::clone(exchange.session()));
     let client = || session.with_trusted(|peer, trusted| peer.client(request.headers(), trusted));
@@ -129,7 +151,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
     let listener = exchange.listener_index();
     let host = request::host(request.headers());
     let preflight = cors::preflight(request);
-    let find = |method| {
+    let find = |method, content| {
         let facts = Facts {
             method,
             headers: request.headers(),
@@ -137,11 +159,12 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             listener,
             server_name: server_name.as_deref(),
             client: &client,
+            content,
         };
         local.router().find(host.as_deref(), &path, &facts)
     };
     if let Some(method) = &preflight
-        && let Match::Route(index) = find(method)
+        && let Match::Route(index) = find(method, Content::Other)
         && let Some(cors) = local.route(index).and_then(|route| route.cors.as_ref())
     {
         exchange.routed(index);
@@ -149,14 +172,16 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             || Problem::new(Kind::CorsRefused, "Pages of this origin may not use this method here.");
         return cors::answer(cors, request.headers(), method).map(Routed::Answered).ok_or_else(refused);
     }
-    let index = match find(request.method()) {
+    let index = match find(request.method(), content) {
         Match::Route(route) => route,
         Match::OtherMethods(methods) => return Err(Problem::method_not_allowed(methods)),
-        Match::Nothing => return Err(nothing()),
+        Match::Nothing => return Err(no_route()),
+        Match::Unread(bounds) => return Ok(Routed::Unread(bounds)),
+        Match::Unreadable(why) => return Err(Problem::new(Kind::BodyUnreadable, why)),
     };
     exchange.routed(index);
     tracing::debug!(client = %client(), method = %request.method(), path = %path, route = index, "routed");
-    let route = local.route(index).ok_or_else(nothing)?;
+    let route = local.route(index).ok_or_else(no_route)?;
     let is_secure = session.with_trusted(|peer, _| peer.is_secure());
     let make = |changes: &HeaderChanges| {
         let source = headers::Source {
@@ -184,15 +209,46 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             let (upstream, cookie) =
                 action::choose(forward, name_of, request.headers(), local.random(), is_secure);
             exchange.reply().cookie = cookie;
-            let upstream = local.serving(upstream, exchange.started()).ok_or_else(nothing)?;
+            let upstream = local.serving(upstream, exchange.started()).ok_or_else(no_route)?;
             Ok(Routed::To(Rc::clone(upstream), route.request_headers.as_ref().map(make)))
         }
     }
 }
 
+/// Reads the body that the route depends on; `None` if there is none, or it does not call itself JSON.
+async fn gather_body(
+    exchange: &Exchange,
+    request: &mut Request<Incoming>,
+    bounds: BodyBounds,
+) -> Result<Option<Gathered>, Problem> {
+    if request.body().is_end_stream() || !gather::may_be_json(request.headers())? {
+        return Ok(None);
+    }
+    let (watch, held) = (exchange.watch(), exchange.local().held_bodies());
+    // In a box: every request's task would be as large as what only some of them need.
+    Box::pin(gather::gather(request.body_mut(), bounds, exchange.started(), watch, held)).await.map(Some)
+}
+
 /// On whose behalf a request comes.
 fn client(exchange: &Exchange, request: &Request<Incoming>) -> IpAddr {
     exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted))
+}
+
+/// The request with its body as it is passed on, whether it was read before or comes by and by.
+fn into_upstream(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    web: Option<grpc_web::Form>,
+    request: Request<Incoming>,
+    gathered: Option<Gathered>,
+) -> Request<RequestBody> {
+    let watch = Rc::clone(exchange.watch());
+    let timeout = upstream.settings().response_timeout();
+    request.map(|body| match (gathered, web) {
+        (Some(gathered), _) => RequestBody::gathered(gathered, watch, timeout),
+        (None, None) => RequestBody::new(body, watch, timeout),
+        (None, Some(form)) => RequestBody::new(body, watch, timeout).in_form(form),
+    })
 }
 
 /// The request as the upstream gets it: without what belongs to the client's connection, with what says on
@@ -202,17 +258,8 @@ fn prepare_request(
     upstream: &Upstream,
     upgrade: Option<HeaderValue>,
     web: Option<grpc_web::Form>,
-    request: Request<Incoming>,
+    mut request: Request<RequestBody>,
 ) -> Request<RequestBody> {
-    let watch = Rc::clone(exchange.watch());
-    let timeout = upstream.settings().response_timeout();
-    let mut request = request.map(|body| {
-        let body = RequestBody::new(body, watch, timeout);
-        match web {
-            None => body,
-            Some(form) => body.in_form(form),
-        }
-    });
     *request.version_mut() = Version::HTTP_11;
     let is_chunked = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
@@ -360,8 +407,7 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
     // Over HTTP/2 the upstream sees nothing but a reset.
     let kind = if watch.refusal().is_some() { Kind::BadRequest } else { kind };
     let detail = match (kind, watch.refusal()) {
-        (Kind::BadRequest, Some(Refusal::Malformed(detail))) => detail,
-        (Kind::BadRequest, _) => "The body broke off.",
+        (Kind::BadRequest, refusal) => return Problem::broken_off(refusal),
         (Kind::BodyTimeout, _) => "The body stopped arriving.",
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",

@@ -10,6 +10,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
 use crate::tls;
 
+use super::gather::Budget;
 use super::random::Random;
 use super::route::Router;
 use super::upstream::{State, Upstream};
@@ -63,6 +64,7 @@ pub(super) struct Local {
     upstreams: Vec<Rc<Upstream>>,
     meter: HttpMeter,
     random: Random,
+    held_bodies: Budget,
     /// In the order of the listeners.
     listener_meters: Vec<ListenerMeter>,
 }
@@ -81,7 +83,8 @@ impl Local {
         let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();
         let meter = HttpMeter::new(listeners, routes);
-        Self { snapshot, upstreams, meter, random: Random::default(), listener_meters }
+        let held_bodies = former.map(|former| former.held_bodies.clone()).unwrap_or_default();
+        Self { snapshot, upstreams, meter, random: Random::default(), held_bodies, listener_meters }
     }
 
     pub(super) fn router(&self) -> &Router {
@@ -123,6 +126,11 @@ impl Local {
     /// What decides where nothing else does.
     pub(super) fn random(&self) -> &Random {
         &self.random
+    }
+
+    /// What the worker may hold of bodies that decide about routes.
+    pub(super) fn held_bodies(&self) -> &Budget {
+        &self.held_bodies
     }
 
     pub(super) fn meter(&self) -> &HttpMeter {

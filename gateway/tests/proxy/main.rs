@@ -5,6 +5,7 @@
 mod access_log;
 mod announced;
 mod balancing;
+mod bodies;
 mod breakers;
 mod grpc;
 mod harness;

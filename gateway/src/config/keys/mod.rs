@@ -26,7 +26,7 @@ use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
 
-pub(crate) use routes::{Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
+pub(crate) use routes::{Body, Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -45,8 +45,8 @@ record! {
         /// Which request goes where, by name. The most specific route wins, whatever the order. Hosts: one written out,
         /// then the longest wildcard, then none. Paths: one written out, then with parameters, then regular expressions
         /// (the longest first), then prefixes (the longest first). Then routes that name methods, then the number of
-        /// headers, of query parameters, of cookies, then the narrowest source, server names, listeners, and last the
-        /// name of the route.
+        /// headers, of query parameters, of cookies, of the body's fields, then those with content types, with what is
+        /// accepted, then the narrowest source, server names, listeners, and last the name of the route.
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
         /// Where this gateway is: endpoints of this zone come before others.
         zone: Option<String> = Optional(Label),

@@ -7,11 +7,11 @@ use ipnet::IpNet;
 
 use crate::config::matching::{FieldsOf, PathOf, TestsBy};
 use crate::config::notation::{
-    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MethodName, NameOf, NewHost, NewPath,
-    Origin, Prefix, ProtocolName, RawText, Span,
+    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MediaTypeName, MethodName, NameOf,
+    NewHost, NewPath, Origin, PointerTo, Prefix, ProtocolName, RawText, Size, Span,
 };
 use crate::config::shape::{At, Choice, ListOf, Located, Optional, Or, OrEmpty, Required, record, section};
-use crate::model::{FieldTemplate, HostPattern, OriginPattern, PathPattern, Test};
+use crate::model::{FieldTemplate, HostPattern, MediaType, OriginPattern, PathPattern, Pointer, Test};
 
 /// Conditions of one kind.
 const MAX_TESTS: usize = 64;
@@ -61,12 +61,32 @@ record! {
         query: Vec<(String, Test)> = OrEmpty(TestsBy(RawText(256), MAX_TESTS)),
         /// Cookies; written like `headers`.
         cookies: Vec<(String, Test)> = OrEmpty(TestsBy(CookieName, MAX_TESTS)),
+        /// Media types of the body: one of them has to stand in Content-Type, with every parameter that is written here.
+        content_types: Vec<MediaType> = OrEmpty(ListOf(MediaTypeName, 64)),
+        /// Media types that clients ask for, such as application/vnd.acme.v2+json: one of them has to stand in Accept, and
+        /// not with `q=0`. Ranges such as `*/*` do not count. Where several routes match, the client's preference decides.
+        accepts: Vec<MediaType> = OrEmpty(ListOf(MediaTypeName, 64)),
+        /// Fields of a body in JSON. It is read before the request has a route, and only if all the rest matches.
+        body: Option<Located<Body>> = Optional(At(section::<Body>())),
         /// Where clients are, as trusted proxies say.
         sources: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
         /// Listeners that they come by.
         listeners: Vec<Located<String>> = OrEmpty(ListOf(At(NameOf("a listener")), 64)),
         /// The name that they ask for in the handshake of TLS (SNI); written like `hosts`.
         server_names: Vec<HostPattern> = OrEmpty(ListOf(Host, 1000)),
+    }
+}
+
+record! {
+    /// `match.body` of a route
+    Body {
+        /// Bytes of it; more are answered 413. Of several routes for a host and path, the largest counts.
+        max_size: usize = Or(Size("1B", "16MiB"), "64KiB"),
+        /// From the head of the request to the end of its body. Later ones are answered 408.
+        timeout: Duration = Or(Span("10ms", "1h"), "10s"),
+        /// By JSON pointer (RFC 6901), such as /model or /user/tier; written like `headers`. Numbers are compared in their
+        /// shortest form; null, objects and arrays are present and match no value.
+        fields: Option<Vec<(Pointer, Test)>> = Required(TestsBy(PointerTo, MAX_TESTS)),
     }
 }
 

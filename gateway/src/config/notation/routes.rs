@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
-use crate::model::{FieldPart, FieldTemplate, OriginPattern, Pattern, Variable};
+use crate::model::{FieldPart, FieldTemplate, MediaType, OriginPattern, Pattern, Pointer, Variable};
 
 use super::proxy::{DnsName, check_path_bytes};
 
@@ -26,6 +26,48 @@ impl Notation for Regex {
 
     fn schema(&self) -> Json {
         json!({ "type": "string", "maxLength": Pattern::MAX_BYTES })
+    }
+}
+
+/// Where a value is in a JSON text.
+pub(crate) struct PointerTo;
+
+impl Notation for PointerTo {
+    type Out = Pointer;
+
+    fn parse(&self, text: &str) -> Result<Pointer, Wrong> {
+        Pointer::new(text).map_err(|why| match text.strip_prefix("$.") {
+            // As JSONPath has it, which knows much more than a place.
+            Some(path) if !path.is_empty() => Wrong::suggest(why, format!("/{}", path.replace('.', "/"))),
+            _ => why.into(),
+        })
+    }
+
+    fn noun(&self) -> String {
+        "a JSON pointer such as /model".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^/", "maxLength": Pointer::MAX_BYTES })
+    }
+}
+
+/// A media type, perhaps with parameters.
+pub(crate) struct MediaTypeName;
+
+impl Notation for MediaTypeName {
+    type Out = MediaType;
+
+    fn parse(&self, text: &str) -> Result<MediaType, Wrong> {
+        MediaType::new(text).map_err(Wrong::from)
+    }
+
+    fn noun(&self) -> String {
+        "a media type such as application/json".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[^/*]+/[^*]+$" })
     }
 }
 

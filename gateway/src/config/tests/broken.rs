@@ -1049,4 +1049,47 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &["1:18+7 expected `auto`, `native`, `generic` or `off`, found `\"x\"`"],
     ),
     ("after a lone carriage return", "workers: 1\rzzzzzz: 1\n", &["2:1+6 unknown key `zzzzzz`"]),
+    (
+        "a body that is not asked for anything",
+        "routes: {r: {respond: {}, match: {body: {}}}, s: {respond: {}, match: {path: /s, body: {fields: {}}}}}\n",
+        &[
+            "1:41+2 `fields` is missing; it takes a map from JSON pointers to a value, `{regex: …}` or `{present: …}`",
+            "1:88+12 `body` needs at least one field to ask for",
+        ],
+    ),
+    (
+        "pointers",
+        "routes: {r: {respond: {}, match: {body: {fields: {model: x, $.user.tier: gold, /a~2: y}}}}}\n",
+        &[
+            "1:51+5 a JSON pointer begins with a slash, such as /model or /user/tier",
+            "1:61+11 a JSON pointer begins with a slash, such as /model or /user/tier -> /user/tier",
+            "1:80+4 in a JSON pointer, `~` is written ~0 and a slash in a name ~1",
+        ],
+    ),
+    (
+        "a pointer that is too long",
+        "routes: {r: {respond: {}, match: {body: {max_size: 17MiB, fields: {/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a: x}}}}}\n",
+        &[
+            "1:52+5 17MiB is out of bounds; expected a size from 1B to 16MiB",
+            "1:68+34 a JSON pointer has at most 16 steps",
+        ],
+    ),
+    (
+        "media types",
+        "routes: {r: {respond: {}, match: {content_types: [json], accepts: [\"*/*\", \"text/html;q=0.5\", \"text/\", \"a/b;c\"]}}}\n",
+        &[
+            "1:51+4 json is not a media type such as application/json",
+            "1:68+5 */* is a range of media types; name one",
+            "1:75+17 a quality (`q`) is the client's to say",
+            "1:94+7 text/ is not a media type such as application/json",
+            "1:103+7 a/b;c is not a media type such as application/json",
+        ],
+    ),
+    (
+        "routes with one body",
+        "routes:\n  a: {respond: {}, match: {body: {fields: {/a: x, /b: y}}}}\n  b: {respond: {}, match: {body: {fields: {/b: y, /a: x}}}}\n",
+        &[
+            "3:3+1 the routes `a` (line 2) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
 ];
