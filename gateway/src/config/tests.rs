@@ -401,7 +401,7 @@ fn a_default_is_the_same_said_or_unsaid() {
          https://127.0.0.1], health: {}, ejection: {}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d, \
          body: {fields: {/model: x}}}, \
-         respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
+         respond: {}, response_headers: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);

@@ -31,6 +31,7 @@ mod request_id;
 mod route;
 mod snapshot;
 mod stream;
+mod trace;
 mod tunnel;
 mod upstream;
 mod watch;

@@ -24,7 +24,7 @@ use super::route::{Content, Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, tunnel};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, trace, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -111,13 +111,16 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-/// Gives a request its name, where the listener says so.
+/// Gives a request its name and its trace, where the listener says so.
 fn name(exchange: &mut Exchange, request: &mut Request<Incoming>) {
     if exchange.listener().request_ids {
         let is_trusted = exchange.session().with_trusted(|peer, trusted| peer.is_trusted(trusted));
         let random = exchange.local().random();
         let id = request_id::ensure(request.headers_mut(), is_trusted, random);
         exchange.reply().request_id = Some(id);
+    }
+    if let Some(is_sampled) = exchange.listener().begin_traces {
+        trace::ensure(request.headers_mut(), is_sampled, exchange.local().random());
     }
     if let Some(record) = exchange.record() {
         record.named(request.headers());
@@ -188,6 +191,7 @@ fn route(
             client: client(),
             method: request.method(),
             headers: request.headers(),
+            has_id: local.listeners()[listener].request_ids,
             path: &path,
             is_secure,
             server_name: server_name.as_deref(),
@@ -197,6 +201,7 @@ fn route(
         headers::make(changes, &source)
     };
     exchange.reply().cors = route.cors.as_ref().map(|cors| cors::said(cors, request.headers()));
+    exchange.reply().deprecated = route.deprecated.clone();
     exchange.reply().changes = route.response_headers.as_ref().map(make);
     match &route.action {
         Action::Respond(answer) => Ok(Routed::Answered(action::respond(answer))),
@@ -320,12 +325,15 @@ fn prepare_response(headers: &mut HeaderMap) {
 
 /// What the route does to the header of an answer, its own or its upstream's.
 fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
-    let Reply { changes, cookie, cors, request_id } = reply;
+    let Reply { changes, cookie, cors, deprecated, request_id } = reply;
     if let Some(id) = request_id {
         headers.insert(X_REQUEST_ID, id);
     }
     if let Some(said) = cors {
         cors::apply(said, headers);
+    }
+    if let Some(deprecated) = deprecated {
+        headers::deprecate(&deprecated, headers);
     }
     if let Some(cookie) = cookie {
         headers.append(SET_COOKIE, cookie);
@@ -363,9 +371,10 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
     let status = problem.status();
     exchange.because(problem.code());
     let mut response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
-    // Pages that may read answers may read this one; what the route changes is about its answers.
-    let Reply { cors, request_id, .. } = std::mem::take(exchange.reply());
-    prepare_reply(Reply { cors, request_id, ..Reply::default() }, response.headers_mut());
+    // Pages that may read answers may read this one; what the route changes is about its answers, if it does not say more.
+    let Reply { changes, cors, deprecated, request_id, .. } = std::mem::take(exchange.reply());
+    let changes = changes.filter(|changes| changes.always_errors);
+    prepare_reply(Reply { changes, cookie: None, cors, deprecated, request_id }, response.headers_mut());
     answer_as(exchange, response, status, closes)
 }
 

@@ -37,6 +37,7 @@ fn route(name: &str, path: PathPattern, conditions: Conditions, action: Action) 
         request_headers: None,
         response_headers: None,
         cors: None,
+        deprecated: None,
     }
 }
 

@@ -26,7 +26,9 @@ use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
 
-pub(crate) use routes::{Body, Changes, CorsKeys, Match, Redirect, Rewrite, Route, Share, Sticky};
+pub(crate) use routes::{
+    Body, Changes, CorsKeys, Deprecated, Match, Redirect, ReplyChanges, Rewrite, Route, Share, Sticky,
+};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -201,6 +203,12 @@ record! {
         /// Give each request a name in X-Request-Id, which the upstream and the client get, too. One that a trusted proxy
         /// gave stays.
         request_ids: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+        /// Begin a trace (traceparent, W3C Trace Context) for requests that come with none, or with one that cannot be read,
+        /// and say whether it is sampled. One that comes is passed on as it is.
+        begin_traces: Option<bool> = Or(
+            WordOr("off", Choice(&[("sampled", true), ("unsampled", false)])),
+            "off"
+        ),
         /// Open connections over all workers. More wait in the kernel's queue until one closes.
         max_connections: usize = Or(Count(1, 1_000_000), "10000"),
     }

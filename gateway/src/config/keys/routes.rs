@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
+use time::OffsetDateTime;
 
 use crate::config::matching::{FieldsOf, PathOf, TestsBy};
 use crate::config::notation::{
-    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MediaTypeName, MethodName, NameOf,
-    NewHost, NewPath, Origin, PointerTo, Prefix, ProtocolName, RawText, Size, Span,
+    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MediaTypeName, MethodName, Moment,
+    NameOf, NewHost, NewPath, Origin, PointerTo, Prefix, ProtocolName, RawText, Size, Span, WebAddress,
 };
 use crate::config::shape::{At, Choice, ListOf, Located, Optional, Or, OrEmpty, Required, record, section};
 use crate::model::{FieldTemplate, HostPattern, MediaType, OriginPattern, PathPattern, Pointer, Test};
@@ -35,11 +36,13 @@ record! {
         respond: Option<Located<Respond>> = Optional(At(section::<Respond>())),
         /// What the upstream sees differently of requests' headers.
         request_headers: Option<Changes> = Optional(section::<Changes>()),
-        /// What clients see differently of answers' headers. Errors of the gateway itself stay as they are.
-        response_headers: Option<Changes> = Optional(section::<Changes>()),
+        /// What clients see differently of answers' headers.
+        response_headers: Option<ReplyChanges> = Optional(section::<ReplyChanges>()),
         /// Who may read answers from pages of other origins. Preflights are answered here, and what upstreams say of it is
         /// replaced.
         cors: Option<Located<CorsKeys>> = Optional(At(section::<CorsKeys>())),
+        /// Tell clients that it is on its way out.
+        deprecated: Option<Located<Deprecated>> = Optional(At(section::<Deprecated>())),
         /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
         upgrades: Option<Vec<String>> = Optional(ListOf(ProtocolName, 16)),
     }
@@ -162,9 +165,9 @@ record! {
 }
 
 record! {
-    /// `request_headers` or `response_headers` of a route: what goes first, then what is set, then what is added. Values may
-    /// have `{client.ip}`, `{request.method}`, `{request.host}`, `{request.path}`, `{request.scheme}`, `{tls.server_name}`,
-    /// `{route}` and `{listener}` in them; `{{` is a brace.
+    /// `request_headers` of a route: what goes first, then what is set, then what is added. Values may
+    /// have `{client.ip}`, `{request.method}`, `{request.host}`, `{request.path}`, `{request.scheme}`, `{request.id}`,
+    /// `{tls.server_name}`, `{route}` and `{listener}` in them; `{{` is a brace.
     Changes {
         /// Fields that go.
         remove: Vec<Located<HeaderName>> = OrEmpty(ListOf(At(FieldName), 64)),
@@ -172,6 +175,34 @@ record! {
         set: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
         /// Values that come beside those that are there.
         add: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+    }
+}
+
+record! {
+    /// `response_headers` of a route, written as `request_headers` is
+    ReplyChanges {
+        /// Fields that go.
+        remove: Vec<Located<HeaderName>> = OrEmpty(ListOf(At(FieldName), 64)),
+        /// Fields that have this value and no other.
+        set: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+        /// Values that come beside those that are there.
+        add: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+        /// Change the errors of the gateway itself, too, such as 502; those of requests without a route stay as they are.
+        always_errors: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+    }
+}
+
+record! {
+    /// `deprecated` of a route. It has `since`, `sunset` or both; answers say so, those of the gateway itself, too.
+    Deprecated {
+        /// Since when, or from when on, clients should go elsewhere: Deprecation (RFC 9745).
+        since: Option<OffsetDateTime> = Optional(Moment),
+        /// When it will be gone: Sunset (RFC 8594).
+        sunset: Option<OffsetDateTime> = Optional(Moment),
+        /// Where to read more about it: Link with `rel="deprecation"`.
+        link: Option<String> = Optional(WebAddress),
+        /// Where to read more about its end: Link with `rel="sunset"`.
+        sunset_link: Option<String> = Optional(WebAddress),
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "map is a list",
         "listeners:\n  - address: 0.0.0.0:80\n",
         &[
-            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids` and `max_connections`, found a list",
+            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids`, `begin_traces` and `max_connections`, found a list",
         ],
     ),
     (
@@ -1090,6 +1090,39 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "routes:\n  a: {respond: {}, match: {body: {fields: {/a: x, /b: y}}}}\n  b: {respond: {}, match: {body: {fields: {/b: y, /a: x}}}}\n",
         &[
             "3:3+1 the routes `a` (line 2) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
+    (
+        "an end that says nothing, or comes too early",
+        "routes:\n  a: {respond: {}, match: {path: /a}, deprecated: {}}\n  b: {respond: {}, match: {path: /b}, deprecated: {since: 2027-01-01, sunset: 2026-12-31}}\n  c: {respond: {}, match: {path: /c}, deprecated: {since: 2027-01-01, sunset_link: https://a.test/}}\n",
+        &[
+            "2:51+2 `deprecated` needs `since`, `sunset` or both",
+            "3:51+39 a route cannot be gone (`sunset`) before it is deprecated (`since`)",
+            "4:51+49 `sunset_link` is about a `sunset`, and there is none",
+        ],
+    ),
+    (
+        "days and addresses",
+        "routes:\n  a: {respond: {}, deprecated: {since: 2027-02-29, sunset: \"2027-02-28T24:00:00Z\", link: /changes, sunset_link: \"https://a.test/>\"}}\n  b: {respond: {}, match: {path: /b}, deprecated: {since: 27-1-1, sunset: 2027-01-01T00:00:00+01:00}}\n",
+        &[
+            "2:32+100 `deprecated` needs `since`, `sunset` or both",
+            "2:40+10 2027-02-29 is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+            "2:60+22 2027-02-28T24:00:00Z is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+            "2:90+8 /changes is not a URL such as https://example.com/changes",
+            "2:113+18 https://a.test/> is not a URL such as https://example.com/changes",
+            "3:51+50 `deprecated` needs `since`, `sunset` or both",
+            "3:59+6 27-1-1 is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+            "3:75+25 2027-01-01T00:00:00+01:00 is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+        ],
+    ),
+    (
+        "traces and errors",
+        "listeners: {web: {address: 127.0.0.1:80, begin_traces: yes}}\nroutes: {r: {respond: {}, request_headers: {always_errors: true}, response_headers: {always_errors: 1, set: {x: \"{request.ip}\"}}}}\n",
+        &[
+            "1:56+3 expected `sampled` or `unsampled`, found `yes`, or `off`",
+            "2:45+13 unknown key `always_errors`",
+            "2:101+1 expected `true` or `false`, found `1`",
+            "2:113+14 there is no variable {request.ip} -> {request.id}",
         ],
     ),
 ];

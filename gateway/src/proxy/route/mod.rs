@@ -402,6 +402,7 @@ mod tests {
             request_headers: None,
             response_headers: None,
             cors: None,
+            deprecated: None,
         }
     }
 
