@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::keys::Root;
+use super::parts::Part;
 use super::shape::{FieldInfo, Record as _};
-use super::{Report, load, parse, reference, schema};
+use super::{Report, load, parse, parse_all, reference, schema};
 use crate::model::{
     Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Probe, RetryOn, Upstream,
 };
@@ -21,6 +22,7 @@ use crate::model::{
 mod broken;
 mod files;
 mod parts;
+mod warnings;
 
 use files::directory;
 
@@ -187,6 +189,7 @@ fn a_report_for_editors_is_an_array_of_objects() {
     assert_eq!(
         report.json(),
         serde_json::json!([{
+            "severity": "error",
             "file": "gateway.yaml",
             "line": 1,
             "column": 18,

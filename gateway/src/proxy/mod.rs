@@ -52,6 +52,7 @@ use crate::{model, tls};
 
 pub use explain::{Asked, Candidate, Explanation, explain};
 use listen::{Address, Bound};
+pub(crate) use route::shadowed;
 use snapshot::{Secrets, Snapshot};
 pub use upstream::{Condition, EndpointHealth, Position};
 use upstream::{State, Steward};

@@ -10,6 +10,7 @@
 //! Of several routes that match and name what is accepted, the one whose media type the client wants most.
 
 mod conditions;
+mod shadow;
 mod template;
 
 use std::borrow::Cow;
@@ -24,6 +25,7 @@ use super::json::{Fields, Wanted};
 use super::path;
 
 pub(super) use conditions::{Content, Facts, cookie, failing, failing_body};
+pub(crate) use shadow::shadowed;
 use template::Tree;
 pub(super) use template::captures;
 
@@ -110,10 +112,15 @@ impl Router {
                 paths.add(matches, index);
             }
         }
-        for paths in router.hosts.values_mut().chain(router.suffixes.values_mut()).chain([&mut router.any]) {
+        for paths in router.paths_mut() {
             paths.sort(routes);
         }
         router
+    }
+
+    /// What there is for each host pattern.
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut Paths> {
+        self.hosts.values_mut().chain(self.suffixes.values_mut()).chain([&mut self.any])
     }
 
     /// Finds the route for a host (lower case, without port) and a normalised path.
