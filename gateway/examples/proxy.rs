@@ -66,6 +66,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
                 sticky: None,
                 host: None,
                 path: None,
+                mirrors: Vec::new(),
             }),
             upgrades: vec!["websocket".to_owned()],
             request_headers: None,

@@ -1,7 +1,7 @@
 //! Servers to forward to: one that answers as a test says, byte for byte if it wants, and a real one.
 
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -85,16 +85,22 @@ impl Drop for Upstream {
     }
 }
 
+/// The name of its socket.
+const SOCKET: &str = "nginx.sock";
+
 /// nginx in the upstream namespace, serving `/1k` (1 KiB) and `/1m` (1 MiB).
 #[derive(Debug)]
 pub struct Nginx {
     process: Child,
+    socket: PathBuf,
     _directory: TempDir,
 }
 
 impl Nginx {
     /// Where it listens.
     pub const PORT: u16 = 8081;
+    /// Where one of files listens under TLS.
+    pub const SECURE_PORT: u16 = 8443;
 
     /// Starts it; `None` where it is not installed.
     pub fn start(net: &Net) -> Option<Self> {
@@ -112,12 +118,35 @@ impl Nginx {
         Self::listening(net, " ssl", &settings)
     }
 
+    /// One that listens in the clear, on a socket of the host, and under TLS with HTTP/2, with `site.pem` and `site.key` of a
+    /// directory. Beside the files it serves `/included.html`, whose length it does not know beforehand, and `/version`, the
+    /// version of HTTP that it is spoken to in; and it takes files by PUT.
+    pub fn of_files(net: &Net, certificates: &Path) -> Option<Self> {
+        let at = certificates.display();
+        let settings = format!(
+            "listen {secure} ssl http2; ssl_certificate {at}/site.pem; ssl_certificate_key {at}/site.key;\n\
+             listen unix:{at}/{SOCKET}; client_max_body_size 64m; dav_methods PUT; ssi on;\n\
+             location = /version {{ return 200 $server_protocol; }}\n",
+            secure = Self::SECURE_PORT
+        );
+        let mut nginx = Self::listening(net, "", &settings)?;
+        nginx.socket = certificates.join(SOCKET);
+        Some(nginx)
+    }
+
+    /// Where one of files listens on its host.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     fn listening(net: &Net, how: &str, settings: &str) -> Option<Self> {
         Command::new("nginx").arg("-v").stderr(Stdio::null()).status().ok()?;
         let directory = tempfile::Builder::new().prefix(&format!("{}-nginx", net.id())).tempdir().unwrap();
         let root = directory.path();
         std::fs::write(root.join("1k"), vec![b'k'; 1024]).unwrap();
         std::fs::write(root.join("1m"), vec![b'm'; 1024 * 1024]).unwrap();
+        let including = "begin<!--#include virtual=\"/1k\" -->end\n";
+        std::fs::write(root.join("included.html"), including).unwrap();
         let path = root.display();
         let config = format!(
             "daemon off; master_process off; error_log stderr; pid {path}/pid;\n\
@@ -135,7 +164,7 @@ impl Nginx {
         eventually("nginx listens", Duration::from_secs(5), || {
             Connection::open(&net.upstream, UPSTREAM_V4, address)
         });
-        Some(Self { process, _directory: directory })
+        Some(Self { process, socket: PathBuf::new(), _directory: directory })
     }
 }
 

@@ -160,7 +160,7 @@ pub(crate) struct SystemProgram {
 }
 
 /// What the tests and the benchmarks run beside the gateway.
-pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 11] = [
+pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 13] = [
     SystemProgram { name: "ip", package: "iproute2" },
     SystemProgram { name: "nginx", package: "nginx" },
     SystemProgram { name: "haproxy", package: "haproxy" },
@@ -172,6 +172,8 @@ pub(crate) const SYSTEM_PROGRAMS: [SystemProgram; 11] = [
     SystemProgram { name: "openssl", package: "openssl" },
     SystemProgram { name: "wrk", package: "wrk" },
     SystemProgram { name: "h2load", package: "nghttp2-client" },
+    SystemProgram { name: "node", package: "nodejs" },
+    SystemProgram { name: "python3", package: "python3" },
 ];
 
 /// Installs the missing ones of these programs where that is possible; returns those still missing.

@@ -207,6 +207,12 @@ fn upstream(
                        `hash`";
         reader.error::<()>(slow.place, message);
     }
+    if let (Some(hedge), Balance::Sticky { .. }) =
+        (upstream.retry.as_ref().and_then(|retry| retry.value.hedge.as_ref()), &upstream.balance.value)
+    {
+        let message = "`hedge` does not go with `sticky`: sessions would move with each answer that is slow";
+        reader.error::<()>(hedge.place, message);
+    }
     if upstream.proxy_protocol.value.is_some() && upstream.protocol.value != Protocol::Http1 {
         let message = "the PROXY protocol is said once a connection, and over HTTP/2 clients share connections; use \
                        `protocol: http1`, or leave it to X-Forwarded-For";

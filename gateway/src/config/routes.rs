@@ -14,8 +14,8 @@ use crate::config::reader::{Reader, Wrong, closest};
 use crate::config::shape::{Located, Named};
 use crate::model::{
     Action, BodyBounds, BodyTests, Conditions, Cors, Deprecation, FieldTemplate, FixedAnswer, Forward,
-    HeaderChanges, HostPattern, OriginPattern, PathChange, PathPattern, Piece, Redirect, Route, RouteMatch,
-    Segment, Share, Sticky,
+    HeaderChanges, HostPattern, Mirror, OriginPattern, PathChange, PathPattern, Piece, Redirect, Route,
+    RouteMatch, Segment, Share, Sticky,
 };
 
 /// Names of a valid list that are shown: beyond, it is no help.
@@ -128,7 +128,7 @@ fn action(
     names: &Names<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Action> {
-    let keys::Route { upstream, split, sticky, rewrite, redirect, respond, .. } = route;
+    let keys::Route { upstream, split, sticky, mirror, rewrite, redirect, respond, .. } = route;
     let actions = [upstream.is_some(), !split.is_empty(), redirect.is_some(), respond.is_some()];
     match actions.iter().filter(|has| **has).count() {
         1 => {}
@@ -151,6 +151,9 @@ fn action(
     if let Some(rewrite) = rewrite.as_ref().filter(|_| redirect.is_some() || respond.is_some()) {
         reader.error::<()>(rewrite.place, "`rewrite` is for routes with `upstream` or `split`");
     }
+    if let Some(mirror) = mirror.first().filter(|_| redirect.is_some() || respond.is_some()) {
+        reader.error::<()>(mirror.place, "`mirror` is for routes with `upstream` or `split`");
+    }
     if let Some(redirect) = redirect {
         return lower_redirect(redirect, pattern, reader).map(Action::Redirect);
     }
@@ -170,13 +173,14 @@ fn action(
         Some(sticky) => Some(lower_sticky(sticky, reader)?),
         None => None,
     };
+    let mirrors = lower_mirrors(mirror, names, reader)?;
     let (mut host, mut path) = (None, None);
     if let Some(rewrite) = rewrite {
         let keys::Rewrite { host: new, path: whole, prefix } = &rewrite.value;
         host = new.clone();
         path = change(whole.as_ref(), prefix.as_ref(), pattern, reader);
     }
-    Some(Action::Forward(Forward { shares, sticky, host, path }))
+    Some(Action::Forward(Forward { shares, sticky, host, path, mirrors }))
 }
 
 /// Fields that no route changes: they say how the message is framed, or are about one connection.
@@ -289,6 +293,24 @@ fn lower_split(
             .error(named.place, format!("every weight in `split` of the route `{}` is 0", named.name));
     }
     Some(shares).filter(|shares| shares.len() == split.len())
+}
+
+/// Who gets copies. An error at one of them leaves no route.
+fn lower_mirrors(
+    mirrors: &[Located<keys::Mirror>],
+    names: &Names<'_>,
+    reader: &mut Reader<'_>,
+) -> Option<Vec<Mirror>> {
+    let wanted: Vec<_> = mirrors.iter().filter_map(|mirror| mirror.value.upstream.clone()).collect();
+    distinct(&wanted, reader, "upstream");
+    let mirror = |mirror: &Located<keys::Mirror>| {
+        let keys::Mirror { upstream, percent, timeout, buffer, max_concurrent } = &mirror.value;
+        let upstream = names.upstream(upstream.as_ref()?, reader)?;
+        let (share, timeout, buffer) = (*percent, *timeout, *buffer);
+        Some(Mirror { upstream, share, timeout, buffer, max_concurrent: *max_concurrent })
+    };
+    let lowered: Vec<Mirror> = mirrors.iter().filter_map(mirror).collect();
+    Some(lowered).filter(|lowered| lowered.len() == mirrors.len())
 }
 
 fn lower_sticky(sticky: &Located<keys::Sticky>, reader: &mut Reader<'_>) -> Option<Sticky> {

@@ -146,6 +146,36 @@ impl<S: Shape> Shape for ListOf<S> {
     }
 }
 
+/// A list, or one value for a list of one.
+pub(crate) struct OneOrListOf<S>(pub(crate) ListOf<S>);
+
+impl<S: Shape> Shape for OneOrListOf<S> {
+    type Out = Vec<S::Out>;
+
+    fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self::Out> {
+        match &node.value {
+            Value::Null | Value::List(_) => self.0.read(node, reader),
+            _ => self.0.0.read(node, reader).map(|one| vec![one]),
+        }
+    }
+
+    fn noun(&self) -> String {
+        format!("{}, or a list of them", self.0.0.noun())
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "anyOf": [self.0.0.schema(), self.0.schema()] })
+    }
+
+    fn keys(&self) -> Vec<FieldInfo> {
+        self.0.keys()
+    }
+
+    fn step(&self) -> &'static str {
+        self.0.0.step()
+    }
+}
+
 /// One entry of a map.
 #[derive(Debug)]
 pub(crate) struct Named<T> {

@@ -98,6 +98,17 @@ record! {
         backoff: Backoff = OrEmpty(section::<Backoff>()),
         /// How long each attempt may wait for the head of the response. Left out, `response_timeout`.
         per_try_timeout: Option<Duration> = Optional(Span("10ms", "1d")),
+        /// Ask a second endpoint, too, when the first has not answered for a while, and take the answer that comes first.
+        /// Left out, nobody is asked.
+        hedge: Option<Located<Hedging>> = Optional(At(section::<Hedging>())),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.retry.hedge`
+    Hedging {
+        /// From the begin of a request to the second one: longer than most answers take, or it doubles the load.
+        after: Option<Duration> = Required(Span("1ms", "1h")),
     }
 }
 

@@ -89,6 +89,7 @@ pub(crate) fn retry(located: &Located<Retrying>, reader: &mut Reader<'_>) -> Ret
         backoff_base: retry.backoff.base,
         backoff_max: retry.backoff.max,
         per_try_timeout: retry.per_try_timeout,
+        hedge_after: retry.hedge.as_ref().and_then(|hedge| hedge.value.after),
     }
 }
 

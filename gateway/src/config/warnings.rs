@@ -29,7 +29,10 @@ pub(crate) fn look(root: &Root, model: &Model, reader: &mut Reader<'_>, base_dir
 
 fn unused_upstreams(root: &Root, proxy: &Proxy, reader: &mut Reader<'_>) {
     let forwarded = proxy.routes.iter().filter_map(|route| match &route.action {
-        Action::Forward(forward) => Some(forward.shares.iter().map(|share| share.upstream)),
+        Action::Forward(forward) => {
+            let mirrored = forward.mirrors.iter().map(|mirror| mirror.upstream);
+            Some(forward.shares.iter().map(|share| share.upstream).chain(mirrored))
+        }
         Action::Redirect(_) | Action::Respond(_) => None,
     });
     let passed = proxy.listeners.iter().flat_map(|listener| &listener.passthrough).map(|to| to.upstream);

@@ -1,5 +1,7 @@
 //! What a route does with its requests.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -25,6 +27,8 @@ pub struct Forward {
     pub host: Option<HeaderValue>,
     /// The path that it sees instead.
     pub path: Option<PathChange>,
+    /// Who gets copies of requests beside it.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// One upstream of a route.
@@ -34,6 +38,21 @@ pub struct Share {
     pub upstream: usize,
     /// How many requests of all weights together it gets.
     pub weight: u32,
+}
+
+/// An upstream that gets copies of requests. What it answers nobody sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mirror {
+    /// Index into [`super::Proxy::upstreams`].
+    pub upstream: usize,
+    /// How many of a million requests are copied.
+    pub share: u32,
+    /// From the head of the request to the end of the answer to the copy.
+    pub timeout: Duration,
+    /// Bytes of a body that may wait for the upstream.
+    pub buffer: usize,
+    /// Copies under way, in each worker.
+    pub max_concurrent: usize,
 }
 
 /// What keeps a client with the upstream that it was given once.

@@ -25,7 +25,7 @@ use crate::sources::Origin;
 
 pub use access_log::{AccessLog, LogFormat, LogTarget};
 pub use acme::{Acme, AcmeChallenge};
-pub use action::{Action, FixedAnswer, Forward, PathChange, Piece, Redirect, Share, Sticky};
+pub use action::{Action, FixedAnswer, Forward, Mirror, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
 pub use deprecation::Deprecation;
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};

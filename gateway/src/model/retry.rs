@@ -20,6 +20,8 @@ pub struct Retry {
     pub backoff_max: Duration,
     /// From the end of the request to the head of the response, for each attempt; `None`: all of `response_timeout`.
     pub per_try_timeout: Option<Duration>,
+    /// When a second endpoint is asked, too, because the first one has not answered for so long; `None`: never.
+    pub hedge_after: Option<Duration>,
 }
 
 /// After what a request is sent once more.

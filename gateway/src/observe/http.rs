@@ -31,6 +31,7 @@ const UPSTREAM_CONNECTS: &str = "gateway_upstream_connects_total";
 const UPSTREAM_EJECTIONS: &str = "gateway_upstream_ejections_total";
 const UPSTREAM_TURNED_AWAY: &str = "gateway_upstream_turned_away_total";
 const UPSTREAM_RETRIES: &str = "gateway_upstream_retries_total";
+const MIRRORED: &str = "gateway_mirror_requests_total";
 
 /// Describes every metric of the proxy; call it once, after the recorder is installed.
 pub fn describe() {
@@ -46,8 +47,12 @@ pub fn describe() {
     describe_counter!(UPSTREAM_TURNED_AWAY, "Requests that were not sent, by what forbade it.");
     describe_counter!(UPSTREAM_EJECTIONS, "Endpoints taken out because requests to them failed.");
     describe_counter!(
+        MIRRORED,
+        "Copies of requests to an upstream that mirrors another, by what became of them (answered, or why not)."
+    );
+    describe_counter!(
         UPSTREAM_RETRIES,
-        "Requests sent again, by what came of them before (stale: the pooled connection had been closed)."
+        "Requests sent again, by what came of them before (stale: the pooled connection had been closed; hedge: no answer yet)."
     );
 }
 
@@ -243,8 +248,33 @@ impl Drop for ListenerMeter {
     }
 }
 
+/// What became of a copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mirrored {
+    /// There was an answer, and it was read to its end.
+    Answered,
+    /// There was none, or it broke off.
+    Failed,
+    /// It took too long.
+    TimedOut,
+    /// The upstream did not take the body as fast as it came.
+    TooSlow,
+    /// The request's own body did not come to its end.
+    Incomplete,
+    /// It was not sent: there are as many under way as there may be.
+    TooMany,
+    /// The worker ended before it did.
+    Cancelled,
+}
+
+const MIRRORED_RESULTS: [&str; 7] =
+    ["answered", "failed", "timeout", "too_slow", "incomplete", "too_many", "cancelled"];
+
 /// What a worker has counted for an upstream.
 pub(crate) struct UpstreamMeter {
+    name: String,
+    /// Most upstreams never get a copy, and have no series of them.
+    mirrored: OnceCell<[Pending; MIRRORED_RESULTS.len()]>,
     responses: [Pending; CLASSES.len()],
     connects: [Pending; 2],
     retries: [Pending; RETRY_REASONS.len()],
@@ -278,9 +308,11 @@ pub(crate) enum RetryReason {
     Timeout,
     /// The response is one of those that are not taken for an answer.
     Status,
+    /// The response has not begun yet: another endpoint is asked beside the first.
+    Hedge,
 }
 
-const RETRY_REASONS: [&str; 5] = ["stale", "connect", "reset", "timeout", "status"];
+const RETRY_REASONS: [&str; 6] = ["stale", "connect", "reset", "timeout", "status", "hedge"];
 
 /// A shared counter and what is not yet added to it.
 struct Pending {
@@ -321,6 +353,8 @@ impl UpstreamMeter {
             Pending::new(counter!(UPSTREAM_RETRIES, "upstream" => name.clone(), "reason" => reason))
         };
         Self {
+            name: name.clone(),
+            mirrored: OnceCell::new(),
             responses: CLASSES.map(class),
             connects: ["error", "ok"].map(connect),
             retries: RETRY_REASONS.map(retry),
@@ -352,6 +386,13 @@ impl UpstreamMeter {
         self.retries[reason as usize].add();
     }
 
+    pub(crate) fn count_mirrored(&self, result: Mirrored) {
+        let open = |result: &'static str| {
+            Pending::new(counter!(MIRRORED, "upstream" => self.name.clone(), "result" => result))
+        };
+        self.mirrored.get_or_init(|| MIRRORED_RESULTS.map(open))[result as usize].add();
+    }
+
     /// Adds what was counted to the shared handles.
     pub(crate) fn flush(&self) {
         self.responses
@@ -360,6 +401,7 @@ impl UpstreamMeter {
             .chain(&self.retries)
             .chain(&self.turned)
             .chain([&self.ejections])
+            .chain(self.mirrored.get().into_iter().flatten())
             .for_each(Pending::flush);
     }
 }
@@ -396,6 +438,7 @@ mod tests {
             upstream.count_response(None);
             upstream.count_connect(true);
             upstream.count_retry(RetryReason::Reset);
+            upstream.count_mirrored(Mirrored::TooSlow);
             drop(upstream);
             let listener = ListenerMeter::new("web");
             listener.set_open(3);
@@ -425,6 +468,7 @@ mod tests {
             r#"gateway_upstream_connects_total{upstream="u",result="ok"} 1"#,
             r#"gateway_upstream_retries_total{upstream="u",reason="reset"} 1"#,
             r#"gateway_upstream_retries_total{upstream="u",reason="status"} 0"#,
+            r#"gateway_mirror_requests_total{upstream="u",result="too_slow"} 1"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

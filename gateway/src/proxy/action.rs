@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn to(shares: Vec<Share>, sticky: Option<Sticky>) -> Forward {
-        Forward { shares, sticky, host: None, path: None }
+        Forward { shares, sticky, host: None, path: None, mirrors: Vec::new() }
     }
 
     #[test]

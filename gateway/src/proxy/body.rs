@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,20 +15,36 @@ use super::forwarded;
 use super::framing::Refusal;
 use super::gather::Gathered;
 use super::grpc_web;
+use super::mirror::{Copied, GivenUp, Tee};
 use super::upstream::Lease;
 use super::watch::Watch;
 
-/// A request's body on its way to the upstream.
+/// A request's body on its way to the upstream. Most requests have none and are moved some twenty times on their way
+/// through hyper, so a body that there is stands in a box.
 #[derive(Debug)]
-pub(super) struct RequestBody {
-    incoming: Option<Incoming>,
-    /// It was read before, and nothing of it comes any more.
-    gathered: Option<Box<Gathered>>,
+pub(super) struct RequestBody(Option<Box<Upload>>);
+
+#[derive(Debug)]
+struct Upload {
+    /// `None` when all of it was read.
+    incoming: Option<Source>,
     watch: Option<Rc<Watch>>,
     /// From its end to the head of the response.
     response_timeout: Duration,
     /// It comes in base64.
     text: Option<grpc_web::TextReader>,
+    /// Where copies of it go.
+    tee: Option<Tee>,
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+enum Source {
+    Client(Incoming),
+    /// It was read before.
+    Gathered(Gathered),
+    /// It is the copy of another one.
+    Copy(Copied),
 }
 
 /// Why a request's body ended before its end.
@@ -38,6 +54,8 @@ pub(super) enum BodyError {
     Http(#[from] hyper::Error),
     #[error("the body is not in base64")]
     NotBase64,
+    #[error("the copy was given up")]
+    GivenUp,
 }
 
 impl RequestBody {
@@ -45,23 +63,46 @@ impl RequestBody {
         if incoming.is_end_stream() {
             return Self::empty();
         }
-        Self { incoming: Some(incoming), watch: Some(watch), response_timeout, ..Self::empty() }
+        let upload = Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Client(incoming)) };
+        Self(Some(Box::new(upload)))
     }
 
     /// One that was read before.
     pub(super) fn gathered(gathered: Gathered, watch: Rc<Watch>, response_timeout: Duration) -> Self {
-        let gathered = Some(Box::new(gathered));
-        Self { gathered, watch: Some(watch), response_timeout, ..Self::empty() }
+        let upload =
+            Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Gathered(gathered)) };
+        Self(Some(Box::new(upload)))
+    }
+
+    /// The copy of another one.
+    pub(super) fn copied(copied: Copied) -> Self {
+        Self(Some(Box::new(Upload::of(Source::Copy(copied)))))
     }
 
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { incoming: None, gathered: None, watch: None, response_timeout: Duration::ZERO, text: None }
+        Self(None)
     }
 
     /// It comes in this form of gRPC-Web.
-    pub(super) fn in_form(self, form: grpc_web::Form) -> Self {
-        Self { text: (form == grpc_web::Form::Text).then(grpc_web::TextReader::default), ..self }
+    pub(super) fn in_form(mut self, form: grpc_web::Form) -> Self {
+        if let Some(upload) = &mut self.0 {
+            upload.text = (form == grpc_web::Form::Text).then(grpc_web::TextReader::default);
+        }
+        self
+    }
+
+    /// Whatever comes of it goes there, too.
+    pub(super) fn copy_to(&mut self, tee: Tee) {
+        if let Some(upload) = &mut self.0 {
+            upload.tee = Some(tee);
+        }
+    }
+}
+
+impl Upload {
+    fn of(source: Source) -> Self {
+        Self { incoming: Some(source), watch: None, response_timeout: Duration::ZERO, text: None, tee: None }
     }
 
     /// Reads a piece that came in base64. The last one has to be whole.
@@ -75,18 +116,6 @@ impl RequestBody {
             }
             BodyError::NotBase64
         })
-    }
-
-    /// The next piece of one that was read before.
-    fn next_gathered(&mut self) -> Option<Frame<Bytes>> {
-        let gathered = self.gathered.as_mut()?;
-        let mut frame = gathered.next();
-        if gathered.is_end() {
-            self.gathered = None;
-            self.ended();
-        }
-        frame.as_mut().and_then(Frame::trailers_mut).map(forwarded::remove_claims);
-        frame
     }
 
     fn ended(&mut self) {
@@ -106,13 +135,13 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let Some(incoming) = &mut this.incoming else { return Poll::Ready(this.next_gathered().map(Ok)) };
+        let Some(this) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(incoming).poll_frame(cx);
         if let Some(watch) = &this.watch {
             watch.set_awaits_client(frame.is_pending());
         }
-        let mut frame = ready!(frame).map(|frame| frame.map_err(BodyError::from));
+        let mut frame = ready!(frame);
         if let Some(watch) = &this.watch {
             watch.progressed();
         }
@@ -131,39 +160,77 @@ impl Body for RequestBody {
             // Some servers merge them into the header, where the upstream may believe what it reads.
             forwarded::remove_claims(trailers);
         }
-        if frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream) {
+        let is_over = frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream);
+        if let Some(tee) = &this.tee {
+            tee.pass(&frame, is_over);
+        }
+        if is_over {
             this.ended();
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream) && self.gathered.is_none()
+        let incoming = self.0.as_ref().and_then(|upload| upload.incoming.as_ref());
+        incoming.is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        if self.text.is_some() {
+        let Some(upload) = &self.0 else { return SizeHint::with_exact(0) };
+        if upload.text.is_some() {
             return SizeHint::default();
         }
-        match (&self.incoming, &self.gathered) {
-            (Some(incoming), _) => incoming.size_hint(),
-            (None, None) => SizeHint::with_exact(0),
-            (None, Some(gathered)) => gathered.length().map_or_else(SizeHint::default, SizeHint::with_exact),
+        upload.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Client(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Gathered(gathered) => Poll::Ready(gathered.next().map(Ok)),
+            Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Gathered(gathered) => gathered.is_end(),
+            Self::Copy(copied) => copied.is_over(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(incoming) => incoming.size_hint(),
+            Self::Gathered(gathered) => {
+                gathered.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Self::Copy(copied) => copied.size_hint(),
         }
     }
 }
 
-/// A response's body on its way to the client.
+/// A response's body on its way to the client; small, because hyper moves it often.
 pub(super) enum ResponseBody {
     /// The gateway's own words.
-    Own { text: Option<Bytes>, exchange: Exchange },
+    Own { text: Option<Bytes>, exchange: Box<Exchange> },
     /// The upstream's.
-    Upstream(UpstreamBody),
+    Upstream(Box<UpstreamBody>),
     /// None: the connection is another protocol's from here on.
     Nothing,
 }
 
-/// Over HTTP/1.1 the body comes out of a connection that nobody else runs: whoever asks for a frame runs it.
+/// The upstream's body, and what is told of it on its way.
 pub(super) struct UpstreamBody {
     incoming: Incoming,
     lease: Lease,
@@ -176,7 +243,7 @@ impl ResponseBody {
     pub(super) fn own(text: Bytes, mut exchange: Exchange) -> Self {
         // It is here as a whole. Who asked by HEAD gets nothing of it, and nobody asks for it then.
         exchange.sent(0, true);
-        Self::Own { text: Some(text).filter(|text| !text.is_empty()), exchange }
+        Self::Own { text: Some(text).filter(|text| !text.is_empty()), exchange: Box::new(exchange) }
     }
 
     pub(super) fn upstream(
@@ -186,7 +253,7 @@ impl ResponseBody {
         form: Option<grpc_web::Form>,
     ) -> Self {
         exchange.sent(0, incoming.is_end_stream());
-        Self::Upstream(UpstreamBody { incoming, lease, exchange, form })
+        Self::Upstream(Box::new(UpstreamBody { incoming, lease, exchange, form }))
     }
 }
 
@@ -220,7 +287,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Self::Upstream(UpstreamBody { form: Some(_), .. }) => SizeHint::default(),
+            Self::Upstream(body) if body.form.is_some() => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
             Self::Nothing => SizeHint::with_exact(0),
         }
@@ -229,12 +296,7 @@ impl Body for ResponseBody {
 
 impl UpstreamBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = if self.lease.is_shared() {
-            Pin::new(&mut self.incoming).poll_frame(cx)
-        } else {
-            self.run_for_frame(cx)
-        };
-        let frame = ready!(frame);
+        let frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
         self.exchange.watch().progressed();
         if let Some(Err(_)) = frame {
             self.exchange.aborted();
@@ -254,22 +316,5 @@ impl UpstreamBody {
                 Err(other) => other,
             },
         }
-    }
-
-    /// The connection and the body talk through wakers, but both are run here, so waking this very task
-    /// would only make it run once more for nothing. The no-op waker goes first; only when there is nothing
-    /// left to do does the connection learn whom to wake.
-    fn run_for_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut quiet = Context::from_waker(Waker::noop());
-        let mut frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        if frame.is_pending() {
-            self.lease.run(&mut quiet);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        }
-        if frame.is_pending() {
-            self.lease.run(cx);
-            frame = Pin::new(&mut self.incoming).poll_frame(&mut quiet);
-        }
-        frame
     }
 }

@@ -11,7 +11,7 @@ use crate::model::{self, Deprecation};
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
-use super::record::{End, Record, Trail};
+use super::record::{End, OK, Record, Trail};
 use super::snapshot::Local;
 use super::watch::Watch;
 use super::{cors, grpc, headers};
@@ -156,7 +156,7 @@ impl Exchange {
     pub(super) fn sent(&mut self, bytes: usize, is_last: bool) {
         self.sent += bytes as u64;
         if is_last && self.why == GONE {
-            self.why = "ok";
+            self.why = OK;
         }
     }
 

@@ -70,6 +70,8 @@ pub(super) struct Gathered {
     trailers: Option<HeaderMap>,
     /// Its length was said beforehand.
     has_length: bool,
+    /// It is being passed on. Before, nothing is over, for an empty body without a length has an end that is written.
+    is_moving: bool,
     _held: Held,
 }
 
@@ -82,6 +84,7 @@ impl Gathered {
 
     /// What comes next of it.
     pub(super) fn next(&mut self) -> Option<Frame<Bytes>> {
+        self.is_moving = true;
         if !self.bytes.is_empty() {
             return Some(Frame::data(std::mem::take(&mut self.bytes)));
         }
@@ -89,7 +92,7 @@ impl Gathered {
     }
 
     pub(super) fn is_end(&self) -> bool {
-        self.bytes.is_empty() && self.trailers.is_none()
+        self.is_moving && self.bytes.is_empty() && self.trailers.is_none()
     }
 
     /// Bytes that are left, if the request says how many they are.
@@ -173,7 +176,13 @@ pub(super) async fn gather(
     }
     watch.busy(Instant::now());
     text(&bytes)?;
-    Ok(Gathered { bytes: bytes.into(), trailers, has_length: length.is_some(), _held: held })
+    Ok(Gathered {
+        bytes: bytes.into(),
+        trailers,
+        has_length: length.is_some(),
+        is_moving: false,
+        _held: held,
+    })
 }
 
 /// The next piece; `None` at the end.

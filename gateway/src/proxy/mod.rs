@@ -20,6 +20,7 @@ mod hop;
 mod json;
 mod listen;
 mod media_type;
+mod mirror;
 mod path;
 mod pipeline;
 mod problem;

@@ -19,12 +19,13 @@ use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
 use super::gather::{self, Gathered};
 use super::problem::{Kind, Problem};
+use super::record::OK;
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Content, Facts, Match};
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::Watch;
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, request, trace, tunnel};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, trace, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -73,6 +74,7 @@ pub(super) async fn serve(
     if let Some(changes) = changes {
         headers::apply(changes, request.headers_mut());
     }
+    mirror::copy(&exchange, &mut request);
     let (now, ends) = (exchange.started(), exchange.session().ends());
     if let Some(record) = exchange.record() {
         record.goes_to(&upstream.settings().name);
@@ -356,7 +358,7 @@ fn switch(
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
     exchange.answered(response.status());
-    exchange.because("ok");
+    exchange.because(OK);
     let mut response = response.map(|_| ResponseBody::Nothing);
     prepare_response(response.headers_mut());
     tunnel::write(response.headers_mut(), upgrade);

@@ -20,6 +20,11 @@ use super::upstream::Endpoint;
 /// would keep its whole header, and is copied when it has ended.
 const MAX_TEXT_BYTES: usize = 1024;
 
+/// What decided about a request that was answered.
+pub(super) const OK: &str = "ok";
+/// The same, and the answer is one that was asked for because another did not come.
+const HEDGED: &str = "hedged";
+
 /// Values are shared with the request, not copied.
 pub(super) struct Record {
     time: SystemTime,
@@ -43,6 +48,8 @@ pub(super) struct Record {
 pub(super) struct Trail {
     attempts: Cell<u32>,
     last: RefCell<Option<Rc<Endpoint>>>,
+    /// The answer is one that was asked for beside another.
+    is_hedged: Cell<bool>,
 }
 
 impl Trail {
@@ -50,6 +57,12 @@ impl Trail {
     pub(super) fn tries(&self, endpoint: &Rc<Endpoint>) {
         self.attempts.set(self.attempts.get().saturating_add(1));
         self.last.replace(Some(Rc::clone(endpoint)));
+    }
+
+    /// Two were asked at the same time, and this one's answer is taken.
+    pub(super) fn takes(&self, endpoint: &Rc<Endpoint>, is_hedged: bool) {
+        self.last.replace(Some(Rc::clone(endpoint)));
+        self.is_hedged.set(is_hedged);
     }
 }
 
@@ -139,7 +152,7 @@ impl Record {
             trace_parent: self.trace_parent.as_ref().and_then(kept),
             referer: self.referer.as_ref().and_then(without_query),
             user_agent: self.user_agent.as_ref().and_then(kept),
-            why,
+            why: if why == OK && self.trail.is_hedged.get() { HEDGED } else { why },
         }
     }
 }

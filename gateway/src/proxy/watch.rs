@@ -43,6 +43,14 @@ pub(super) struct Watch {
     /// Bytes moved since the timer last looked: cheaper than a new deadline for each of them.
     progress: Cell<bool>,
     expired: Cell<bool>,
+    /// How much longer than its first deadline a wait for a request lasts.
+    rest: Cell<Duration>,
+    /// The first deadline of a wait for a request is over.
+    rests: Cell<bool>,
+    /// The client's socket has nothing to read, and no message has begun.
+    listens: Cell<bool>,
+    /// It has taken all that was written.
+    flushed: Cell<bool>,
     /// The last frame of a request's body that was asked for has not come.
     awaits_client: Cell<bool>,
     refusal: Cell<Option<Refusal>>,
@@ -64,6 +72,9 @@ pub(super) struct Watch {
 /// Beyond every timeout, and still far from overflow.
 pub(super) const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// Who asks again within this time finds a connection as it was.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
 impl Watch {
     /// A connection that was just accepted.
     pub(super) fn new(now: Instant, header_timeout: Duration) -> Self {
@@ -72,6 +83,10 @@ impl Watch {
             deadline: Cell::new(now + header_timeout),
             progress: Cell::new(false),
             expired: Cell::new(false),
+            rest: Cell::default(),
+            rests: Cell::new(false),
+            listens: Cell::new(false),
+            flushed: Cell::new(true),
             awaits_client: Cell::new(false),
             refusal: Cell::new(None),
             heads: Cell::new(0),
@@ -89,6 +104,8 @@ impl Watch {
         self.phase.set(phase);
         self.deadline.set(deadline);
         self.expired.set(false);
+        self.rest.set(Duration::ZERO);
+        self.rests.set(false);
     }
 
     /// What comes before requests is done: the time for the first head begins.
@@ -148,6 +165,25 @@ impl Watch {
         self.enter(Phase::Idle, now + timeout);
     }
 
+    /// The same, of a connection that gives back what it does not need while it waits for long.
+    pub(super) fn idles_until_rest(&self, now: Instant, timeout: Duration) {
+        self.idles(now, timeout.min(REST_AFTER));
+        self.rest.set(timeout.saturating_sub(REST_AFTER));
+    }
+
+    /// Whether no request has come for a while, and the parser and its buffers hold nothing.
+    pub(super) fn may_rest(&self) -> bool {
+        self.rests.get() && self.listens.get() && self.flushed.get() && !self.holds.get()
+    }
+
+    pub(super) fn set_listens(&self, listens: bool) {
+        self.listens.set(listens);
+    }
+
+    pub(super) fn set_flushed(&self, flushed: bool) {
+        self.flushed.set(flushed);
+    }
+
     pub(super) fn progressed(&self) {
         self.progress.set(true);
     }
@@ -183,7 +219,15 @@ impl Watch {
                 self.abort();
                 Expiry::Close
             }
-            Phase::Idle => Expiry::Close,
+            Phase::Idle => {
+                let rest = self.rest.take();
+                if rest.is_zero() {
+                    return Expiry::Close;
+                }
+                self.deadline.set(now + rest);
+                self.rests.set(true);
+                Expiry::Run
+            }
             Phase::Busy => Expiry::Later(now + FOREVER),
         }
     }
@@ -325,6 +369,30 @@ mod tests {
         watch.moves(Phase::Download(idle), now, idle);
         assert_eq!(watch.look(now + idle), Expiry::Later(now + 2 * idle));
         assert_eq!(watch.look(now + 2 * idle), Expiry::Close);
+    }
+
+    #[test]
+    fn a_long_wait_for_a_request_is_a_rest() {
+        let (now, timeout) = (Instant::now(), Duration::from_secs(60));
+        let watch = Watch::new(now, timeout);
+        watch.set_listens(true);
+        watch.idles_until_rest(now, timeout);
+        assert_eq!(watch.look(now), Expiry::Later(now + REST_AFTER));
+        assert!(!watch.may_rest());
+        assert_eq!(watch.look(now + REST_AFTER), Expiry::Run);
+        assert!(watch.may_rest());
+        watch.set_flushed(false);
+        assert!(!watch.may_rest(), "an answer is still being written");
+        watch.set_flushed(true);
+        watch.set_listens(false);
+        assert!(!watch.may_rest(), "a request has begun");
+        watch.set_listens(true);
+        assert_eq!(watch.look(now + REST_AFTER), Expiry::Later(now + timeout));
+        assert_eq!(watch.look(now + timeout), Expiry::Close);
+        watch.busy(now);
+        assert!(!watch.may_rest());
+        watch.idles_until_rest(now, REST_AFTER / 2);
+        assert_eq!(watch.look(now + REST_AFTER / 2), Expiry::Close, "no wait is made longer");
     }
 
     #[test]

@@ -37,7 +37,8 @@ fn by_model(blue: &Upstream, green: &Upstream, bounds: BodyBounds) -> model::Pro
     let mut route = model.routes[0].clone();
     route.name = "by-model".to_owned();
     let shares = vec![Share { upstream: 1, weight: 1 }];
-    route.action = Action::Forward(Forward { shares, sticky: None, host: None, path: None });
+    route.action =
+        Action::Forward(Forward { shares, sticky: None, mirrors: Vec::new(), host: None, path: None });
     let fields = vec![(Pointer::new("/model").unwrap(), Test::Is("gpt-4".to_owned()))];
     route.matches.conditions.body = Some(BodyTests { bounds, fields });
     model.routes.push(route);
@@ -150,6 +151,7 @@ fn a_body_that_was_read_goes_to_the_endpoint_that_takes_it() {
         backoff_base: Duration::from_millis(1),
         backoff_max: Duration::from_millis(2),
         per_try_timeout: None,
+        hedge_after: None,
     });
     let proxy = start(&model);
     let body = r#"{"model":"gpt-4"}"#;

@@ -97,8 +97,13 @@ fn another_upstream_stands_in() {
     model.upstreams.swap(0, 1);
     model.upstreams[1].fallback = Some(0);
     let shares = vec![model::Share { upstream: 1, weight: 1 }];
-    model.routes[0].action =
-        model::Action::Forward(model::Forward { shares, sticky: None, host: None, path: None });
+    model.routes[0].action = model::Action::Forward(model::Forward {
+        shares,
+        sticky: None,
+        host: None,
+        path: None,
+        mirrors: Vec::new(),
+    });
     proxy.reload(&model).unwrap();
     assert!(get(&mut stream).ends_with("spare"));
 }

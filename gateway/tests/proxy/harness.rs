@@ -3,11 +3,13 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use gateway::model;
+use gateway::observe::Exposition;
+use gateway::observe::metrics::Recorder;
 use gateway::proxy::Proxy;
 use socket2::{Domain, Socket, Type};
 
@@ -57,6 +59,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
                 sticky: None,
                 host: None,
                 path: None,
+                mirrors: Vec::new(),
             }),
             upgrades: vec!["websocket".to_owned()],
             request_headers: None,
@@ -239,6 +242,20 @@ pub(crate) fn get(stream: &mut TcpStream) -> String {
 
 pub(crate) fn status(response: &str) -> &str {
     response.get(9..12).unwrap_or("")
+}
+
+/// What a series counts, as it stands in `/metrics`. The first call has it counted: it comes before the proxy starts.
+pub(crate) fn count(series: &str) -> u64 {
+    static RECORDER: OnceLock<Recorder> = OnceLock::new();
+    let recorder = RECORDER.get_or_init(|| {
+        let recorder = Recorder::default();
+        recorder.install();
+        recorder
+    });
+    let mut page = Exposition::default();
+    recorder.render(&mut page);
+    let of_series = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok();
+    page.finish().lines().find_map(of_series).unwrap_or(0)
 }
 
 /// Waits until `condition` holds.

@@ -335,3 +335,58 @@ fn a_listener_that_goes_serves_who_is_connected_already() {
         assert_eq!(proxy.status().listeners.len(), 1, "nobody listens any more");
     }
 }
+
+/// Longer than a connection waits before it gives back what it does not need.
+const UNTIL_REST: Duration = Duration::from_millis(1300);
+
+#[test]
+fn a_connection_that_rested_goes_on() {
+    let up = echo();
+    let proxy = start(&model(&[up.address]));
+    let mut client = connect(&proxy);
+    for _ in 0..2 {
+        assert_eq!(status(&get(&mut client)), "200");
+        thread::sleep(UNTIL_REST);
+    }
+    for half in ["GET / HTTP/1.1\r\nho", "st: a\r\n\r\n"] {
+        client.write_all(half.as_bytes()).unwrap();
+        thread::sleep(UNTIL_REST);
+    }
+    assert_eq!(status(&response(&mut client)), "200", "a head that comes in parts");
+    thread::sleep(UNTIL_REST);
+    client
+        .write_all("GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n".as_bytes())
+        .unwrap();
+    assert_eq!(status(&response(&mut client)), "200");
+    assert_eq!(status(&response(&mut client)), "200");
+    thread::sleep(UNTIL_REST);
+    client.write_all(b"nonsense\r\n\r\n").unwrap();
+    assert_eq!(status(&response(&mut client)), "400");
+}
+
+#[test]
+fn a_connection_that_rests_ends_like_any_other() {
+    let up = echo();
+    let mut model = model(&[up.address]);
+    let resting = |proxy: &Proxy| {
+        let mut client = connect(proxy);
+        assert_eq!(status(&get(&mut client)), "200");
+        thread::sleep(UNTIL_REST);
+        client
+    };
+    let proxy = start(&model);
+    let client = resting(&proxy);
+    assert_eq!(proxy.status().listeners[0].connections, 1);
+    drop(client);
+    eventually("it ends with its client", || proxy.status().listeners[0].connections == 0);
+    let mut client = resting(&proxy);
+    assert_eq!(block_on(proxy.drain(LONG)).cut, 0, "a drain does not wait for it");
+    assert_eq!(read_rest(&mut client, LONG), (String::new(), true));
+    model.listeners[0].idle_timeout = 2 * UNTIL_REST;
+    let proxy = start(&model);
+    let mut client = resting(&proxy);
+    let began = Instant::now();
+    assert_eq!(read_rest(&mut client, LONG), (String::new(), true), "it ends with its time");
+    assert!(began.elapsed() < LONG / 2);
+    drop(proxy);
+}

@@ -26,6 +26,7 @@ fn policy() -> Retry {
         backoff_base: Duration::from_millis(1),
         backoff_max: Duration::from_millis(2),
         per_try_timeout: None,
+        hedge_after: None,
     }
 }
 

@@ -24,7 +24,7 @@ fn to(upstream: usize) -> Action {
 
 fn shared(shares: &[(usize, u32)], sticky: Option<Sticky>) -> Action {
     let shares = shares.iter().map(|&(upstream, weight)| Share { upstream, weight }).collect();
-    Action::Forward(Forward { shares, sticky, host: None, path: None })
+    Action::Forward(Forward { shares, sticky, host: None, path: None, mirrors: Vec::new() })
 }
 
 fn route(name: &str, path: PathPattern, conditions: Conditions, action: Action) -> model::Route {
@@ -121,6 +121,7 @@ fn an_upstream_sees_the_path_and_host_that_its_route_gives_it() {
             sticky: None,
             host,
             path: Some(path),
+            mirrors: Vec::new(),
         })
     };
     let whole = vec![Piece::Text("/u/".to_owned()), Piece::Parameter(0)];

@@ -586,3 +586,43 @@ fn an_upstream_may_be_a_socket_on_this_host() {
     proxy.reload(&model).unwrap();
     assert_eq!(status(&get(&mut connect(&proxy))), "502");
 }
+
+#[test]
+fn a_socket_whose_backlog_is_full_is_waited_for_like_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("app.sock");
+    let unix = || socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+    let (listener, at) = (unix(), socket2::SockAddr::unix(&path).unwrap());
+    listener.bind(&at).unwrap();
+    listener.listen(0).unwrap();
+    let mut fillers = Vec::new();
+    loop {
+        let filler = unix();
+        filler.set_nonblocking(true).unwrap();
+        let Ok(()) = filler.connect(&at) else { break };
+        fillers.push(filler);
+        assert!(fillers.len() < 64, "the backlog does not get full");
+    }
+    let mut model = model(&[]);
+    model.upstreams[0].endpoints =
+        vec![gateway::model::Endpoint::new(gateway::model::Location::Unix(path), false)];
+    model.upstreams[0].connect_timeout = Duration::from_millis(300);
+    let proxy = start(&model);
+    let answer = get(&mut connect(&proxy));
+    assert!(answer.contains("upstream_connect_timeout"), "nobody accepts: {answer}");
+    model.upstreams[0].connect_timeout = LONG;
+    proxy.reload(&model).unwrap();
+    let mut client = connect(&proxy);
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut read = [0; 1024];
+            if matches!(stream.read(&mut read), Ok(1..)) {
+                stream.write_all(OK.as_bytes()).unwrap();
+            }
+        }
+    });
+    drop(fillers);
+    assert_eq!(status(&response(&mut client)), "200");
+}

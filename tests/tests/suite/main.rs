@@ -19,6 +19,7 @@ mod inspect;
 mod lists;
 mod odd_frames;
 mod proxy;
+mod real_servers;
 mod reload;
 mod sources;
 mod takeover;

@@ -27,7 +27,7 @@ use crate::model::{
 };
 
 pub(crate) use routes::{
-    Body, Changes, CorsKeys, Deprecated, Match, Redirect, ReplyChanges, Rewrite, Route, Share, Sticky,
+    Body, Changes, CorsKeys, Deprecated, Match, Mirror, Redirect, ReplyChanges, Rewrite, Route, Share, Sticky,
 };
 
 /// Entries written into one list by hand; longer lists are files.

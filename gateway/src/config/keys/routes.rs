@@ -9,9 +9,12 @@ use time::OffsetDateTime;
 use crate::config::matching::{FieldsOf, PathOf, TestsBy};
 use crate::config::notation::{
     CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MediaTypeName, MethodName, Moment,
-    NameOf, NewHost, NewPath, Origin, PointerTo, Prefix, ProtocolName, RawText, Size, Span, WebAddress,
+    NameOf, NewHost, NewPath, Origin, PointerTo, Portion, Prefix, ProtocolName, RawText, Size, Span,
+    WebAddress,
 };
-use crate::config::shape::{At, Choice, ListOf, Located, Optional, Or, OrEmpty, Required, record, section};
+use crate::config::shape::{
+    At, Choice, ListOf, Located, OneOrListOf, Optional, Or, OrEmpty, Required, record, section,
+};
 use crate::model::{FieldTemplate, HostPattern, MediaType, OriginPattern, PathPattern, Pointer, Test};
 
 /// Conditions of one kind.
@@ -28,6 +31,9 @@ record! {
         split: Vec<Located<Share>> = OrEmpty(ListOf(At(section::<Share>()), 100)),
         /// What keeps a client with the upstream of `split` that it was given.
         sticky: Option<Located<Sticky>> = Optional(At(section::<Sticky>())),
+        /// An upstream that gets copies of requests, or a list of them. What it answers nobody sees, and no request waits for
+        /// it.
+        mirror: Vec<Located<Mirror>> = OrEmpty(OneOrListOf(ListOf(At(section::<Mirror>()), 4))),
         /// How the upstream sees its requests.
         rewrite: Option<Located<Rewrite>> = Optional(At(section::<Rewrite>())),
         /// Send clients elsewhere.
@@ -100,6 +106,22 @@ record! {
         upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
         /// How many requests it gets, of all weights together. With 0 it gets none.
         weight: usize = Or(Count(0, 1_000_000), "1"),
+    }
+}
+
+record! {
+    /// `mirror` of a route
+    Mirror {
+        /// The upstream. Its requests have `X-Forwarded-Mirror` with the name of the route.
+        upstream: Option<Located<String>> = Required(At(NameOf("an upstream"))),
+        /// How many requests are copied.
+        percent: u32 = Or(Portion, "100%"),
+        /// From the head of the request to the end of the answer to the copy. What takes longer is given up.
+        timeout: Duration = Or(Span("10ms", "1h"), "10s"),
+        /// How much of a body may wait for the upstream. A copy that falls further behind is given up.
+        buffer: usize = Or(Size("1KiB", "64MiB"), "256KiB"),
+        /// Copies under way to the upstream, in each worker. Beyond, requests are not copied.
+        max_concurrent: usize = Or(Count(1, 10_000), "64"),
     }
 }
 

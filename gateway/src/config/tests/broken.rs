@@ -372,6 +372,22 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "mirrors that cannot be",
+        "upstreams: {u: {endpoints: [\"http://a\"]}, shadow: {endpoints: [\"http://b\"]}}\nroutes:\n  a: {match: {path: /a}, \
+         respond: {}, mirror: {upstream: u}}\n  b: {match: {path: /b}, upstream: u, mirror: [{upstream: shadov}, {percent: \
+         10}]}\n  c: {match: {path: /c}, upstream: u, mirror: [{upstream: shadow}, {upstream: shadow, percent: 101%}]}\n  \
+         d: {match: {path: /d}, upstream: u, mirror: shadow}\n",
+        &[
+            "3:47+13 `mirror` is for routes with `upstream` or `split`",
+            "4:59+6 there is no upstream `shadov` -> shadow",
+            "4:68+13 `upstream` is missing; it takes the name of an upstream",
+            "4:78+2 10 is not a share; expected a share from 0% to 100% -> 10%",
+            "5:79+6 this upstream is listed twice; the first is on line 5",
+            "5:96+4 101% is not a share; expected a share from 0% to 100%",
+            "6:47+6 expected a map with `upstream`, `percent`, `timeout`, `buffer` and `max_concurrent`, found `shadow`",
+        ],
+    ),
+    (
         "paths with parameters",
         "upstreams: {u: {endpoints: [\"http://a\"]}}\nroutes:\n  a: {match: {path: \"/a/{id}/{id}\"}, upstream: u}\n  b: \
          {match: {path: \"/b/x{id}\"}, upstream: u}\n  c: {match: {path: \"/c/{id}\"}, upstream: u, rewrite: {path: \
@@ -576,6 +592,16 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
             "2:43+6 resets is not `connect`, `reset`, `timeout`, `gateway_error`, `5xx` or statuses from 400 on -> reset",
             "2:51+3 200 is not `connect`, `reset`, `timeout`, `gateway_error`, `5xx` or statuses from 400 on",
             "2:72+2 11 is out of bounds; expected a number from 1 to 10",
+        ],
+    ),
+    (
+        "hedges that cannot be",
+        "upstreams:\n  u: {endpoints: [http://a], retry: {hedge: {}}}\n  v: {endpoints: [http://a], retry: {hedge: 50ms}}\n  w: \
+         {endpoints: [http://a], balance: {sticky: {cookie: x}}, retry: {hedge: {after: 1s}}}\n",
+        &[
+            "2:45+2 `after` is missing; it takes a duration from 1ms to 1h",
+            "3:45+4 expected a map with `after`, found `50ms`",
+            "4:77+11 `hedge` does not go with `sticky`: sessions would move with each answer that is slow",
         ],
     ),
     (

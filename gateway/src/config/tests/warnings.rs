@@ -10,7 +10,7 @@ const WARNED: &[(&str, &str, &[&str])] = &[
     ("nothing at all", "", &[]),
     (
         "all is used",
-        "listeners:\n  web: {address: 127.0.0.1:80}\n  tls: {address: 127.0.0.1:443, passthrough: [{server_names: [a.test], upstream: p}]}\nupstreams:\n  a: {endpoints: [http://a], fallback: b}\n  b: {endpoints: [http://b], fallback: c}\n  c: {endpoints: [http://c]}\n  p: {endpoints: [http://p]}\n  s: {endpoints: [http://s]}\nroutes:\n  a: {upstream: a}\n  s: {match: {path: /s}, split: [{upstream: a}, {upstream: s, weight: 0}]}\n",
+        "listeners:\n  web: {address: 127.0.0.1:80}\n  tls: {address: 127.0.0.1:443, passthrough: [{server_names: [a.test], upstream: p}]}\nupstreams:\n  a: {endpoints: [http://a], fallback: b}\n  b: {endpoints: [http://b], fallback: c}\n  c: {endpoints: [http://c]}\n  p: {endpoints: [http://p]}\n  s: {endpoints: [http://s]}\n  m: {endpoints: [http://m]}\nroutes:\n  a: {upstream: a, mirror: {upstream: m}}\n  s: {match: {path: /s}, split: [{upstream: a}, {upstream: s, weight: 0}]}\n",
         &[],
     ),
     (

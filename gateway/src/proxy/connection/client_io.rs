@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
@@ -84,6 +84,21 @@ impl ClientIo {
     /// The socket, and what was read of it and not given to hyper.
     pub(super) fn into_parts(self) -> (Stream, Vec<u8>) {
         (self.stream.into_inner(), self.held)
+    }
+
+    /// Reads when nobody else does, and holds what came; `false` at the end of the stream, or when it is broken.
+    pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut scratch = self.scratch.borrow_mut();
+        let mut buffer = ReadBuf::new(&mut scratch);
+        let read = ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer));
+        self.held.extend_from_slice(buffer.filled());
+        Poll::Ready(read.is_ok() && !self.held.is_empty())
+    }
+
+    /// Says goodbye, if the socket takes it at once.
+    pub(super) fn end(&mut self) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut self.stream).poll_shutdown(&mut nobody);
     }
 
     /// Ends the connection by a reset: an orderly end could pass for the end of the response.
@@ -238,7 +253,9 @@ impl Read for ClientIo {
             if !this.held.is_empty() && this.framing.in_head() {
                 this.watch.head_begins(this.header_timeout);
             }
-            match ready!(this.poll_fill(cx, &mut cursor))? {
+            let filled = this.poll_fill(cx, &mut cursor);
+            this.watch.set_listens(filled.is_pending() && this.held.is_empty() && this.framing.at_start());
+            match ready!(filled)? {
                 Filled::Delivered | Filled::End => return Poll::Ready(Ok(())),
                 Filled::Held => {}
             }
@@ -249,6 +266,7 @@ impl Read for ClientIo {
 impl Write for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.watch.set_flushed(false);
         let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -263,6 +281,7 @@ impl Write for ClientIo {
             return self.poll_write(cx, one);
         }
         let this = self.get_mut();
+        this.watch.set_flushed(false);
         let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -272,9 +291,13 @@ impl Write for ClientIo {
         true
     }
 
-    /// A socket keeps nothing back; under TLS, what it did not take waits in front of it.
+    /// A socket keeps nothing back; under TLS, what it did not take waits in front of it. hyper flushes when it has
+    /// written all that it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        this.watch.set_flushed(true);
+        Poll::Ready(Ok(()))
     }
 
     /// After a refusal, bytes may still be on their way; a socket that is closed with unread bytes resets

@@ -1,4 +1,7 @@
 //! A connection over HTTP/1.1: hyper runs it, one request at a time.
+//!
+//! hyper keeps 16 KiB of buffers a connection, and most connections of a busy host are idle. So one that has waited for a
+//! while gives all of that back and only watches its socket, and hyper begins anew with the next request.
 
 use std::convert::Infallible;
 use std::future::{Future as _, poll_fn};
@@ -12,10 +15,13 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 
 use super::super::body::ResponseBody;
+use crate::model::Listener;
+
 use super::super::framing::Limits;
 use super::super::pipeline;
 use super::super::stream::Stream;
 use super::super::tunnel::Tunnel;
+use super::super::watch::Watch;
 use super::client_io::ClientIo;
 use super::timer::{Closing, Ended, Timer};
 use super::{MAX_BUFFER, Session};
@@ -40,27 +46,14 @@ pub(super) async fn serve(
     closing: &mut Closing,
 ) -> Left {
     let watch = session.watch();
-    let mut http = speak(Rc::clone(session), stream);
-    let mut waker_is_known = false;
-    poll_fn(|cx| {
-        if !std::mem::replace(&mut waker_is_known, true) {
-            watch.set_waker(cx.waker());
+    let mut io = client_io(session, stream);
+    loop {
+        let (ended, spoken) = Box::pin(converse(session, io, timer, closing)).await;
+        io = spoken;
+        if ended == Spoken::Over || !rest(watch, &mut io, timer, closing).await {
+            break;
         }
-        loop {
-            if Pin::new(&mut http).poll(cx).is_ready() || watch.speaks_http2() {
-                return Poll::Ready(());
-            }
-            if closing.begins(watch) {
-                Pin::new(&mut http).graceful_shutdown();
-                continue;
-            }
-            if ready!(timer.poll(cx, &**watch)) == Ended::Close {
-                return Poll::Ready(());
-            }
-        }
-    })
-    .await;
-    let io = http.into_parts().io;
+    }
     if watch.speaks_http2() {
         let (stream, read) = io.into_parts();
         return Left::Http2(stream, read);
@@ -75,18 +68,85 @@ pub(super) async fn serve(
     Left::Nothing
 }
 
+/// Why hyper does not run the connection any more.
+#[derive(PartialEq, Eq)]
+enum Spoken {
+    /// Nothing was said for a while.
+    Rests,
+    Over,
+}
+
+/// Lets hyper run the connection.
+async fn converse(
+    session: &Rc<Session>,
+    io: ClientIo,
+    timer: &mut Timer<'_>,
+    closing: &mut Closing,
+) -> (Spoken, ClientIo) {
+    let watch = session.watch();
+    let mut http = speak(Rc::clone(session), io);
+    let mut waker_is_known = false;
+    let ended = poll_fn(|cx| {
+        if !std::mem::replace(&mut waker_is_known, true) {
+            watch.set_waker(cx.waker());
+        }
+        loop {
+            if Pin::new(&mut http).poll(cx).is_ready() || watch.speaks_http2() {
+                return Poll::Ready(Spoken::Over);
+            }
+            if closing.begins(watch) {
+                Pin::new(&mut http).graceful_shutdown();
+                continue;
+            }
+            if watch.may_rest() {
+                return Poll::Ready(Spoken::Rests);
+            }
+            if ready!(timer.poll(cx, &**watch)) == Ended::Close {
+                return Poll::Ready(Spoken::Over);
+            }
+        }
+    })
+    .await;
+    (ended, http.into_parts().io)
+}
+
+/// Waits until the client says something; `false` if it does not.
+async fn rest(watch: &Watch, io: &mut ClientIo, timer: &mut Timer<'_>, closing: &mut Closing) -> bool {
+    let goes_on = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(more) = io.poll_more(cx) {
+                return Poll::Ready(more);
+            }
+            if closing.begins(watch) || ready!(timer.poll(cx, watch)) == Ended::Close {
+                return Poll::Ready(false);
+            }
+        }
+    })
+    .await;
+    if !goes_on {
+        io.end();
+    }
+    goes_on
+}
+
+fn client_io(session: &Session, stream: Stream) -> ClientIo {
+    let local = session.local();
+    let listener = &local.listeners()[session.listener_index()];
+    ClientIo::new(stream, limits(listener), listener, Rc::clone(session.watch()), session.worker.scratch())
+}
+
+fn limits(listener: &Listener) -> Limits {
+    Limits { bytes: listener.max_header_bytes, fields: listener.max_header_count }
+}
+
 fn speak(
     session: Rc<Session>,
-    stream: Stream,
+    io: ClientIo,
 ) -> http1::Connection<
     ClientIo,
     impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
 > {
-    let local = session.local();
-    let listener = &local.listeners()[session.listener_index()];
-    let limits = Limits { bytes: listener.max_header_bytes, fields: listener.max_header_count };
-    let (watch, scratch) = (Rc::clone(session.watch()), session.worker.scratch());
-    let io = ClientIo::new(stream, limits, listener, watch, scratch);
+    let limits = limits(&session.local().listeners()[session.listener_index()]);
     let mut http = http1::Builder::new();
     http.max_buf_size(MAX_BUFFER.max(limits.bytes.saturating_add(1)));
     if limits.fields > STACK_FIELDS {

@@ -119,7 +119,9 @@ impl Streams {
             open.swap_remove(index);
         }
         if open.is_empty() {
-            self.session.idles(Instant::now());
+            if let Some(timeout) = self.session.idle_timeout() {
+                self.session.watch().idles(Instant::now(), timeout);
+            }
         }
     }
 

@@ -7,7 +7,7 @@ mod http1;
 mod http2;
 mod passthrough;
 mod prepare;
-mod timer;
+pub(super) mod timer;
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future as _, poll_fn};
@@ -90,6 +90,10 @@ impl Session {
         &self.watch
     }
 
+    pub(super) fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
     /// The snapshot for the next request. When a reload has removed the listener, the connection ends with
     /// that request, under the rules that it began with.
     pub(super) fn local(&self) -> Rc<Local> {
@@ -155,18 +159,18 @@ impl Session {
     /// A request is over.
     pub(super) fn end(&self, watch: &Rc<Watch>, now: Instant) {
         // The end of a stream is not that of the connection's work: `http2` knows how many are open.
-        if Rc::ptr_eq(watch, &self.watch) {
-            self.idles(now);
+        if Rc::ptr_eq(watch, &self.watch)
+            && let Some(timeout) = self.idle_timeout()
+        {
+            self.watch.idles_until_rest(now, timeout);
         }
         self.worker.counted();
     }
 
-    /// The connection waits for its next request.
-    fn idles(&self, now: Instant) {
+    /// How long the connection may wait for its next request.
+    fn idle_timeout(&self) -> Option<Duration> {
         let local = self.local.borrow();
-        if let Some(listener) = local.listeners().get(self.listener.get()) {
-            self.watch.idles(now, listener.idle_timeout);
-        }
+        local.listeners().get(self.listener.get()).map(|listener| listener.idle_timeout)
     }
 }
 
@@ -200,7 +204,8 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
             }
         }
     };
-    http2::serve(session, stream, read, &mut timer, &mut closing).await;
+    // Boxed, as is the conversation over HTTP/1.1: the task itself stays small, also where the connection only waits.
+    Box::pin(http2::serve(session, stream, read, &mut timer, &mut closing)).await;
 }
 
 /// Passes a connection on to an upstream as it is.

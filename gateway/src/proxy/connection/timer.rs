@@ -13,7 +13,7 @@ use super::super::watch::{Expiry, Watch};
 const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(500);
 
 /// Something that waits: a connection over HTTP/1.1, or one over HTTP/2 with all of its streams.
-pub(super) trait Timed {
+pub(in crate::proxy) trait Timed {
     /// When the timer has to look next.
     fn deadline(&self) -> Instant;
     /// The timer looks.
@@ -32,21 +32,21 @@ impl Timed for Watch {
 
 /// The one timer of a connection. Most deadlines only move away, so it is left where it is; when it fires too
 /// early, it is set anew. One that moves nearer (a head after a long wait) has to be set at once.
-pub(super) struct Timer<'a> {
-    pub(super) sleep: Pin<&'a mut Sleep>,
+pub(in crate::proxy) struct Timer<'a> {
+    pub(in crate::proxy) sleep: Pin<&'a mut Sleep>,
     /// The runtime knows when to wake this task.
-    pub(super) is_set: bool,
+    pub(in crate::proxy) is_set: bool,
 }
 
 /// What the end of a wait means for the connection.
 #[derive(PartialEq, Eq)]
-pub(super) enum Ended {
+pub(in crate::proxy) enum Ended {
     Run,
     Close,
 }
 
 impl Timer<'_> {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, watch: &impl Timed) -> Poll<Ended> {
+    pub(in crate::proxy) fn poll(&mut self, cx: &mut Context<'_>, watch: &impl Timed) -> Poll<Ended> {
         loop {
             let deadline = watch.deadline().into();
             if deadline < self.sleep.deadline() {

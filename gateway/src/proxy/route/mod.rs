@@ -404,6 +404,7 @@ mod tests {
                 sticky: None,
                 host: None,
                 path: None,
+                mirrors: Vec::new(),
             }),
             upgrades: Vec::new(),
             request_headers: None,

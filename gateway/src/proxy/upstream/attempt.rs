@@ -15,7 +15,7 @@ use super::super::problem::Kind;
 use super::super::proxy_protocol;
 use super::super::watch::Phase;
 use super::ejection::Outcome;
-use super::link::{ConnectError, Failed, Lease};
+use super::link::{ConnectError, Failed, Lease, Unsent};
 use super::pool::Endpoint;
 use super::retry::{Reason, is_idempotent};
 use super::{Delivery, Upstream};
@@ -37,26 +37,27 @@ impl Upstream {
     pub(super) async fn attempt(
         &self,
         aim: Aim<'_>,
-        request: Request<RequestBody>,
+        unsent: &mut Unsent,
         delivery: &Delivery<'_>,
     ) -> Result<Answer, Failed> {
-        let care = Care::of(&request);
-        let mut request = request;
+        let care = unsent.as_ref().map(Care::of).unwrap_or_default();
         if let Some(mut lease) = self.take_pooled(aim.first, delivery.now) {
             delivery.tries(lease.endpoint());
             lease.prepare(care);
-            let failed = match self.exchange(lease, request, delivery, care).await {
+            let failed = match self.exchange(lease, unsent, delivery, care).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
             // The pooled connection had been closed. A fresh one is tried, once, if the request was not
             // written, or may be written twice.
-            request = failed.into_request()?;
+            if unsent.is_none() {
+                return Err(failed);
+            }
             self.meter.count_retry(Reason::Stale);
         }
         match self.connect(aim, delivery).await {
-            Ok(lease) => self.exchange(lease, request, delivery, Care::default()).await,
-            Err(kind) => Err(Failed::to_connect(kind, request)),
+            Ok(lease) => self.exchange(lease, unsent, delivery, Care::default()).await,
+            Err(kind) => Err(Failed::to_connect(kind)),
         }
     }
 
@@ -64,12 +65,12 @@ impl Upstream {
     async fn exchange(
         &self,
         mut lease: Lease,
-        request: Request<RequestBody>,
+        unsent: &mut Unsent,
         delivery: &Delivery<'_>,
         care: Care,
     ) -> Result<Answer, Failed> {
         let watch = delivery.watch;
-        if request.body().is_end_stream() {
+        if unsent.as_ref().is_none_or(|request| request.body().is_end_stream()) {
             watch.awaits_response(delivery.now + self.settings().response_timeout());
         } else {
             watch.moves(
@@ -80,7 +81,7 @@ impl Upstream {
         }
         // Only who balances by latency asks for the time.
         let began = (self.settings().balance == Balance::PeakEwma).then(Instant::now);
-        let result = lease.exchange(request, watch).await;
+        let result = lease.exchange(unsent, watch).await;
         if let Some(began) = began {
             let now = Instant::now();
             lease.endpoint().latency.observe(now.saturating_duration_since(began), now);
@@ -92,9 +93,9 @@ impl Upstream {
             }
             Err(lost) => {
                 watch.busy(delivery.now);
-                let failed = Failed::new(lost, &lease, care);
+                let failed = Failed::new(lost, &lease, care, unsent);
                 // That a pooled connection was closed says nothing of the endpoint.
-                let is_stale = care.is_for_pooled() && failed.is_repeatable();
+                let is_stale = care.is_for_pooled() && unsent.is_some();
                 if failed.is_endpoints() && !is_stale {
                     self.note(lease.index(), || Outcome::GatewayError);
                 }

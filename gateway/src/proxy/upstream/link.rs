@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use tokio::task::coop::unconstrained;
@@ -33,6 +34,10 @@ use super::shared::Shared;
 
 /// The head of a response, and how much of a body may wait in one buffer.
 const MAX_BUFFER: usize = 64 * 1024;
+
+/// A request on its way to a connection. It stands in one place until it is written: handed from call to call, its three
+/// hundred bytes would be copied each time.
+pub(super) type Unsent = Option<Request<RequestBody>>;
 
 pub(super) struct Link {
     sender: SendRequest<RequestBody>,
@@ -133,8 +138,8 @@ pub(super) enum Lost {
         /// It was the client that did not go on.
         client: bool,
     },
-    /// The connection failed; the request, if it was not written.
-    Failed(hyper::Error, Option<Box<Request<RequestBody>>>),
+    /// The connection failed. A request that was not written is where it was taken from.
+    Failed(hyper::Error),
 }
 
 impl Link {
@@ -234,15 +239,41 @@ impl Lease {
     }
 
     /// Whether somebody else runs the connection.
-    pub(in crate::proxy) fn is_shared(&self) -> bool {
+    pub(super) fn is_shared(&self) -> bool {
         matches!(self.held, Held::Shared(_))
     }
 
     /// Runs the connection as far as it gets.
-    pub(in crate::proxy) fn run(&mut self, cx: &mut Context<'_>) {
+    fn run(&mut self, cx: &mut Context<'_>) {
         if let Some(link) = self.link() {
             run(&mut link.connection, &mut link.switched, cx);
         }
+    }
+
+    /// The next frame of a response's body. Over HTTP/1.1 it comes out of a connection that nobody else runs.
+    ///
+    /// The connection and the body talk through wakers, but both are run here, so waking this very task would only make
+    /// it run once more for nothing. The no-op waker goes first; only when there is nothing left to do does the
+    /// connection learn whom to wake.
+    pub(in crate::proxy) fn poll_frame(
+        &mut self,
+        body: &mut Incoming,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.is_shared() {
+            return Pin::new(body).poll_frame(cx);
+        }
+        let mut quiet = Context::from_waker(Waker::noop());
+        let mut frame = Pin::new(&mut *body).poll_frame(&mut quiet);
+        if frame.is_pending() {
+            self.run(&mut quiet);
+            frame = Pin::new(&mut *body).poll_frame(&mut quiet);
+        }
+        if frame.is_pending() {
+            self.run(cx);
+            frame = Pin::new(body).poll_frame(&mut quiet);
+        }
+        frame
     }
 
     /// The socket, of which the upstream has said that it speaks something else from here on, and what it said in it.
@@ -250,16 +281,18 @@ impl Lease {
         self.link()?.switched.take()
     }
 
-    /// Sends a request and waits for the head of its response.
+    /// Sends the request and waits for the head of its response.
     pub(super) async fn exchange(
         &mut self,
-        request: Request<RequestBody>,
+        unsent: &mut Unsent,
         watch: &Watch,
     ) -> Result<Response<Incoming>, Lost> {
         let link = match &mut self.held {
-            Held::Shared(link) => return link.exchange(request, watch).await,
-            Held::Exclusive(Some(link)) => link,
-            Held::Exclusive(None) => return Err(Lost::Expired { client: false }),
+            Held::Shared(link) => return link.exchange(unsent, watch).await,
+            Held::Exclusive(link) => link.as_mut(),
+        };
+        let (Some(link), Some(request)) = (link, unsent.take()) else {
+            return Err(Lost::Expired { client: false });
         };
         // The answer comes through a channel that is looked at right after the connection was run: its
         // waker has nobody to wake, and the scheduler's budget must not hide an answer that is there.
@@ -284,8 +317,8 @@ impl Lease {
             None => Err(Lost::Expired { client: watch.awaits_client() }),
             Some(Ok(response)) => Ok(response),
             Some(Err(mut failed)) => {
-                let request = failed.take_message().map(Box::new);
-                Err(Lost::Failed(failed.into_error(), request))
+                *unsent = failed.take_message();
+                Err(Lost::Failed(failed.into_error()))
             }
         }
     }
@@ -304,23 +337,23 @@ impl Drop for Lease {
     }
 }
 
-/// An attempt that led to no response, and what is left of it.
+/// An attempt that led to no response.
 pub(super) struct Failed {
     kind: Kind,
     /// The endpoint's.
     index: Option<usize>,
-    request: Option<Box<Request<RequestBody>>>,
 }
 
 impl Failed {
-    pub(super) fn new(lost: Lost, lease: &Lease, care: Care) -> Self {
+    /// Afterwards the request is there again if it was not written, or may be written twice.
+    pub(super) fn new(lost: Lost, lease: &Lease, care: Care, unsent: &mut Unsent) -> Self {
         let index = Some(lease.index);
-        let (error, request) = match lost {
+        let error = match lost {
             Lost::Expired { client } => {
                 let kind = if client { Kind::BodyTimeout } else { Kind::UpstreamTimeout };
-                return Self { kind, index, request: None };
+                return Self { kind, index };
             }
-            Lost::Failed(error, request) => (error, request),
+            Lost::Failed(error) => error,
         };
         tracing::debug!(endpoint = %lease.endpoint, %error, "no response");
         let kind = if error.is_user() {
@@ -331,20 +364,20 @@ impl Failed {
             Kind::UpstreamClosed
         };
         let ended = error.is_incomplete_message();
-        let replay = || {
-            let Held::Exclusive(Some(link)) = &lease.held else { return None };
+        if let (None, Held::Exclusive(Some(link))) = (&unsent, &lease.held) {
             let tap = &link.tap;
             // If the one read is the end of the stream, no byte of an answer was.
             let unanswered = tap.reads.get() == 0 || (tap.reads.get() == 1 && ended);
-            let stale = care.record && unanswered && kind == Kind::UpstreamClosed;
-            stale.then(|| replay::request(&tap.written.borrow()).map(Box::new)).flatten()
-        };
-        Self { kind, index, request: request.or_else(replay) }
+            if care.record && unanswered && kind == Kind::UpstreamClosed {
+                *unsent = replay::request(&tap.written.borrow());
+            }
+        }
+        Self { kind, index }
     }
 
     /// There was no connection to send it over.
-    pub(super) fn to_connect(kind: Kind, request: Request<RequestBody>) -> Self {
-        Self { kind, index: None, request: Some(Box::new(request)) }
+    pub(super) fn to_connect(kind: Kind) -> Self {
+        Self { kind, index: None }
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -368,20 +401,5 @@ impl Failed {
     /// Whether it was the endpoint that failed, and not the client.
     pub(super) fn is_endpoints(&self) -> bool {
         !matches!(self.kind, Kind::BadRequest | Kind::BodyTimeout)
-    }
-
-    /// Whether [`Self::into_request`] gives it back.
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.request.is_some()
-    }
-
-    /// The request, if it was not sent or may be sent twice.
-    pub(super) fn take_request(&mut self) -> Option<Request<RequestBody>> {
-        self.request.take().map(|request| *request)
-    }
-
-    /// The same, or else what has failed.
-    pub(super) fn into_request(mut self) -> Result<Request<RequestBody>, Self> {
-        self.take_request().ok_or(self)
     }
 }

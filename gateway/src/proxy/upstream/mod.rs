@@ -8,6 +8,7 @@ mod breaker;
 mod check;
 mod ejection;
 mod fleet;
+mod hedge;
 mod io;
 mod latency;
 mod link;
@@ -21,7 +22,9 @@ mod state;
 mod steward;
 mod view;
 
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,7 +48,7 @@ pub use breaker::Position;
 use ejection::Outcome;
 use fleet::Fleet;
 pub(super) use link::Lease;
-use link::{ConnectError, Failed};
+use link::{ConnectError, Failed, Unsent};
 use load::{Permit, TooMany};
 pub(super) use pool::Endpoint;
 use retry::{Head, Reason};
@@ -60,6 +63,8 @@ pub(super) struct Upstream {
     fleet: Fleet,
     sticky: Option<Sticky>,
     meter: UpstreamMeter,
+    /// Copies of requests that are under way; reloads do not begin to count anew.
+    copies: Rc<Cell<usize>>,
 }
 
 /// What a request is sent with.
@@ -83,9 +88,8 @@ impl Delivery<'_> {
     }
 }
 
-/// A request that is sent once more.
+/// The request is sent once more.
 struct Again {
-    request: Request<RequestBody>,
     reason: Reason,
     wait: Duration,
     /// The endpoint that failed.
@@ -104,6 +108,7 @@ impl Upstream {
     /// spoke what this one speaks.
     pub(super) fn new(state: Arc<State>, former: Option<&Self>, meter: UpstreamMeter) -> Self {
         let settings = &state.settings;
+        let copies = former.map(|former| Rc::clone(&former.copies)).unwrap_or_default();
         let former = former.filter(|former| {
             let former = former.settings();
             former.tls == settings.tls && former.protocol == settings.protocol
@@ -117,7 +122,7 @@ impl Upstream {
             })
             .collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
-        Self { state, fleet, sticky, meter }
+        Self { state, fleet, sticky, meter, copies }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -144,6 +149,11 @@ impl Upstream {
 
     pub(super) fn meter(&self) -> &UpstreamMeter {
         &self.meter
+    }
+
+    /// How many copies of requests are under way.
+    pub(super) fn copies(&self) -> &Cell<usize> {
+        &self.copies
     }
 
     /// Closes connections that were idle for too long.
@@ -180,11 +190,12 @@ impl Upstream {
         let (watch, began) = (delivery.watch, delivery.now);
         let pass = self.state.enter(began).map_err(|Open| self.turn_away(Turned::Breaker))?;
         let permit = Permit::new(&self.state).map_err(|TooMany| self.turn_away(Turned::MaxRequests))?;
-        let sending = self.send_and_retry(request, delivery, permit);
+        // Pinned where it is made: it is some kilobytes, and to await it by value would move them.
+        let sending = pin!(self.send_and_retry(request, delivery, permit));
         let result = match self.settings().request_timeout {
             None => sending.await,
             Some(limit) => {
-                let sent = tokio::time::timeout_at((began + limit).into(), Box::pin(sending)).await;
+                let sent = tokio::time::timeout_at((began + limit).into(), sending).await;
                 sent.unwrap_or_else(|_| Err(overdue(watch)))
             }
         };
@@ -226,7 +237,7 @@ impl Upstream {
 
     async fn send_and_retry(
         &self,
-        mut request: Request<RequestBody>,
+        request: Request<RequestBody>,
         mut delivery: Delivery<'_>,
         mut permit: Option<Permit>,
     ) -> Result<Answer, Kind> {
@@ -235,11 +246,19 @@ impl Upstream {
             affinity::key(&self.settings().balance, request.uri().path(), request.headers(), delivery.client);
         let is_secure = self.sticky.is_some() && forwarded::is_secure(request.headers());
         let head = self.settings().retry.as_ref().and_then(|_| Head::of(&request));
+        let mut unsent = Some(request);
         let mut tried = Vec::new();
         for turn in 0.. {
             let first = self.fleet.pick(named, key, delivery.now, &tried).ok_or(Kind::UpstreamUnhealthy)?;
-            let mut result = self.attempt(Aim { first, tried: &tried }, request, &delivery).await;
-            let Some(again) = self.again(turn, &mut result, head.as_ref(), permit.as_mut()) else {
+            let aim = Aim { first, tried: &tried };
+            let result = match head.as_ref().filter(|_| turn == 0).and_then(|head| self.hedge(head, key)) {
+                None => self.attempt(aim, &mut unsent, &delivery).await,
+                // Apart, so that it makes no other request longer.
+                Some(hedge) => {
+                    Box::pin(self.hedged(hedge, aim, &mut unsent, &delivery, permit.as_mut())).await
+                }
+            };
+            let Some(again) = self.again(turn, &result, head.as_ref(), permit.as_mut(), &mut unsent) else {
                 let (mut response, mut lease) = result.map_err(|failed| failed.kind())?;
                 if let Some(sticky) = self.sticky.as_ref().filter(|_| named != Some(lease.index())) {
                     sticky.set(response.headers_mut(), lease.index(), is_secure);
@@ -252,32 +271,32 @@ impl Upstream {
             tokio::time::sleep(again.wait).await;
             self.meter.count_retry(again.reason);
             tried.extend(again.failed);
-            request = again.request;
             delivery.now = Instant::now();
         }
         Err(Kind::UpstreamConnect)
     }
 
-    /// Whether the request is sent once more, and how.
+    /// Whether the request is sent once more, and how. If so, it is there again.
     fn again(
         &self,
         turn: u32,
-        result: &mut Result<Answer, Failed>,
+        result: &Result<Answer, Failed>,
         head: Option<&Head>,
         permit: Option<&mut Permit>,
+        unsent: &mut Unsent,
     ) -> Option<Again> {
         let retry = self.settings().retry.as_ref().filter(|retry| turn < retry.attempts)?;
-        let (reason, failed, unsent, headers) = match result {
+        let (reason, failed, headers) = match result {
             Ok((response, lease)) if retry::wants_status(response.status(), &retry.on) => {
-                (Reason::Status, Some(lease.index()), None, Some(response.headers()))
+                (Reason::Status, Some(lease.index()), Some(response.headers()))
             }
             Ok(_) => return None,
-            Err(failed) => (failed.reason()?, failed.index(), failed.take_request(), None),
+            Err(failed) => (failed.reason()?, failed.index(), None),
         };
         let wait = retry::wait(turn, headers, retry, self.fleet.random())?;
-        let request = unsent.or_else(|| head.map(Head::request))?;
-        let may = retry::wants(reason, &retry.on) && permit?.retry(retry);
-        may.then_some(Again { request, reason, wait, failed })
+        *unsent = unsent.take().or_else(|| head.map(Head::request));
+        let may = unsent.is_some() && retry::wants(reason, &retry.on) && permit?.retry(retry);
+        may.then_some(Again { reason, wait, failed })
     }
 
     /// What came of sending something to an endpoint counts for or against it.

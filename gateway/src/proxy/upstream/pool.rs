@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ use super::super::stream::Stream;
 use super::latency::Latency;
 use super::link::{self, ConnectError, Link, Opened};
 use super::shared::Shared;
+
+/// How long a server on this host has to accept somebody before it is tried again.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
 /// Lookups of one name at the same time.
 const MAX_LOOKUPS: usize = 2;
@@ -101,7 +105,7 @@ impl Endpoint {
     /// Connects, in the clear, and says this first.
     pub(super) async fn connect(&self, announce: Option<&[u8]>) -> io::Result<Stream> {
         let mut stream = match (&self.settings.at, self.address) {
-            (Location::Unix(path), _) => Stream::Unix(UnixStream::connect(path).await?),
+            (Location::Unix(path), _) => Stream::Unix(unix(path).await?),
             (_, Some(address)) => tcp(TcpStream::connect(address).await?)?,
             (Location::Tcp { host, port }, None) => {
                 tcp(TcpStream::connect(self.resolve(host, *port).await?.as_slice()).await?)?
@@ -208,6 +212,19 @@ impl Endpoint {
 
     pub(super) fn is_cooling(&self, now: Instant) -> bool {
         self.cooling_until.get().is_some_and(|until| until > now)
+    }
+}
+
+/// Connects to a socket of this host. Where too many wait to be accepted the system says so at once, while over TCP it
+/// tries again: so it is tried again here, and whoever asked has a time for it.
+async fn unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(BACKLOG_PAUSE).await;
+            }
+            connected => return connected,
+        }
     }
 }
 

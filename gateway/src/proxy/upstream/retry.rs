@@ -16,7 +16,7 @@ pub(super) use crate::observe::http::RetryReason as Reason;
 /// Whether the upstream is asked once more after this.
 pub(super) fn wants(reason: Reason, on: &RetryOn) -> bool {
     match reason {
-        Reason::Stale => true,
+        Reason::Stale | Reason::Hedge => true,
         Reason::Connect => on.connect,
         Reason::Reset => on.reset,
         Reason::Timeout => on.timeout,
@@ -105,6 +105,7 @@ mod tests {
             backoff_base: Duration::from_millis(25),
             backoff_max: Duration::from_millis(250),
             per_try_timeout: None,
+            hedge_after: None,
         }
     }
 

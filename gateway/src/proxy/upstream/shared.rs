@@ -18,7 +18,7 @@ use tokio::task::spawn_local;
 use super::super::body::RequestBody;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
-use super::link::Lost;
+use super::link::{Lost, Unsent};
 
 /// Requests at a time on one connection; the upstream may allow fewer. A hundred is what RFC 9113 recommends to
 /// allow at least, and more connections spread over more of the upstream's threads.
@@ -108,12 +108,13 @@ impl Shared {
         self.idle_since.set(Instant::now());
     }
 
-    /// Sends a request and waits for the head of its response.
+    /// Sends the request and waits for the head of its response.
     pub(super) async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        unsent: &mut Unsent,
         watch: &Watch,
     ) -> Result<Response<Incoming>, Lost> {
+        let Some(mut request) = unsent.take() else { return Err(Lost::Expired { client: false }) };
         address(&mut request, &self.scheme);
         let mut answer = pin!(self.sender.clone().try_send_request(request));
         let answer = poll_fn(|cx| {
@@ -131,8 +132,8 @@ impl Shared {
             }
             Some(Ok(response)) => Ok(response),
             Some(Err(mut failed)) => {
-                let request = failed.take_message().map(Box::new);
-                Err(Lost::Failed(failed.into_error(), request))
+                *unsent = failed.take_message();
+                Err(Lost::Failed(failed.into_error()))
             }
         }
     }
