@@ -7,6 +7,7 @@ mod announced;
 mod balancing;
 mod bodies;
 mod breakers;
+mod cors;
 mod grpc;
 mod harness;
 mod headers;
