@@ -42,6 +42,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             max_header_bytes: 32 * 1024,
             max_header_count: 100,
             request_ids: false,
+            begin_traces: None,
             max_connections: 10_000,
         }],
         upstreams: vec![model::Upstream {
@@ -71,6 +72,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             request_headers: None,
             response_headers: None,
             cors: None,
+            deprecated: None,
         }],
     }
 }

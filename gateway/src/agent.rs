@@ -120,8 +120,13 @@ pub fn run(options: Options) -> Result<(), StartError> {
     outcome
 }
 
+/// Reads the configuration; what may not be meant is for the log.
 fn load(path: &Path) -> Result<Model, config::Report> {
-    config::load(path, &environment)
+    let config::Checked { model, warnings } = config::check(path, &environment)?;
+    for config::Diagnostic { file, line, column, message, .. } in warnings.diagnostics() {
+        tracing::warn!("{file}:{line}:{column}: {message}");
+    }
+    Ok(model)
 }
 
 /// The variables that a configuration may refer to.

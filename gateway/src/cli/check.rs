@@ -1,4 +1,4 @@
-//! `gateway check`: every mistake of a configuration at once.
+//! `gateway check`: every mistake of a configuration at once, and what may not be meant.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,8 @@ use super::ConfigFile;
 use super::failure::{Failure, Outcome};
 use super::output::Out;
 use crate::agent::environment;
-use crate::config;
+use crate::config::{self, Checked};
+use crate::model::Model;
 
 /// What to check, and for whom.
 #[derive(Debug, Args)]
@@ -19,6 +20,9 @@ pub struct Arguments {
     /// text for people, json for editors
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// Exit with 1 if there is a warning, too
+    #[arg(long)]
+    strict: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,39 +32,50 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments, out: &mut Out) -> Outcome {
-    let path = &arguments.file.config;
-    match (config::load(path, &environment), arguments.format) {
-        (Ok(model), Format::Json) => {
+    let Checked { model, warnings } =
+        match (config::check(&arguments.file.config, &environment), arguments.format) {
+            (Ok(checked), _) => checked,
+            (Err(report), Format::Json) => {
+                out.json(&report.json())?;
+                return Err(Failure::No);
+            }
+            (Err(report), Format::Text) => {
+                out.text(&report.render(out.color))?;
+                return Err(Failure::No);
+            }
+        };
+    match arguments.format {
+        Format::Json => {
             let files: Vec<_> = model.config_files.iter().map(|file| file.display().to_string()).collect();
-            Ok(out.json(&serde_json::json!({ "diagnostics": [], "total": 0, "files": files }))?)
+            let (diagnostics, total) = (warnings.json(), warnings.total());
+            out.json(&serde_json::json!({ "diagnostics": diagnostics, "total": total, "files": files }))?;
         }
-        (Ok(model), Format::Text) => {
-            let (proxy, kernel) = (&model.proxy, &model.kernel);
-            let entries = |kind| -> usize {
-                kernel.lists.iter().filter(|list| list.kind == kind).map(|list| list.entries.len()).sum()
-            };
-            Ok(out.line(format!(
-                "{} {} sound: {} interfaces, {} listeners, {} routes, {} upstreams, {} deny and {} allow entries in {} lists",
-                files(&model.config_files),
-                if model.config_files.len() > 1 { "are" } else { "is" },
-                kernel.interfaces.len(),
-                proxy.listeners.len(),
-                proxy.routes.len(),
-                proxy.upstreams.len(),
-                entries(ListKind::Deny),
-                entries(ListKind::Allow),
-                kernel.lists.len(),
-            ))?)
-        }
-        (Err(report), Format::Json) => {
-            out.json(&report.json())?;
-            Err(Failure::No)
-        }
-        (Err(report), Format::Text) => {
-            out.text(&report.render(out.color))?;
-            Err(Failure::No)
+        Format::Text => {
+            out.text(&warnings.render(out.color))?;
+            out.line(summary(&model))?;
         }
     }
+    if arguments.strict && warnings.total() > 0 { Err(Failure::No) } else { Ok(()) }
+}
+
+/// What is in a configuration, in a line.
+fn summary(model: &Model) -> String {
+    let (proxy, kernel) = (&model.proxy, &model.kernel);
+    let entries = |kind| -> usize {
+        kernel.lists.iter().filter(|list| list.kind == kind).map(|list| list.entries.len()).sum()
+    };
+    format!(
+        "{} {} sound: {} interfaces, {} listeners, {} routes, {} upstreams, {} deny and {} allow entries in {} lists",
+        files(&model.config_files),
+        if model.config_files.len() > 1 { "are" } else { "is" },
+        kernel.interfaces.len(),
+        proxy.listeners.len(),
+        proxy.routes.len(),
+        proxy.upstreams.len(),
+        entries(ListKind::Deny),
+        entries(ListKind::Allow),
+        kernel.lists.len(),
+    )
 }
 
 /// The files that were read, the main one by its whole path: `gateway.yaml with conf.d/a.yaml`.
@@ -77,7 +92,35 @@ fn files(files: &[PathBuf]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::output::testing::printed;
     use super::*;
+
+    #[test]
+    fn a_warning_is_shown_and_refused_only_by_the_strict() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = dir.path().join("gateway.yaml");
+        std::fs::write(&config, "upstreams: {u: {endpoints: [http://a]}}\n").expect("a file");
+        for (format, strict, expected) in [
+            (
+                Format::Text,
+                false,
+                "gateway.yaml:1:13: warning: no route and no listener uses the upstream `u`\n",
+            ),
+            (Format::Text, true, "\n1 warning\n"),
+            (Format::Json, false, "\"severity\": \"warning\""),
+            (Format::Json, true, "\"total\": 1"),
+        ] {
+            let file = ConfigFile { config: config.clone() };
+            let mut outcome = None;
+            let text = printed(true, |out| {
+                outcome = Some(run(&Arguments { file, format, strict }, out));
+                Ok::<_, Failure>(())
+            });
+            assert!(text.contains(expected), "{format:?}: {text}");
+            assert_eq!(outcome.is_some_and(|outcome| outcome.is_ok()), !strict, "{format:?}: {text}");
+            assert_eq!(text.contains("is sound: "), format == Format::Text, "{text}");
+        }
+    }
 
     #[test]
     fn parts_are_named_from_the_main_file_on() {

@@ -14,7 +14,7 @@ use crate::config::keys::{ListFormat, ListItem};
 use crate::config::node::Place;
 use crate::config::read_bounded;
 use crate::config::reader::Reader;
-use crate::config::report::Diagnostic;
+use crate::config::report::{Diagnostic, Severity};
 use crate::config::shape::Located;
 use crate::model::ListSource;
 use crate::sources::{self, Origin, Url};
@@ -361,6 +361,7 @@ fn report(feed: &Feed, bytes: &[u8], name: &str, reader: &mut Reader<'_>) {
             None => (0, source_line.chars().count()),
         };
         reader.findings.push(Diagnostic {
+            severity: Severity::Error,
             file: name.to_owned(),
             line: error.line,
             column: before + 1,

@@ -125,6 +125,7 @@ fn listeners(
             max_header_bytes: listener.max_header_size,
             max_header_count: listener.max_header_count,
             request_ids: listener.request_ids,
+            begin_traces: listener.begin_traces,
             max_connections: listener.max_connections,
         });
     }

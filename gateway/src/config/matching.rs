@@ -71,7 +71,10 @@ impl<N: Notation> Shape for TestsBy<N> {
                 format!("{} names are too many here; at most {} are allowed", entries.len(), self.1);
             return reader.error(node.place, message);
         }
-        Some(entries.iter().filter_map(|(key, value)| self.read_entry(key, value, reader)).collect())
+        let read: Self::Out =
+            entries.iter().filter_map(|(key, value)| self.read_entry(key, value, reader)).collect();
+        // A map of which nothing is left is not an empty one.
+        (!read.is_empty() || entries.is_empty()).then_some(read)
     }
 
     fn noun(&self) -> String {

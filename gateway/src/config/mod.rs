@@ -20,6 +20,7 @@ mod shape;
 mod tests;
 mod upstream_keys;
 mod upstreams;
+mod warnings;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -38,12 +39,21 @@ use crate::model::Model;
 pub(crate) use discover::{MAX_ENDPOINTS_BYTES, endpoints};
 pub use guide::{reference, schema};
 pub(crate) use lists::{column_of, is_own_list};
-pub use report::{Diagnostic, MAX_DIAGNOSTICS, Report};
+pub use report::{Diagnostic, MAX_DIAGNOSTICS, Report, Severity};
 
 /// Bytes of a configuration file.
 pub const MAX_FILE_BYTES: usize = 16 * 1024 * 1024;
 /// Bytes of one of its lines: a report repeats whole lines.
 const MAX_LINE_BYTES: usize = 64 * 1024;
+
+/// A configuration that can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// What runs.
+    pub model: Model,
+    /// What may not be meant; perhaps nothing.
+    pub warnings: Report,
+}
 
 /// Reads the configuration in a file, in the files of `conf.d` beside it, and the list files they name relative to the
 /// main file's directory.
@@ -51,6 +61,14 @@ const MAX_LINE_BYTES: usize = 64 * 1024;
 /// # Errors
 /// Every mistake that is found.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Model, Report> {
+    check(path, env).map(|checked| checked.model)
+}
+
+/// Reads it likewise, and says what may not be meant, too.
+///
+/// # Errors
+/// Every mistake that is found.
+pub fn check(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Checked, Report> {
     let parts = parts::read(path)?;
     parse_all(&parts, env, path.parent().unwrap_or(Path::new("")))
 }
@@ -66,11 +84,16 @@ pub fn parse(
     env: &dyn Fn(&str) -> Option<String>,
     base_dir: &Path,
 ) -> Result<Model, Report> {
-    parse_all(&[Part { path: origin.to_owned(), text: text.to_owned() }], env, base_dir)
+    let parts = [Part { path: origin.to_owned(), text: text.to_owned() }];
+    parse_all(&parts, env, base_dir).map(|checked| checked.model)
 }
 
 /// Reads a configuration in parts, the main file first.
-fn parse_all(parts: &[Part], env: &dyn Fn(&str) -> Option<String>, base_dir: &Path) -> Result<Model, Report> {
+fn parse_all(
+    parts: &[Part],
+    env: &dyn Fn(&str) -> Option<String>,
+    base_dir: &Path,
+) -> Result<Checked, Report> {
     let name = |part: &Part| part.path.display().to_string();
     let mut reader = Reader::over(parts.iter().map(|part| (name(part), part.text.as_str())));
     for part in parts {
@@ -82,14 +105,17 @@ fn parse_all(parts: &[Part], env: &dyn Fn(&str) -> Option<String>, base_dir: &Pa
     let is_sound = reader.findings.is_empty();
     let root = is_sound.then(|| read_trees(parts, &Sources { env, base_dir }, &mut reader)).flatten();
     let root = root.and_then(|tree| section::<Root>().read(&tree, &mut reader));
-    let model = root.and_then(|root| lower::lower(&root, &mut reader, base_dir, &mut hash));
-    match model {
-        Some(model) if reader.findings.is_empty() => {
+    let model = root.as_ref().and_then(|root| lower::lower(root, &mut reader, base_dir, &mut hash));
+    let main_file = parts.first().map(name).unwrap_or_default();
+    match (model, &root) {
+        (Some(model), Some(root)) if reader.findings.is_empty() => {
+            warnings::look(root, &model, &mut reader, base_dir);
             let config_hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
             let config_files = parts.iter().map(|part| part.path.clone()).collect();
-            Ok(Model { config_hash, config_files, ..model })
+            let model = Model { config_hash, config_files, ..model };
+            Ok(Checked { model, warnings: reader.findings.into_warnings(&main_file) })
         }
-        _ => Err(reader.findings.into_report(&parts.first().map(name).unwrap_or_default())),
+        _ => Err(reader.findings.into_report(&main_file)),
     }
 }
 

@@ -4,7 +4,7 @@
 use gateway_kernel::feed::shown;
 
 use crate::config::node::{Key, Node, Place, Scalar, Value};
-use crate::config::report::{Diagnostic, Findings};
+use crate::config::report::{Diagnostic, Findings, Severity};
 
 /// Reads the values of files.
 pub(crate) struct Reader<'a> {
@@ -75,9 +75,20 @@ impl<'a> Reader<'a> {
 
     /// Reports a mistake. Returns `None` for the value that is not there.
     pub(crate) fn wrong<T>(&mut self, place: Place, wrong: Wrong) -> Option<T> {
+        self.find(Severity::Error, place, wrong);
+        None
+    }
+
+    /// Reports what is no mistake, and may not be meant.
+    pub(crate) fn warn(&mut self, place: Place, message: String) {
+        self.find(Severity::Warning, place, message.into());
+    }
+
+    fn find(&mut self, severity: Severity, place: Place, wrong: Wrong) {
         let place = self.inside(place);
         let source_line = self.lines(place).get(place.line - 1).copied().unwrap_or_default();
         self.findings.push(Diagnostic {
+            severity,
             file: self.files.get(place.file).map(|lines| lines.file.clone()).unwrap_or_default(),
             line: place.line,
             column: place.column,
@@ -87,7 +98,6 @@ impl<'a> Reader<'a> {
             valid: wrong.valid,
             source_line: source_line.to_owned(),
         });
-        None
     }
 
     /// Reports a mistake that is only a sentence.

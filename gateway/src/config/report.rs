@@ -11,9 +11,21 @@ pub const MAX_DIAGNOSTICS: usize = 100;
 /// Characters of a source line that are shown; a longer one is cut around the mistake.
 const MAX_SOURCE_CHARS: usize = 160;
 
-/// One mistake.
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// It can run, and somebody should look.
+    Warning,
+}
+
+/// One mistake, or something that may be one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
     /// The file it is in, as it was named.
     pub file: String,
     /// Its line, from 1; 0 when the file as a whole is meant.
@@ -32,7 +44,7 @@ pub struct Diagnostic {
     pub source_line: String,
 }
 
-/// Why a configuration was refused. Never empty.
+/// Why a configuration was refused; or, of one that was not, what somebody should look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     diagnostics: Vec<Diagnostic>,
@@ -40,6 +52,18 @@ pub struct Report {
 }
 
 impl Report {
+    fn sorted(mut diagnostics: Vec<Diagnostic>, total: usize, main_file: &str) -> Self {
+        diagnostics.sort_by(|a, b| {
+            (a.file != main_file, &a.file, a.line, a.column).cmp(&(
+                b.file != main_file,
+                &b.file,
+                b.line,
+                b.column,
+            ))
+        });
+        Self { diagnostics, total }
+    }
+
     /// The first [`MAX_DIAGNOSTICS`] mistakes, in the order of the files' lines.
     pub fn diagnostics(&self) -> &[Diagnostic] {
         &self.diagnostics
@@ -58,11 +82,16 @@ impl Report {
             diagnostic.render(&mut out, &paint);
             out.push('\n');
         }
+        let what = match self.diagnostics.first() {
+            None => return out,
+            Some(Diagnostic { severity: Severity::Error, .. }) => "error",
+            Some(Diagnostic { severity: Severity::Warning, .. }) => "warning",
+        };
         let hidden = self.total - self.diagnostics.len();
         let _ = match (self.total, hidden) {
-            (1, _) => writeln!(out, "1 error"),
-            (total, 0) => writeln!(out, "{total} errors"),
-            (total, hidden) => writeln!(out, "{total} errors, {hidden} not shown"),
+            (1, _) => writeln!(out, "1 {what}"),
+            (total, 0) => writeln!(out, "{total} {what}s"),
+            (total, hidden) => writeln!(out, "{total} {what}s, {hidden} not shown"),
         };
         out
     }
@@ -71,6 +100,7 @@ impl Report {
     pub fn json(&self) -> serde_json::Value {
         #[derive(Serialize)]
         struct Row<'a> {
+            severity: Severity,
             file: &'a str,
             line: usize,
             column: usize,
@@ -81,6 +111,7 @@ impl Report {
         }
         let row = |diagnostic: &Diagnostic| {
             serde_json::json!(Row {
+                severity: diagnostic.severity,
                 file: &diagnostic.file,
                 line: diagnostic.line,
                 column: diagnostic.column,
@@ -106,6 +137,7 @@ impl Diagnostic {
     /// A mistake that has no line: the file is missing, too large or not text.
     pub(crate) fn of_file(file: impl Into<String>, message: String) -> Self {
         Self {
+            severity: Severity::Error,
             file: file.into(),
             line: 0,
             column: 0,
@@ -118,7 +150,11 @@ impl Diagnostic {
     }
 
     fn render(&self, out: &mut String, paint: &Paint) {
-        let Paint { bold, error, help, reset } = paint;
+        let Paint { bold, error, warning, help, reset } = paint;
+        let (word, mark) = match self.severity {
+            Severity::Error => ("error", error),
+            Severity::Warning => ("warning", warning),
+        };
         let file = printable(&self.file);
         let place = match self.line {
             0 => file,
@@ -126,7 +162,7 @@ impl Diagnostic {
         };
         let _ = writeln!(
             out,
-            "{bold}{place}:{reset} {error}error:{reset} {bold}{}{reset}",
+            "{bold}{place}:{reset} {mark}{word}:{reset} {bold}{}{reset}",
             printable(&self.message)
         );
         if self.line > 0 {
@@ -134,7 +170,7 @@ impl Diagnostic {
             let gutter = self.line.to_string();
             let blank = " ".repeat(gutter.len());
             let _ = writeln!(out, " {gutter} | {line}");
-            let _ = writeln!(out, " {blank} | {}{error}{}{reset}", " ".repeat(before), "^".repeat(marked));
+            let _ = writeln!(out, " {blank} | {}{mark}{}{reset}", " ".repeat(before), "^".repeat(marked));
         }
         if let Some(suggestion) = &self.suggestion {
             let _ = writeln!(out, "{help}help:{reset} did you mean `{}`?", printable(suggestion));
@@ -163,22 +199,28 @@ impl Diagnostic {
     }
 }
 
-/// Collects mistakes, and becomes a report if there are any.
+/// Collects mistakes, and becomes a report if there are any; and collects warnings beside them.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     diagnostics: Vec<Diagnostic>,
     total: usize,
+    warnings: Vec<Diagnostic>,
+    total_warnings: usize,
 }
 
 impl Findings {
-    /// Adds a mistake, unless it is known: an alias shows what is wrong with its anchor once more.
+    /// Adds a mistake or a warning, unless it is known: an alias shows what is wrong with its anchor once more.
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        if self.diagnostics.contains(&diagnostic) {
+        let (known, total) = match diagnostic.severity {
+            Severity::Error => (&mut self.diagnostics, &mut self.total),
+            Severity::Warning => (&mut self.warnings, &mut self.total_warnings),
+        };
+        if known.contains(&diagnostic) {
             return;
         }
-        self.total += 1;
-        if self.diagnostics.len() < MAX_DIAGNOSTICS {
-            self.diagnostics.push(diagnostic);
+        *total += 1;
+        if known.len() < MAX_DIAGNOSTICS {
+            known.push(diagnostic);
         }
     }
 
@@ -187,22 +229,19 @@ impl Findings {
         self.total += more;
     }
 
-    /// Whether nothing was found so far.
+    /// Whether no mistake was found so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.total == 0
     }
 
-    /// The report; the main file's mistakes come first, by line, then those of the files it names.
-    pub(crate) fn into_report(mut self, main_file: &str) -> Report {
-        self.diagnostics.sort_by(|a, b| {
-            (a.file != main_file, &a.file, a.line, a.column).cmp(&(
-                b.file != main_file,
-                &b.file,
-                b.line,
-                b.column,
-            ))
-        });
-        Report { diagnostics: self.diagnostics, total: self.total }
+    /// The mistakes; the main file's come first, by line, then those of the files it names.
+    pub(crate) fn into_report(self, main_file: &str) -> Report {
+        Report::sorted(self.diagnostics, self.total, main_file)
+    }
+
+    /// The warnings, likewise.
+    pub(crate) fn into_warnings(self, main_file: &str) -> Report {
+        Report::sorted(self.warnings, self.total_warnings, main_file)
     }
 }
 
@@ -215,13 +254,20 @@ impl From<Diagnostic> for Report {
 struct Paint {
     bold: &'static str,
     error: &'static str,
+    warning: &'static str,
     help: &'static str,
     reset: &'static str,
 }
 
 impl Paint {
-    const PLAIN: Self = Self { bold: "", error: "", help: "", reset: "" };
-    const COLORED: Self = Self { bold: "\x1b[1m", error: "\x1b[1;31m", help: "\x1b[1;36m", reset: "\x1b[0m" };
+    const PLAIN: Self = Self { bold: "", error: "", warning: "", help: "", reset: "" };
+    const COLORED: Self = Self {
+        bold: "\x1b[1m",
+        error: "\x1b[1;31m",
+        warning: "\x1b[1;33m",
+        help: "\x1b[1;36m",
+        reset: "\x1b[0m",
+    };
 }
 
 /// A text that a terminal shows and does not obey.

@@ -1,6 +1,7 @@
 //! The routes: what each asks, what it does, and no two for the same requests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway_kernel::feed::shown;
@@ -12,8 +13,9 @@ use crate::config::notation::METHODS;
 use crate::config::reader::{Reader, Wrong, closest};
 use crate::config::shape::{Located, Named};
 use crate::model::{
-    Action, Conditions, Cors, FieldTemplate, FixedAnswer, Forward, HeaderChanges, HostPattern, Mirror,
-    OriginPattern, PathChange, PathPattern, Piece, Redirect, Route, RouteMatch, Segment, Share, Sticky,
+    Action, BodyBounds, BodyTests, Conditions, Cors, Deprecation, FieldTemplate, FixedAnswer, Forward,
+    HeaderChanges, HostPattern, Mirror, OriginPattern, PathChange, PathPattern, Piece, Redirect, Route,
+    RouteMatch, Segment, Share, Sticky,
 };
 
 /// Names of a valid list that are shown: beyond, it is no help.
@@ -29,11 +31,20 @@ pub(crate) fn lower(root: &Root, reader: &mut Reader<'_>) -> Vec<Route> {
         let action = action(named, route, &matches.path, &names, reader);
         let upgrades = route.upgrades.clone().unwrap_or_else(|| vec!["websocket".to_owned()]);
         let Some(action) = action else { continue };
-        let request_headers = route.request_headers.as_ref().map(|changes| lower_changes(changes, reader));
-        let response_headers = route.response_headers.as_ref().map(|changes| lower_changes(changes, reader));
+        let request_headers = route.request_headers.as_ref().map(|changes| {
+            let keys::Changes { remove, set, add } = changes;
+            lower_changes(remove, set, add, reader)
+        });
+        let response_headers = route.response_headers.as_ref().map(|changes| {
+            let keys::ReplyChanges { remove, set, add, always_errors } = changes;
+            HeaderChanges { always_errors: *always_errors, ..lower_changes(remove, set, add, reader) }
+        });
         let cors = route.cors.as_ref().and_then(|cors| lower_cors(cors, reader));
+        let deprecated =
+            route.deprecated.as_ref().and_then(|deprecated| lower_deprecated(deprecated, reader));
         let name = named.name.clone();
-        let route = Route { name, matches, action, request_headers, response_headers, cors, upgrades };
+        let route =
+            Route { name, matches, action, request_headers, response_headers, cors, deprecated, upgrades };
         lowered.push((route, named));
     }
     refuse_ambiguity(&lowered, reader);
@@ -81,6 +92,7 @@ fn matches(keys: &keys::Match, names: &Names<'_>, reader: &mut Reader<'_>) -> Ro
     let mut headers = keys.headers.clone();
     headers.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
     let listeners = keys.listeners.iter().filter_map(|listener| names.listener(listener, reader)).collect();
+    let body = keys.body.as_ref().and_then(|body| lower_body(body, reader));
     RouteMatch {
         hosts: keys.hosts.iter().map(|host| host.value.clone()).collect(),
         path: keys.path.value.clone(),
@@ -89,11 +101,24 @@ fn matches(keys: &keys::Match, names: &Names<'_>, reader: &mut Reader<'_>) -> Ro
             headers,
             query: sorted(keys.query.clone()),
             cookies: sorted(keys.cookies.clone()),
+            content_types: keys.content_types.clone(),
+            accepts: keys.accepts.clone(),
+            body,
             sources: keys.sources.clone(),
             listeners,
             server_names: keys.server_names.clone(),
         },
     }
+}
+
+fn lower_body(located: &Located<keys::Body>, reader: &mut Reader<'_>) -> Option<BodyTests> {
+    let keys::Body { max_size, timeout, fields } = &located.value;
+    let mut fields = fields.clone()?;
+    if fields.is_empty() {
+        return reader.error(located.place, "`body` needs at least one field to ask for");
+    }
+    fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Some(BodyTests { bounds: BodyBounds { max_bytes: *max_size, timeout: *timeout }, fields })
 }
 
 fn action(
@@ -173,22 +198,30 @@ const UNTOUCHED: [&str; 11] = [
     "expect",
 ];
 
-fn lower_changes(changes: &keys::Changes, reader: &mut Reader<'_>) -> HeaderChanges {
-    let removed = changes.remove.iter().map(|name| (&name.value, name.place));
-    let written = changes.set.iter().chain(&changes.add).map(|(name, value)| (name, value.place));
+/// Fields, and what they are to be.
+type Written = [(HeaderName, Located<FieldTemplate>)];
+
+fn lower_changes(
+    remove: &[Located<HeaderName>],
+    set: &Written,
+    add: &Written,
+    reader: &mut Reader<'_>,
+) -> HeaderChanges {
+    let removed = remove.iter().map(|name| (&name.value, name.place));
+    let written = set.iter().chain(add).map(|(name, value)| (name, value.place));
     for (name, place) in removed.chain(written) {
         if UNTOUCHED.contains(&name.as_str()) {
             let instead = if name == http::header::HOST { "; see `rewrite`" } else { "" };
             reader.error::<()>(place, format!("{name} cannot be changed: the gateway writes it{instead}"));
         }
     }
-    let fields = |fields: &[(HeaderName, Located<FieldTemplate>)]| {
-        fields.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect()
-    };
+    let fields =
+        |fields: &Written| fields.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect();
     HeaderChanges {
-        remove: changes.remove.iter().map(|name| name.value.clone()).collect(),
-        set: fields(&changes.set),
-        add: fields(&changes.add),
+        remove: remove.iter().map(|name| name.value.clone()).collect(),
+        set: fields(set),
+        add: fields(add),
+        always_errors: false,
     }
 }
 
@@ -220,6 +253,26 @@ fn lower_cors(located: &Located<keys::CorsKeys>, reader: &mut Reader<'_>) -> Opt
         credentials: *credentials,
         max_age: *max_age,
     })
+}
+
+fn lower_deprecated(
+    located: &Located<keys::Deprecated>,
+    reader: &mut Reader<'_>,
+) -> Option<Arc<Deprecation>> {
+    let keys::Deprecated { since, sunset, link, sunset_link } = &located.value;
+    if since.is_none() && sunset.is_none() {
+        return reader.error(located.place, "`deprecated` needs `since`, `sunset` or both");
+    }
+    if sunset_link.is_some() && sunset.is_none() {
+        return reader.error(located.place, "`sunset_link` is about a `sunset`, and there is none");
+    }
+    if let (Some(since), Some(sunset)) = (since, sunset)
+        && sunset < since
+    {
+        return reader
+            .error(located.place, "a route cannot be gone (`sunset`) before it is deprecated (`since`)");
+    }
+    Deprecation::new(*since, *sunset, link.as_deref(), sunset_link.as_deref())
 }
 
 fn lower_split(

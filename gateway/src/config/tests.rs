@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use serde_json::Value as Json;
 
 use super::keys::Root;
+use super::parts::Part;
 use super::shape::{FieldInfo, Record as _};
-use super::{Report, load, parse, reference, schema};
+use super::{Report, load, parse, parse_all, reference, schema};
 use crate::model::{
     Balance, Endpoint, HashKey, HostPattern, Location, Model, PathPattern, Probe, RetryOn, Upstream,
 };
@@ -21,6 +22,7 @@ use crate::model::{
 mod broken;
 mod files;
 mod parts;
+mod warnings;
 
 use files::directory;
 
@@ -187,6 +189,7 @@ fn a_report_for_editors_is_an_array_of_objects() {
     assert_eq!(
         report.json(),
         serde_json::json!([{
+            "severity": "error",
             "file": "gateway.yaml",
             "line": 1,
             "column": 18,
@@ -399,8 +402,9 @@ fn a_default_is_the_same_said_or_unsaid() {
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
          https://127.0.0.1], discover: {dns: http://users.internal}, health: {}, ejection: {}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
-         split: [{upstream: users}]}, copied: {match: {path: /e}, upstream: users, mirror: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
-         respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
+         split: [{upstream: users}]}, copied: {match: {path: /e}, upstream: users, mirror: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d, \
+         body: {fields: {/model: x}}}, \
+         respond: {}, response_headers: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
     );
     assert_ne!(said.config_hash, unsaid.config_hash);
     assert_eq!(Model { config_hash: unsaid.config_hash.clone(), ..said }, unsaid);

@@ -13,6 +13,8 @@ pub struct HeaderChanges {
     pub set: Vec<(HeaderName, FieldTemplate)>,
     /// Values that come beside those that are there.
     pub add: Vec<(HeaderName, FieldTemplate)>,
+    /// Of answers: whether those change that the gateway gives when something is wrong.
+    pub always_errors: bool,
 }
 
 /// A value of a field.
@@ -48,6 +50,8 @@ pub enum Variable {
     Scheme,
     /// The name that was asked for in the handshake of TLS.
     ServerName,
+    /// The request's name, where the listener gives it one.
+    RequestId,
     /// The route's name.
     Route,
     /// The listener's name.
@@ -56,13 +60,14 @@ pub enum Variable {
 
 impl Variable {
     /// Every one, by its name.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("client.ip", Self::ClientIp),
         ("request.method", Self::Method),
         ("request.host", Self::Host),
         ("request.path", Self::Path),
         ("request.scheme", Self::Scheme),
         ("tls.server_name", Self::ServerName),
+        ("request.id", Self::RequestId),
         ("route", Self::Route),
         ("listener", Self::Listener),
     ];

@@ -1,5 +1,9 @@
 //! What a route asks of a request.
 
+use std::fmt;
+use std::time::Duration;
+
+use gateway_kernel::feed::shown;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
@@ -135,6 +139,12 @@ pub struct Conditions {
     pub query: Vec<(String, Test)>,
     /// Cookies.
     pub cookies: Vec<(String, Test)>,
+    /// What the body may call itself; empty: anything, or nothing.
+    pub content_types: Vec<MediaType>,
+    /// What the client has to name in Accept, one of them; empty: anything, or nothing.
+    pub accepts: Vec<MediaType>,
+    /// Fields of a body in JSON; `None`: the body is not looked at.
+    pub body: Option<BodyTests>,
     /// Where the client is; empty: anywhere.
     pub sources: Vec<IpNet>,
     /// Indices of listeners; empty: every one.
@@ -152,4 +162,142 @@ pub enum Test {
     Matches(Pattern),
     /// It is there, or is not.
     Present(bool),
+}
+
+/// What is asked of a body in JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyTests {
+    /// How much of it is read, and for how long.
+    pub bounds: BodyBounds,
+    /// At least one.
+    pub fields: Vec<(Pointer, Test)>,
+}
+
+/// Within which a body is read before a request has a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BodyBounds {
+    /// Bytes of it.
+    pub max_bytes: usize,
+    /// From the head of the request to the end of its body.
+    pub timeout: Duration,
+}
+
+impl BodyBounds {
+    /// The most that `max_bytes` may be.
+    pub const MAX_BYTES: usize = 16 << 20;
+
+    /// What both allow.
+    #[must_use]
+    pub fn widest(self, other: Self) -> Self {
+        Self { max_bytes: self.max_bytes.max(other.max_bytes), timeout: self.timeout.max(other.timeout) }
+    }
+}
+
+/// Where a value is in a JSON text (RFC 6901): the names, or places in arrays, from the outside in. At least one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Bytes of one as it is written.
+    pub const MAX_BYTES: usize = 256;
+    /// Steps of one: what is read of a body goes as deep.
+    pub const MAX_STEPS: usize = 16;
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let Some(steps) = text.strip_prefix('/') else {
+            return Err("a JSON pointer begins with a slash, such as /model or /user/tier".to_owned());
+        };
+        if text.len() > Self::MAX_BYTES {
+            return Err(format!("a JSON pointer has at most {} bytes", Self::MAX_BYTES));
+        }
+        let steps: Option<Vec<String>> = steps.split('/').map(unescaped).collect();
+        let steps = steps.ok_or("in a JSON pointer, `~` is written ~0 and a slash in a name ~1")?;
+        if steps.len() > Self::MAX_STEPS {
+            return Err(format!("a JSON pointer has at most {} steps", Self::MAX_STEPS));
+        }
+        Ok(Self(steps))
+    }
+
+    /// The names, or places in arrays.
+    pub fn steps(&self) -> &[String] {
+        &self.0
+    }
+}
+
+/// A step without its escapes; `None` where one is none.
+fn unescaped(step: &str) -> Option<String> {
+    let mut pieces = step.split('~');
+    let mut name = pieces.next()?.to_owned();
+    for piece in pieces {
+        name.push(match piece.chars().next()? {
+            '0' => '~',
+            '1' => '/',
+            _ => return None,
+        });
+        name.push_str(&piece[1..]);
+    }
+    Some(name)
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|step| write!(f, "/{}", step.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+/// A media type, in lower case but for the values of its parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MediaType {
+    /// `application/json`
+    pub essence: String,
+    /// `version=2`
+    pub parameters: Vec<(String, String)>,
+}
+
+impl MediaType {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it, in a sentence.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{} is not a media type such as application/json", shown(text));
+        let mut pieces = text.split(';').map(str::trim);
+        let essence = pieces.next().unwrap_or_default().to_ascii_lowercase();
+        let (kind, subtype) = essence.split_once('/').ok_or_else(wrong)?;
+        if !Self::is_token(kind) || !Self::is_token(subtype) {
+            return Err(wrong());
+        }
+        if essence.contains('*') {
+            return Err(format!("{} is a range of media types; name one", shown(text)));
+        }
+        let mut parameters = Vec::new();
+        for parameter in pieces {
+            let (name, value) = parameter.split_once('=').ok_or_else(wrong)?;
+            if !Self::is_token(name) || !Self::is_token(value) {
+                return Err(wrong());
+            }
+            if name.eq_ignore_ascii_case("q") {
+                return Err("a quality (`q`) is the client's to say".to_owned());
+            }
+            parameters.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        Ok(Self { essence, parameters })
+    }
+
+    /// Whether a text is a token (RFC 9110, section 5.6.2).
+    pub fn is_token(text: &str) -> bool {
+        !text.is_empty()
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.essence)?;
+        self.parameters.iter().try_for_each(|(name, value)| write!(f, ";{name}={value}"))
+    }
 }

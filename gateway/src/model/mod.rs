@@ -5,6 +5,7 @@ mod access_log;
 mod acme;
 mod action;
 mod balance;
+mod deprecation;
 mod discovery;
 mod headers;
 mod health;
@@ -15,6 +16,7 @@ mod retry;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_kernel::{Plan, Recipe};
@@ -26,11 +28,15 @@ pub use access_log::{AccessLog, LogFormat, LogTarget};
 pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, Mirror, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
+pub use deprecation::Deprecation;
 pub use discovery::{Discovery, DnsDiscovery, Family, Records};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
 pub use health::{Ejection, HealthCheck, Probe};
 pub use limits::{Breaker, Limits};
-pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
+pub use matching::{
+    BodyBounds, BodyTests, Conditions, HostPattern, MediaType, PathPattern, Pattern, Pointer, RouteMatch,
+    Segment, Template, Test,
+};
 pub use retry::{Retry, RetryOn};
 
 /// Everything one configuration says, complete with every default.
@@ -118,6 +124,8 @@ pub struct Listener {
     pub max_header_count: usize,
     /// Whether requests get a name in X-Request-Id.
     pub request_ids: bool,
+    /// Whether traces that begin here are sampled; `None`: none begins here.
+    pub begin_traces: Option<bool>,
     /// Open client connections over all workers; more are not accepted until one closes.
     pub max_connections: usize,
 }
@@ -372,6 +380,8 @@ pub struct Route {
     pub response_headers: Option<HeaderChanges>,
     /// Who may read its answers from pages of other origins; `None`: what upstreams say goes.
     pub cors: Option<Cors>,
+    /// That it is on its way out.
+    pub deprecated: Option<Arc<Deprecation>>,
     /// The protocols, in lower case, that a connection may switch to when client and upstream agree.
     pub upgrades: Vec<String>,
 }

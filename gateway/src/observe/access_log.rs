@@ -65,7 +65,7 @@ pub(crate) struct Entry {
     pub(crate) tls_version: Option<&'static str>,
     pub(crate) server_name: Option<String>,
     pub(crate) request_id: Option<HeaderValue>,
-    /// As it came.
+    /// As it goes on.
     pub(crate) trace_parent: Option<HeaderValue>,
     pub(crate) referer: Option<HeaderValue>,
     pub(crate) user_agent: Option<HeaderValue>,
@@ -318,7 +318,10 @@ fn json(out: &mut String, entry: &Entry) {
         tls_version: entry.tls_version,
         server_name: entry.server_name.as_deref(),
         request_id: entry.request_id.as_ref().map(text),
-        trace_id: entry.trace_parent.as_ref().and_then(|value| trace_id(value.to_str().ok()?)),
+        trace_id: entry
+            .trace_parent
+            .as_ref()
+            .and_then(|value| Some(trace_id(value.to_str().ok()?)?.to_owned())),
         referer: entry.referer.as_ref().map(text),
         user_agent: entry.user_agent.as_ref().map(text),
         why: entry.why,
@@ -384,7 +387,7 @@ const fn protocol(version: Version) -> &'static str {
 }
 
 /// The trace that a `traceparent` names (W3C Trace Context, section 3.2); `None` if it names none.
-fn trace_id(value: &str) -> Option<String> {
+pub(crate) fn trace_id(value: &str) -> Option<&str> {
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |text: &str| text.bytes().all(|byte| byte == b'0');
     let mut parts = value.splitn(5, '-');
@@ -397,7 +400,7 @@ fn trace_id(value: &str) -> Option<String> {
         && (version != "00" || more.is_none())
         && !is_zero(trace)
         && !is_zero(parent);
-    is_valid.then(|| trace.to_owned())
+    is_valid.then_some(trace)
 }
 
 /// RFC 3339, in UTC, with milliseconds.
@@ -505,7 +508,7 @@ mod tests {
             ("short", format!("00-{trace}-{parent}"), false),
             ("nothing", String::new(), false),
         ] {
-            assert_eq!(trace_id(&value).as_deref(), expected.then_some(trace), "{name}");
+            assert_eq!(trace_id(&value), expected.then_some(trace), "{name}");
         }
     }
 

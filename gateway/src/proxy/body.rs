@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
+use super::gather::Gathered;
 use super::grpc;
 use super::grpc_web;
 use super::incoming::Incoming;
@@ -43,6 +44,8 @@ struct Upload {
 #[derive(Debug)]
 enum Source {
     Client(Incoming),
+    /// It was read before.
+    Gathered(Gathered),
     /// It is the copy of another one.
     Copy(Copied),
 }
@@ -66,6 +69,13 @@ impl RequestBody {
             return Self::empty();
         }
         let upload = Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Client(incoming)) };
+        Self(Some(Box::new(upload)))
+    }
+
+    /// One that was read before.
+    pub(super) fn gathered(gathered: Gathered, watch: Rc<Watch>, response_timeout: Duration) -> Self {
+        let upload =
+            Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Gathered(gathered)) };
         Self(Some(Box::new(upload)))
     }
 
@@ -189,6 +199,7 @@ impl Body for Source {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
+            Self::Gathered(gathered) => Poll::Ready(gathered.next().map(Ok)),
             Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
         }
     }
@@ -196,6 +207,7 @@ impl Body for Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Client(incoming) => incoming.is_end_stream(),
+            Self::Gathered(gathered) => gathered.is_end(),
             Self::Copy(copied) => copied.is_over(),
         }
     }
@@ -203,6 +215,9 @@ impl Body for Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Client(incoming) => incoming.size_hint(),
+            Self::Gathered(gathered) => {
+                gathered.length().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             Self::Copy(copied) => copied.size_hint(),
         }
     }

@@ -2,11 +2,12 @@
 //! and the connection goes back to waiting.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, Request, StatusCode, Version};
 
-use crate::model;
+use crate::model::{self, Deprecation};
 use crate::observe::http::MethodLabel;
 
 use super::connection::Session;
@@ -22,6 +23,7 @@ pub(super) struct Reply {
     /// What keeps the client with the upstream that it was given.
     pub(super) cookie: Option<HeaderValue>,
     pub(super) cors: Option<cors::Said>,
+    pub(super) deprecated: Option<Arc<Deprecation>>,
     /// The request's name.
     pub(super) request_id: Option<HeaderValue>,
 }

@@ -2,19 +2,22 @@
 
 use std::net::IpAddr;
 
-use http::{Request, Uri};
+use http::{HeaderMap, Request, Uri};
 use serde::Serialize;
 
-use crate::model::{self, Action, PathPattern, RouteMatch};
+use crate::model::{self, Action, BodyBounds, PathPattern, RouteMatch};
 
-use super::route::{self, Facts, Match, Router};
-use super::{path, request};
+use super::problem::Problem;
+use super::route::{self, Content, Facts, Match, Router};
+use super::{gather, path, request};
 
 /// A request that nobody sends.
 #[derive(Debug)]
 pub struct Asked {
     /// Its line and its header, in the form of a client's: with a Host, or a target that has one.
     pub request: Request<()>,
+    /// Its body; empty: none.
+    pub body: Vec<u8>,
     /// Whom it comes from.
     pub client: IpAddr,
     /// The listener that it comes by, by its name; `None`: the first.
@@ -56,7 +59,7 @@ pub struct Candidate {
 /// # Errors
 /// Why it is refused before it is routed.
 pub fn explain(proxy: &model::Proxy, asked: Asked) -> Result<Explanation, String> {
-    let Asked { mut request, client, listener, server_name } = asked;
+    let Asked { mut request, body, client, listener, server_name } = asked;
     let listener = match &listener {
         None => 0,
         Some(name) => {
@@ -69,18 +72,30 @@ pub fn explain(proxy: &model::Proxy, asked: Asked) -> Result<Explanation, String
     })?;
     let host = request::host(request.headers()).map(|host| host.into_owned());
     let path = normal_path(request.uri())?;
-    let facts = Facts {
+    let mut facts = Facts {
         method: request.method(),
         headers: request.headers(),
         query: request.uri().query(),
         listener,
         server_name: server_name.as_deref(),
         client: &|| client,
+        content: Content::Unread,
     };
-    let found = Router::new(&proxy.routes).find(host.as_deref(), &path, &facts);
+    let router = Router::new(&proxy.routes);
+    let mut found = router.find(host.as_deref(), &path, &facts);
+    let mut refused = None;
+    if let Match::Unread(bounds) = found {
+        match read(request.headers(), &body, bounds) {
+            Ok(content) => {
+                facts.content = content;
+                found = router.find(host.as_deref(), &path, &facts);
+            }
+            Err(problem) => refused = Some(problem),
+        }
+    }
     let winner = match found {
         Match::Route(index) => Some(index),
-        Match::OtherMethods(_) | Match::Nothing => None,
+        _ => None,
     };
     let near = |route: &&model::Route| {
         takes_host(&route.matches, host.as_deref()) && takes_path(&route.matches.path, &path)
@@ -104,9 +119,24 @@ pub fn explain(proxy: &model::Proxy, asked: Asked) -> Result<Explanation, String
             format!("405: routes for it take {}", methods.join(", "))
         }
         Match::Nothing => "404: no route matches".to_owned(),
+        Match::Unreadable(why) => format!("400: {why}"),
+        Match::Unread(_) => refused.map_or_else(String::new, |problem| {
+            format!("{}: {}", problem.status().as_u16(), problem.detail())
+        }),
     };
     let route = winner.map(|index| proxy.routes[index].name.clone());
     Ok(Explanation { host, path, route, outcome, candidates, others })
+}
+
+/// What is known of the body, or why the request is refused.
+fn read<'a>(headers: &HeaderMap, body: &'a [u8], bounds: BodyBounds) -> Result<Content<'a>, Problem> {
+    if body.is_empty() || !gather::may_be_json(headers)? {
+        return Ok(Content::Other);
+    }
+    if body.len() > bounds.max_bytes {
+        return Err(gather::too_large());
+    }
+    gather::text(body).map(Content::Json)
 }
 
 fn normal_path(uri: &Uri) -> Result<String, String> {
@@ -138,7 +168,10 @@ fn why_not(matches: &RouteMatch, facts: &Facts<'_>) -> String {
         let methods: Vec<&str> = matches.methods.iter().map(http::Method::as_str).collect();
         return format!("does not take {}, only {}", facts.method, methods.join(", "));
     }
-    match route::failing(&matches.conditions, facts) {
+    let conditions = &matches.conditions;
+    let failing = route::failing(conditions, facts)
+        .or_else(|| route::failing_body(conditions.body.as_ref()?, facts.content));
+    match failing {
         Some(condition) => format!("asks for something else: {condition}"),
         None => "matches, and is less specific".to_owned(),
     }

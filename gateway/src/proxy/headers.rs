@@ -3,16 +3,23 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::header::HOST;
+use http::header::{HOST, LINK};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::model::{FieldPart, FieldTemplate, HeaderChanges, Variable};
+use crate::model::{Deprecation, FieldPart, FieldTemplate, HeaderChanges, Variable};
+
+use super::request_id::X_REQUEST_ID;
+
+const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
+const SUNSET: HeaderName = HeaderName::from_static("sunset");
 
 /// What values can be made of, for one request.
 pub(super) struct Source<'a> {
     pub(super) client: IpAddr,
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
+    /// Whether X-Request-Id is the gateway's word, or that of whom it trusts.
+    pub(super) has_id: bool,
     pub(super) path: &'a str,
     pub(super) is_secure: bool,
     pub(super) server_name: Option<&'a str>,
@@ -26,6 +33,7 @@ pub(super) struct Ready {
     remove: Vec<HeaderName>,
     set: Vec<(HeaderName, HeaderValue)>,
     add: Vec<(HeaderName, HeaderValue)>,
+    pub(super) always_errors: bool,
 }
 
 /// Makes the values. One that cannot stand in a field, because of what a client sent, is left out.
@@ -37,7 +45,12 @@ pub(super) fn make(changes: &HeaderChanges, source: &Source<'_>) -> Ready {
     let all = |fields: &[(HeaderName, FieldTemplate)]| {
         fields.iter().filter_map(|(name, template)| Some((name.clone(), value(template)?))).collect()
     };
-    Ready { remove: changes.remove.clone(), set: all(&changes.set), add: all(&changes.add) }
+    Ready {
+        remove: changes.remove.clone(),
+        set: all(&changes.set),
+        add: all(&changes.add),
+        always_errors: changes.always_errors,
+    }
 }
 
 fn made(parts: &[FieldPart], source: &Source<'_>) -> Option<HeaderValue> {
@@ -52,6 +65,10 @@ fn made(parts: &[FieldPart], source: &Source<'_>) -> Option<HeaderValue> {
                 Variable::Path => text.push_str(source.path),
                 Variable::Scheme => text.push_str(if source.is_secure { "https" } else { "http" }),
                 Variable::ServerName => text.push_str(source.server_name.unwrap_or_default()),
+                Variable::RequestId => {
+                    let id = source.headers.get(X_REQUEST_ID).filter(|_| source.has_id);
+                    text.push_str(id?.to_str().ok()?);
+                }
                 Variable::Route => text.push_str(source.route),
                 Variable::Listener => text.push_str(source.listener),
             },
@@ -73,6 +90,18 @@ pub(super) fn apply(ready: Ready, headers: &mut HeaderMap) {
     }
 }
 
+/// Says that the route is on its way out; what it says of that counts more than what its upstream does.
+pub(super) fn deprecate(deprecated: &Deprecation, headers: &mut HeaderMap) {
+    for (name, value) in [(DEPRECATION, &deprecated.since), (SUNSET, &deprecated.sunset)] {
+        if let Some(value) = value {
+            headers.insert(name, value.clone());
+        }
+    }
+    for link in &deprecated.links {
+        headers.append(LINK, link.clone());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,10 +114,12 @@ mod tests {
         let name = HeaderName::from_static;
         let mut asked = HeaderMap::new();
         asked.insert(HOST, HeaderValue::from_static("a.test:1"));
+        asked.insert(X_REQUEST_ID, HeaderValue::from_static("id-7"));
         let source = Source {
             client: "2001:db8::1".parse().unwrap(),
             method: &Method::PUT,
             headers: &asked,
+            has_id: true,
             path: "/a/b",
             is_secure: true,
             server_name: Some("a.test"),
@@ -102,6 +133,7 @@ mod tests {
             "</a/b",
             "<https",
             "<a.test",
+            "<id-7",
             "<users",
             "<web",
         ]) {
@@ -116,6 +148,7 @@ mod tests {
             remove: vec![name("a"), name("c")],
             set: vec![(name("b"), fixed("new")), (name("c"), fixed("set"))],
             add: vec![(name("d"), fixed("2"))],
+            ..HeaderChanges::default()
         };
         let mut headers = HeaderMap::new();
         for (name, value) in [("a", "1"), ("b", "1"), ("b", "2"), ("c", "1"), ("d", "1")] {
@@ -140,6 +173,7 @@ mod tests {
             client: "192.0.2.1".parse().unwrap(),
             method: &Method::GET,
             headers: &HeaderMap::new(),
+            has_id: true,
             path: "/",
             is_secure: false,
             server_name: None,

@@ -11,22 +11,25 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use crate::acme::OPEN;
-use crate::model::{Action, HeaderChanges};
+use crate::model::{Action, BodyBounds, HeaderChanges};
 
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
+use super::gather::{self, Gathered};
 use super::incoming::Incoming;
 use super::problem::{Kind, Problem};
 use super::record::OK;
 use super::request_id::{self, X_REQUEST_ID};
-use super::route::{Facts, Match};
+use super::route::{Content, Facts, Match};
 use super::stream_tunnel::Connect;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::{FOREVER, Watch};
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, stream_tunnel, tunnel};
+use super::{
+    action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, stream_tunnel, trace, tunnel,
+};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -36,7 +39,7 @@ pub(super) async fn serve(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let refusal = watch.count_request();
     let mut exchange = Exchange::new(session, watch, &request);
-    let has_body = !request.body().is_end_stream();
+    let mut has_body = !request.body().is_end_stream();
     name(&mut exchange, &mut request);
 
     if let Some(refusal) = refusal {
@@ -51,7 +54,18 @@ pub(super) async fn serve(
     if let Some(proof) = OPEN.answer(request.uri().path()) {
         return Ok(answer(exchange, Response::new(proof.into()), has_body));
     }
-    let (upstream, changes) = match route(&mut exchange, &request) {
+    let (mut gathered, mut routed) = (None, route(&mut exchange, &request, Content::Unread));
+    if let Ok(Routed::Unread(bounds)) = routed {
+        gathered = match gather_body(&exchange, &mut request, bounds).await {
+            Ok(gathered) => gathered,
+            Err(problem) => return Ok(refuse(exchange, problem, has_body)),
+        };
+        has_body &= gathered.is_none();
+        let content = gathered.as_ref().and_then(Gathered::text).map_or(Content::Other, Content::Json);
+        routed = route(&mut exchange, &request, content);
+    }
+    let (upstream, changes) = match routed {
+        Ok(Routed::Unread(_)) => return Ok(refuse(exchange, no_route(), has_body)),
         Ok(Routed::To(upstream, changes)) => (upstream, changes),
         Ok(Routed::Answered(response)) => return Ok(answer(exchange, response, has_body)),
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
@@ -69,6 +83,7 @@ pub(super) async fn serve(
         return Ok(refuse(exchange, problem, has_body));
     }
     let client = upstream.wants_client().then(|| client(&exchange, &request));
+    let request = into_upstream(&exchange, &upstream, web, request, gathered);
     let mut request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
     if let Some(changes) = changes {
         headers::apply(changes, request.headers_mut());
@@ -114,13 +129,16 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-/// Gives a request its name, where the listener says so.
+/// Gives a request its name and its trace, where the listener says so.
 fn name(exchange: &mut Exchange, request: &mut Request<Incoming>) {
     if exchange.listener().request_ids {
         let is_trusted = exchange.session().with_trusted(|peer, trusted| peer.is_trusted(trusted));
         let random = exchange.local().random();
         let id = request_id::ensure(request.headers_mut(), is_trusted, random);
         exchange.reply().request_id = Some(id);
+    }
+    if let Some(is_sampled) = exchange.listener().begin_traces {
+        trace::ensure(request.headers_mut(), is_sampled, exchange.local().random());
     }
     if let Some(record) = exchange.record() {
         record.named(request.headers());
@@ -133,11 +151,20 @@ enum Routed {
     To(Rc<Upstream>, Option<headers::Ready>),
     /// It is answered here.
     Answered(Response<Bytes>),
+    /// Its body says, and has to be read.
+    Unread(BodyBounds),
+}
+
+fn no_route() -> Problem {
+    Problem::new(Kind::NoRoute, "No route matches the request.")
 }
 
 /// Finds the route, and does what it says.
-fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed, Problem> {
-    let nothing = || Problem::new(Kind::NoRoute, "No route matches the request.");
+fn route(
+    exchange: &mut Exchange,
+    request: &Request<Incoming>,
+    content: Content<'_>,
+) -> Result<Routed, Problem> {
     let path = request::route_path(request.uri())?.path;
     let (local, session) = (Rc::clone(exchange.local()), Rc::clone(exchange.session()));
     let client = || session.with_trusted(|peer, trusted| peer.client(request.headers(), trusted));
@@ -145,7 +172,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
     let listener = exchange.listener_index();
     let host = request::host(request.headers());
     let preflight = cors::preflight(request);
-    let find = |method| {
+    let find = |method, content| {
         let facts = Facts {
             method,
             headers: request.headers(),
@@ -153,11 +180,12 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             listener,
             server_name: server_name.as_deref(),
             client: &client,
+            content,
         };
         local.router().find(host.as_deref(), &path, &facts)
     };
     if let Some(method) = &preflight
-        && let Match::Route(index) = find(method)
+        && let Match::Route(index) = find(method, Content::Other)
         && let Some(cors) = local.route(index).and_then(|route| route.cors.as_ref())
     {
         exchange.routed(index);
@@ -165,20 +193,23 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             || Problem::new(Kind::CorsRefused, "Pages of this origin may not use this method here.");
         return cors::answer(cors, request.headers(), method).map(Routed::Answered).ok_or_else(refused);
     }
-    let index = match find(request.method()) {
+    let index = match find(request.method(), content) {
         Match::Route(route) => route,
         Match::OtherMethods(methods) => return Err(Problem::method_not_allowed(methods)),
-        Match::Nothing => return Err(nothing()),
+        Match::Nothing => return Err(no_route()),
+        Match::Unread(bounds) => return Ok(Routed::Unread(bounds)),
+        Match::Unreadable(why) => return Err(Problem::new(Kind::BodyUnreadable, why)),
     };
     exchange.routed(index);
     tracing::debug!(client = %client(), method = %request.method(), path = %path, route = index, "routed");
-    let route = local.route(index).ok_or_else(nothing)?;
+    let route = local.route(index).ok_or_else(no_route)?;
     let is_secure = session.with_trusted(|peer, _| peer.is_secure());
     let make = |changes: &HeaderChanges| {
         let source = headers::Source {
             client: client(),
             method: request.method(),
             headers: request.headers(),
+            has_id: local.listeners()[listener].request_ids,
             path: &path,
             is_secure,
             server_name: server_name.as_deref(),
@@ -188,6 +219,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
         headers::make(changes, &source)
     };
     exchange.reply().cors = route.cors.as_ref().map(|cors| cors::said(cors, request.headers()));
+    exchange.reply().deprecated = route.deprecated.clone();
     exchange.reply().changes = route.response_headers.as_ref().map(make);
     match &route.action {
         Action::Respond(answer) => Ok(Routed::Answered(action::respond(answer))),
@@ -200,7 +232,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
             let (upstream, cookie) =
                 action::choose(forward, name_of, request.headers(), local.random(), is_secure);
             exchange.reply().cookie = cookie;
-            let upstream = local.serving(upstream, exchange.started()).ok_or_else(nothing)?;
+            let upstream = local.serving(upstream, exchange.started()).ok_or_else(no_route)?;
             Ok(Routed::To(Rc::clone(upstream), route.request_headers.as_ref().map(make)))
         }
     }
@@ -219,9 +251,40 @@ fn limit(exchange: &Exchange, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+/// Reads the body that the route depends on; `None` if there is none, or it does not call itself JSON.
+async fn gather_body(
+    exchange: &Exchange,
+    request: &mut Request<Incoming>,
+    bounds: BodyBounds,
+) -> Result<Option<Gathered>, Problem> {
+    if request.body().is_end_stream() || !gather::may_be_json(request.headers())? {
+        return Ok(None);
+    }
+    let (watch, held) = (exchange.watch(), exchange.local().held_bodies());
+    // In a box: every request's task would be as large as what only some of them need.
+    Box::pin(gather::gather(request.body_mut(), bounds, exchange.started(), watch, held)).await.map(Some)
+}
+
 /// On whose behalf a request comes.
 fn client(exchange: &Exchange, request: &Request<Incoming>) -> IpAddr {
     exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted))
+}
+
+/// The request with its body as it is passed on, whether it was read before or comes by and by.
+fn into_upstream(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    web: Option<grpc_web::Form>,
+    request: Request<Incoming>,
+    gathered: Option<Gathered>,
+) -> Request<RequestBody> {
+    let watch = Rc::clone(exchange.watch());
+    let timeout = upstream.settings().response_timeout();
+    request.map(|body| match (gathered, web) {
+        (Some(gathered), _) => RequestBody::gathered(gathered, watch, timeout),
+        (None, None) => RequestBody::new(body, watch, timeout),
+        (None, Some(form)) => RequestBody::new(body, watch, timeout).in_form(form),
+    })
 }
 
 /// The request as the upstream gets it: without what belongs to the client's connection, with what says on
@@ -231,17 +294,8 @@ fn prepare_request(
     upstream: &Upstream,
     upgrade: Option<HeaderValue>,
     web: Option<grpc_web::Form>,
-    request: Request<Incoming>,
+    mut request: Request<RequestBody>,
 ) -> Request<RequestBody> {
-    let watch = Rc::clone(exchange.watch());
-    let timeout = upstream.settings().response_timeout();
-    let mut request = request.map(|body| {
-        let body = RequestBody::new(body, watch, timeout);
-        match web {
-            None => body,
-            Some(form) => body.in_form(form),
-        }
-    });
     *request.version_mut() = Version::HTTP_11;
     let is_chunked = request.body().size_hint().exact().is_none();
     let headers = request.headers_mut();
@@ -306,12 +360,15 @@ fn prepare_response(headers: &mut HeaderMap) {
 
 /// What the route does to the header of an answer, its own or its upstream's.
 fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
-    let Reply { changes, cookie, cors, request_id } = reply;
+    let Reply { changes, cookie, cors, deprecated, request_id } = reply;
     if let Some(id) = request_id {
         headers.insert(X_REQUEST_ID, id);
     }
     if let Some(said) = cors {
         cors::apply(said, headers);
+    }
+    if let Some(deprecated) = deprecated {
+        headers::deprecate(&deprecated, headers);
     }
     if let Some(cookie) = cookie {
         headers.append(SET_COOKIE, cookie);
@@ -355,9 +412,10 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
     let status = problem.status();
     exchange.because(problem.code());
     let mut response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
-    // Pages that may read answers may read this one; what the route changes is about its answers.
-    let Reply { cors, request_id, .. } = std::mem::take(exchange.reply());
-    prepare_reply(Reply { cors, request_id, ..Reply::default() }, response.headers_mut());
+    // Pages that may read answers may read this one; what the route changes is about its answers, if it does not say more.
+    let Reply { changes, cors, deprecated, request_id, .. } = std::mem::take(exchange.reply());
+    let changes = changes.filter(|changes| changes.always_errors);
+    prepare_reply(Reply { changes, cookie: None, cors, deprecated, request_id }, response.headers_mut());
     answer_as(exchange, response, status, closes)
 }
 
@@ -399,8 +457,7 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
     // Over HTTP/2 the upstream sees nothing but a reset.
     let kind = if watch.refusal().is_some() { Kind::BadRequest } else { kind };
     let detail = match (kind, watch.refusal()) {
-        (Kind::BadRequest, Some(Refusal::Malformed(detail))) => detail,
-        (Kind::BadRequest, _) => "The body broke off.",
+        (Kind::BadRequest, refusal) => return Problem::broken_off(refusal),
         (Kind::BodyTimeout, _) => "The body stopped arriving.",
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",

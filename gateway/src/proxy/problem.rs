@@ -5,6 +5,8 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
 
+use super::framing::Refusal;
+
 /// One answer of the gateway's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
@@ -50,6 +52,14 @@ problems! {
     HeaderTimeout REQUEST_TIMEOUT "header_timeout" "The request's header took too long" true;
     /// The body of the request stopped arriving.
     BodyTimeout REQUEST_TIMEOUT "body_timeout" "The request's body took too long" true;
+    /// The request is routed by its body, which is larger than may be.
+    BodyTooLarge PAYLOAD_TOO_LARGE "body_too_large" "The body is too large" false;
+    /// The request is routed by its body, which is not what it says, or can be read in two ways.
+    BodyUnreadable BAD_REQUEST "body_unreadable" "The body cannot be read" false;
+    /// The request is routed by its body, which is compressed or in another character set.
+    BodyCoding UNSUPPORTED_MEDIA_TYPE "body_coding" "The body's coding is not supported" false;
+    /// As many bodies are being read as may be.
+    BodiesFull SERVICE_UNAVAILABLE "too_many_bodies" "Too many bodies are being read" false;
     /// An expectation other than 100-continue.
     ExpectationFailed EXPECTATION_FAILED "expectation_failed" "The expectation is not supported" true;
     /// The head of the request is longer, or has more fields, than the listener takes.
@@ -93,6 +103,15 @@ impl Problem {
     /// A route matches but for its methods; these it takes.
     pub(super) fn method_not_allowed(allow: Vec<Method>) -> Self {
         Self { kind: Kind::MethodNotAllowed, detail: "See Allow for the methods that are.", allow }
+    }
+
+    /// The request's body ended before its end: that is its client's doing.
+    pub(super) fn broken_off(refusal: Option<Refusal>) -> Self {
+        let detail = match refusal {
+            Some(Refusal::Malformed(detail)) => detail,
+            _ => "The body broke off.",
+        };
+        Self::new(Kind::BadRequest, detail)
     }
 
     pub(super) fn status(&self) -> StatusCode {

@@ -13,9 +13,8 @@ use crate::observe::access_log::Entry;
 use super::connection::Session;
 use super::request_id::X_REQUEST_ID;
 use super::snapshot::Local;
+use super::trace::TRACE_PARENT;
 use super::upstream::Endpoint;
-
-const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Bytes of one text of a client's that wait for a disk: there may be thousands of lines. What is shared with the request
 /// would keep its whole header, and is copied when it has ended.
@@ -93,7 +92,7 @@ impl Record {
             path: request.uri().path().to_owned(),
             version: request.version(),
             request_id: None,
-            trace_parent: field(TRACE_PARENT),
+            trace_parent: None,
             referer: field(REFERER),
             user_agent: field(USER_AGENT),
             upstream: None,
@@ -108,9 +107,10 @@ impl Record {
         self.host = None;
     }
 
-    /// The request has its name now.
+    /// The request has its name and its trace now.
     pub(super) fn named(&mut self, headers: &HeaderMap) {
         self.request_id = headers.get(X_REQUEST_ID).cloned();
+        self.trace_parent = headers.get(TRACE_PARENT).cloned();
     }
 
     /// It goes there.

@@ -11,6 +11,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
 use crate::tls;
 
+use super::gather::Budget;
 use super::random::Random;
 use super::route::Router;
 use super::upstream::{State, Upstream};
@@ -61,6 +62,7 @@ pub(super) struct Local {
     upstreams: Vec<Rc<Upstream>>,
     meter: Rc<HttpMeter>,
     random: Random,
+    held_bodies: Budget,
     /// In the order of the listeners.
     listener_meters: Rc<Vec<ListenerMeter>>,
 }
@@ -84,7 +86,15 @@ impl Local {
         if let Some(same) = former.filter(|former| Arc::ptr_eq(&former.snapshot, &snapshot)) {
             // Only endpoints have come or gone.
             let (meter, listener_meters) = (Rc::clone(&same.meter), Rc::clone(&same.listener_meters));
-            return Self { snapshot, upstreams, meter, random: Random::default(), listener_meters };
+            let held_bodies = same.held_bodies.clone();
+            return Self {
+                snapshot,
+                upstreams,
+                meter,
+                random: Random::default(),
+                held_bodies,
+                listener_meters,
+            };
         }
         let model = &snapshot.model;
         let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
@@ -92,7 +102,8 @@ impl Local {
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();
         let meter = Rc::new(HttpMeter::new(listeners, routes));
         let listener_meters = Rc::new(listener_meters);
-        Self { snapshot, upstreams, meter, random: Random::default(), listener_meters }
+        let held_bodies = former.map(|former| former.held_bodies.clone()).unwrap_or_default();
+        Self { snapshot, upstreams, meter, random: Random::default(), held_bodies, listener_meters }
     }
 
     /// Closes what is idle to endpoints that `next` does not have. Clients that are silent keep this snapshot, so it
@@ -147,6 +158,11 @@ impl Local {
     /// What decides where nothing else does.
     pub(super) fn random(&self) -> &Random {
         &self.random
+    }
+
+    /// What the worker may hold of bodies that decide about routes.
+    pub(super) fn held_bodies(&self) -> &Budget {
+        &self.held_bodies
     }
 
     pub(super) fn meter(&self) -> &HttpMeter {

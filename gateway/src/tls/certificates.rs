@@ -96,7 +96,7 @@ pub(crate) fn facts(files: &CertificateFiles) -> Option<Facts> {
 /// # Errors
 /// What is wrong with which file.
 pub(crate) fn check(files: &CertificateFiles) -> Result<(), String> {
-    load(files, &aws_lc_rs::default_provider()).map(|_| ())
+    read_certificate(files, &aws_lc_rs::default_provider()).map(|_| ())
 }
 
 pub(super) fn load(files: &CertificateFiles, provider: &CryptoProvider) -> Result<CertifiedKey, String> {

@@ -35,6 +35,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             max_header_bytes: 16 * 1024,
             max_header_count: 100,
             request_ids: false,
+            begin_traces: None,
             max_connections: 1000,
         }],
         upstreams: vec![model::Upstream {
@@ -64,6 +65,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             request_headers: None,
             response_headers: None,
             cors: None,
+            deprecated: None,
         }],
     }
 }

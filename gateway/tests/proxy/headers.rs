@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gateway::model::{
-    Action, Cors, FieldPart, FieldTemplate, FixedAnswer, HeaderChanges, OriginPattern, Variable,
+    Action, Cors, Deprecation, FieldPart, FieldTemplate, FixedAnswer, HeaderChanges, OriginPattern, Variable,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -37,12 +37,14 @@ fn both_sides_see_what_the_route_makes_of_fields() {
         remove: vec![name("x-internal")],
         set: vec![(name("x-who"), FieldTemplate::Made(made)), (name("authorization"), fixed("Basic YTpi"))],
         add: vec![(name("x-a"), fixed("2"))],
+        ..HeaderChanges::default()
     });
     let path = FieldTemplate::Made(vec![FieldPart::Variable(Variable::Path)]);
     model.routes[0].response_headers = Some(HeaderChanges {
         remove: vec![name("server")],
         set: vec![(name("x-path"), path), (name("strict-transport-security"), fixed("max-age=1"))],
         add: vec![(name("x-a"), fixed("2"))],
+        ..HeaderChanges::default()
     });
     let proxy = start(&model);
     let (answer, _) = talk(
@@ -123,6 +125,91 @@ fn pages_of_other_origins_may_what_the_route_says() {
     let answer = ask("PUT", "https://x.app.test", "");
     assert_eq!(status(&answer), "502");
     assert!(answer.contains("\r\naccess-control-allow-origin: https://x.app.test\r\n"), "{answer}");
+}
+
+#[test]
+fn errors_change_where_the_route_says_so() {
+    let mut model = model(&[black_hole_address()]);
+    model.listeners[0].request_ids = true;
+    let made = FieldTemplate::Made(vec![FieldPart::Variable(Variable::RequestId)]);
+    model.routes[0].response_headers =
+        Some(HeaderChanges { set: vec![(name("x-name"), made)], ..HeaderChanges::default() });
+    let proxy = start(&model);
+    let (answer, _) = talk(&proxy, b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    assert!(status(&answer) == "502" && !answer.contains("x-name"), "{answer}");
+    model.routes[0].response_headers.as_mut().unwrap().always_errors = true;
+    proxy.reload(&model).unwrap();
+    let (answer, _) = talk(&proxy, b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    let field = |name: &str| answer.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    assert_eq!(status(&answer), "502");
+    assert!(field("x-name: ").is_some() && field("x-name: ") == field("x-request-id: "), "{answer}");
+    // Nobody has named the request: what it calls itself is anybody's word.
+    model.listeners[0].request_ids = false;
+    proxy.reload(&model).unwrap();
+    let (answer, _) = talk(&proxy, b"GET / HTTP/1.1\r\nhost: a.test\r\nx-request-id: forged\r\n\r\n");
+    assert!(status(&answer) == "502" && !answer.contains("forged"), "{answer}");
+}
+
+#[test]
+fn answers_say_that_their_route_is_on_its_way_out() {
+    let up = upstream(|mut conn| {
+        while conn.head().is_some() {
+            conn.send(
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndeprecation: @1\r\nlink: </a>; rel=\"next\"\r\n\r\n",
+            );
+        }
+    });
+    let mut model = model(&[up.address]);
+    let time = |seconds| Some(time::OffsetDateTime::from_unix_timestamp(seconds).unwrap());
+    let (since, sunset) = (time(1_767_225_600), time(1_798_761_599));
+    model.routes[0].deprecated = Deprecation::new(since, sunset, Some("https://a.test/v2"), None);
+    let proxy = start(&model);
+    let check = |expected: &str, model: &gateway::model::Proxy| {
+        proxy.reload(model).unwrap();
+        let (answer, _) = talk(&proxy, b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
+        assert_eq!(status(&answer), expected, "{answer}");
+        for line in [
+            "deprecation: @1767225600",
+            "sunset: Thu, 31 Dec 2026 23:59:59 GMT",
+            "link: <https://a.test/v2>; rel=\"deprecation\"",
+        ] {
+            assert_eq!(answer.lines().filter(|l| *l == line).count(), 1, "{line}: {answer}");
+        }
+        answer
+    };
+    let answer = check("200", &model);
+    assert!(!answer.contains("@1\r\n") && answer.contains("\r\nlink: </a>; rel=\"next\"\r\n"), "{answer}");
+    model.upstreams[0].endpoints = vec![gateway::model::Endpoint::tcp(black_hole_address())];
+    check("502", &model);
+    model.routes[0].action = Action::Respond(FixedAnswer {
+        status: StatusCode::GONE,
+        body: "gone".into(),
+        content_type: HeaderValue::from_static("text/plain"),
+    });
+    check("410", &model);
+}
+
+#[test]
+fn a_trace_begins_where_none_comes() {
+    let up = echo();
+    let mut model = model(&[up.address]);
+    let proxy = start(&model);
+    let seen = |fields: &str| {
+        let request = format!("GET / HTTP/1.1\r\nhost: a.test\r\n{fields}\r\n");
+        let answer = talk(&proxy, request.as_bytes()).0;
+        answer.lines().find_map(|line| line.strip_prefix("traceparent: ")).map(str::to_owned)
+    };
+    let known = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+    let fields = format!("traceparent: {known}\r\n");
+    assert_eq!(seen(""), None);
+    assert_eq!(seen("traceparent: x\r\n").as_deref(), Some("x"));
+    model.listeners[0].begin_traces = Some(true);
+    proxy.reload(&model).unwrap();
+    assert_eq!(seen(&fields).as_deref(), Some(known));
+    for fields in ["", "traceparent: x\r\n"] {
+        let begun = seen(fields).unwrap();
+        assert!(begun.len() == 55 && begun.ends_with("-01"), "{begun}");
+    }
 }
 
 /// An address where nobody listens.

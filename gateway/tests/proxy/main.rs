@@ -5,7 +5,9 @@
 mod access_log;
 mod announced;
 mod balancing;
+mod bodies;
 mod breakers;
+mod cors;
 mod discovery;
 mod faults;
 mod grpc;

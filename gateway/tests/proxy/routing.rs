@@ -37,6 +37,7 @@ fn route(name: &str, path: PathPattern, conditions: Conditions, action: Action) 
         request_headers: None,
         response_headers: None,
         cors: None,
+        deprecated: None,
     }
 }
 
@@ -266,7 +267,16 @@ fn an_explanation_names_the_route_and_why_not_the_others() {
     let ask = |method: &str, target: &str, beta: &str| {
         let request = http::Request::builder().method(method).uri(target).header("host", "a.test");
         let request = request.header("x-beta", beta).body(()).unwrap();
-        explain(&model, Asked { request, client: [127, 0, 0, 1].into(), listener: None, server_name: None })
+        explain(
+            &model,
+            Asked {
+                request,
+                body: Vec::new(),
+                client: [127, 0, 0, 1].into(),
+                listener: None,
+                server_name: None,
+            },
+        )
     };
     let found = ask("GET", "http://a.test/users/./new?x", "no").unwrap();
     assert_eq!((found.host.as_deref(), found.path.as_str()), (Some("a.test"), "/users/new"));
@@ -288,9 +298,11 @@ fn an_explanation_names_the_route_and_why_not_the_others() {
     assert_eq!(ask("PUT", "/users/new", "yes").unwrap().route.as_deref(), Some("new"));
     model.routes.remove(0);
     let request = http::Request::get("/x").header("host", "a.test").body(()).unwrap();
-    let asked = Asked { request, client: [127, 0, 0, 1].into(), listener: None, server_name: None };
+    let asked =
+        Asked { request, body: Vec::new(), client: [127, 0, 0, 1].into(), listener: None, server_name: None };
     assert_eq!(explain(&model, asked).unwrap().outcome, "404: no route matches");
     let request = http::Request::get("/a%2fb").header("host", "a.test").body(()).unwrap();
-    let asked = Asked { request, client: [127, 0, 0, 1].into(), listener: None, server_name: None };
+    let asked =
+        Asked { request, body: Vec::new(), client: [127, 0, 0, 1].into(), listener: None, server_name: None };
     assert!(explain(&model, asked).unwrap_err().starts_with("it is refused with 400: "));
 }

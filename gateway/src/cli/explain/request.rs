@@ -1,5 +1,7 @@
 //! `gateway explain request`: which route takes a request, by the configuration and without sending it.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use clap::Args;
@@ -10,6 +12,7 @@ use super::super::failure::{Failure, Outcome};
 use super::super::output::{Column, Out, Paint, clean};
 use crate::agent::environment;
 use crate::config;
+use crate::model::BodyBounds;
 use crate::proxy::{Asked, Explanation, explain};
 
 /// The request.
@@ -24,6 +27,9 @@ pub(super) struct Arguments {
     /// A header field, as in curl; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = field)]
     fields: Vec<(HeaderName, HeaderValue)>,
+    /// Its body, or @ and the name of a file that has it; unlike curl, this says nothing of its media type
+    #[arg(short = 'd', long, value_name = "TEXT|@FILE")]
+    data: Option<String>,
     /// Whom it comes from
     #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     source: IpAddr,
@@ -53,7 +59,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Out) -> Outcome {
             return Err(Failure::No);
         }
     };
-    let explained = explain(&model.proxy, asked(arguments)).map_err(Failure::Wrong)?;
+    let explained = explain(&model.proxy, asked(arguments)?).map_err(Failure::Wrong)?;
     if arguments.json {
         out.json(&explained)?;
     } else {
@@ -62,7 +68,7 @@ pub(super) fn run(arguments: &Arguments, out: &mut Out) -> Outcome {
     if explained.route.is_some() { Ok(()) } else { Err(Failure::No) }
 }
 
-fn asked(arguments: &Arguments) -> Asked {
+fn asked(arguments: &Arguments) -> Result<Asked, Failure> {
     let mut request = Request::new(());
     *request.method_mut() = arguments.method.clone();
     *request.uri_mut() = arguments.url.clone();
@@ -76,7 +82,18 @@ fn asked(arguments: &Arguments) -> Asked {
     }
     let is_secure = arguments.url.scheme_str() == Some("https");
     let server_name = arguments.url.host().filter(|_| is_secure).map(str::to_ascii_lowercase);
-    Asked { request, client: arguments.source, listener: arguments.listener.clone(), server_name }
+    let body = body(arguments.data.as_deref().unwrap_or_default()).map_err(Failure::Wrong)?;
+    let (client, listener) = (arguments.source, arguments.listener.clone());
+    Ok(Asked { request, body, client, listener, server_name })
+}
+
+fn body(data: &str) -> Result<Vec<u8>, String> {
+    let Some(path) = data.strip_prefix('@') else { return Ok(data.as_bytes().to_owned()) };
+    let mut body = Vec::new();
+    // One byte more than is ever read shows that it is too large.
+    let read =
+        File::open(path).and_then(|file| file.take(BodyBounds::MAX_BYTES as u64 + 1).read_to_end(&mut body));
+    read.map(|_| body).map_err(|error| format!("cannot read {path}: {error}"))
 }
 
 fn print(explained: &Explanation, out: &mut Out) -> Outcome {

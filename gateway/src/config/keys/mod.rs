@@ -27,7 +27,9 @@ use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
 
-pub(crate) use routes::{Changes, CorsKeys, Match, Mirror, Redirect, Rewrite, Route, Share, Sticky};
+pub(crate) use routes::{
+    Body, Changes, CorsKeys, Deprecated, Match, Mirror, Redirect, ReplyChanges, Rewrite, Route, Share, Sticky,
+};
 
 /// Entries written into one list by hand; longer lists are files.
 const MAX_LIST_ITEMS: usize = 100_000;
@@ -46,8 +48,8 @@ record! {
         /// Which request goes where, by name. The most specific route wins, whatever the order. Hosts: one written out,
         /// then the longest wildcard, then none. Paths: one written out, then with parameters, then regular expressions
         /// (the longest first), then prefixes (the longest first). Then routes that name methods, then the number of
-        /// headers, of query parameters, of cookies, then the narrowest source, server names, listeners, and last the
-        /// name of the route.
+        /// headers, of query parameters, of cookies, of the body's fields, then those with content types, with what is
+        /// accepted, then the narrowest source, server names, listeners, and last the name of the route.
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
         /// Where this gateway is: endpoints of this zone come before others.
         zone: Option<String> = Optional(Label),
@@ -205,6 +207,12 @@ record! {
         /// Give each request a name in X-Request-Id, which the upstream and the client get, too. One that a trusted proxy
         /// gave stays.
         request_ids: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+        /// Begin a trace (traceparent, W3C Trace Context) for requests that come with none, or with one that cannot be read,
+        /// and say whether it is sampled. One that comes is passed on as it is.
+        begin_traces: Option<bool> = Or(
+            WordOr("off", Choice(&[("sampled", true), ("unsampled", false)])),
+            "off"
+        ),
         /// Open connections over all workers. More wait in the kernel's queue until one closes.
         max_connections: usize = Or(Count(1, 1_000_000), "10000"),
     }

@@ -4,16 +4,18 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
+use time::OffsetDateTime;
 
 use crate::config::matching::{FieldsOf, PathOf, TestsBy};
 use crate::config::notation::{
-    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MethodName, NameOf, NewHost, NewPath,
-    Origin, Portion, Prefix, ProtocolName, RawText, Size, Span,
+    CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MediaTypeName, MethodName, Moment,
+    NameOf, NewHost, NewPath, Origin, PointerTo, Portion, Prefix, ProtocolName, RawText, Size, Span,
+    WebAddress,
 };
 use crate::config::shape::{
     At, Choice, ListOf, Located, OneOrListOf, Optional, Or, OrEmpty, Required, record, section,
 };
-use crate::model::{FieldTemplate, HostPattern, OriginPattern, PathPattern, Test};
+use crate::model::{FieldTemplate, HostPattern, MediaType, OriginPattern, PathPattern, Pointer, Test};
 
 /// Conditions of one kind.
 const MAX_TESTS: usize = 64;
@@ -40,11 +42,13 @@ record! {
         respond: Option<Located<Respond>> = Optional(At(section::<Respond>())),
         /// What the upstream sees differently of requests' headers.
         request_headers: Option<Changes> = Optional(section::<Changes>()),
-        /// What clients see differently of answers' headers. Errors of the gateway itself stay as they are.
-        response_headers: Option<Changes> = Optional(section::<Changes>()),
+        /// What clients see differently of answers' headers.
+        response_headers: Option<ReplyChanges> = Optional(section::<ReplyChanges>()),
         /// Who may read answers from pages of other origins. Preflights are answered here, and what upstreams say of it is
         /// replaced.
         cors: Option<Located<CorsKeys>> = Optional(At(section::<CorsKeys>())),
+        /// Tell clients that it is on its way out.
+        deprecated: Option<Located<Deprecated>> = Optional(At(section::<Deprecated>())),
         /// The protocols that a connection may switch to when client and upstream agree (Upgrade). Left out, `websocket`.
         upgrades: Option<Vec<String>> = Optional(ListOf(ProtocolName, 16)),
     }
@@ -66,12 +70,32 @@ record! {
         query: Vec<(String, Test)> = OrEmpty(TestsBy(RawText(256), MAX_TESTS)),
         /// Cookies; written like `headers`.
         cookies: Vec<(String, Test)> = OrEmpty(TestsBy(CookieName, MAX_TESTS)),
+        /// Media types of the body: one of them has to stand in Content-Type, with every parameter that is written here.
+        content_types: Vec<MediaType> = OrEmpty(ListOf(MediaTypeName, 64)),
+        /// Media types that clients ask for, such as application/vnd.acme.v2+json: one of them has to stand in Accept, and
+        /// not with `q=0`. Ranges such as `*/*` do not count. Where several routes match, the client's preference decides.
+        accepts: Vec<MediaType> = OrEmpty(ListOf(MediaTypeName, 64)),
+        /// Fields of a body in JSON. It is read before the request has a route, and only if all the rest matches.
+        body: Option<Located<Body>> = Optional(At(section::<Body>())),
         /// Where clients are, as trusted proxies say.
         sources: Vec<IpNet> = OrEmpty(ListOf(Prefix, 1000)),
         /// Listeners that they come by.
         listeners: Vec<Located<String>> = OrEmpty(ListOf(At(NameOf("a listener")), 64)),
         /// The name that they ask for in the handshake of TLS (SNI); written like `hosts`.
         server_names: Vec<HostPattern> = OrEmpty(ListOf(Host, 1000)),
+    }
+}
+
+record! {
+    /// `match.body` of a route
+    Body {
+        /// Bytes of it; more are answered 413. Of several routes for a host and path, the largest counts.
+        max_size: usize = Or(Size("1B", "16MiB"), "64KiB"),
+        /// From the head of the request to the end of its body. Later ones are answered 408.
+        timeout: Duration = Or(Span("10ms", "1h"), "10s"),
+        /// By JSON pointer (RFC 6901), such as /model or /user/tier; written like `headers`. Numbers are compared in their
+        /// shortest form; null, objects and arrays are present and match no value.
+        fields: Option<Vec<(Pointer, Test)>> = Required(TestsBy(PointerTo, MAX_TESTS)),
     }
 }
 
@@ -163,9 +187,9 @@ record! {
 }
 
 record! {
-    /// `request_headers` or `response_headers` of a route: what goes first, then what is set, then what is added. Values may
-    /// have `{client.ip}`, `{request.method}`, `{request.host}`, `{request.path}`, `{request.scheme}`, `{tls.server_name}`,
-    /// `{route}` and `{listener}` in them; `{{` is a brace.
+    /// `request_headers` of a route: what goes first, then what is set, then what is added. Values may
+    /// have `{client.ip}`, `{request.method}`, `{request.host}`, `{request.path}`, `{request.scheme}`, `{request.id}`,
+    /// `{tls.server_name}`, `{route}` and `{listener}` in them; `{{` is a brace.
     Changes {
         /// Fields that go.
         remove: Vec<Located<HeaderName>> = OrEmpty(ListOf(At(FieldName), 64)),
@@ -173,6 +197,34 @@ record! {
         set: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
         /// Values that come beside those that are there.
         add: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+    }
+}
+
+record! {
+    /// `response_headers` of a route, written as `request_headers` is
+    ReplyChanges {
+        /// Fields that go.
+        remove: Vec<Located<HeaderName>> = OrEmpty(ListOf(At(FieldName), 64)),
+        /// Fields that have this value and no other.
+        set: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+        /// Values that come beside those that are there.
+        add: Vec<(HeaderName, Located<FieldTemplate>)> = OrEmpty(FieldsOf(64)),
+        /// Change the errors of the gateway itself, too, such as 502; those of requests without a route stay as they are.
+        always_errors: bool = Or(Choice(&[("true", true), ("false", false)]), "false"),
+    }
+}
+
+record! {
+    /// `deprecated` of a route. It has `since`, `sunset` or both; answers say so, those of the gateway itself, too.
+    Deprecated {
+        /// Since when, or from when on, clients should go elsewhere: Deprecation (RFC 9745).
+        since: Option<OffsetDateTime> = Optional(Moment),
+        /// When it will be gone: Sunset (RFC 8594).
+        sunset: Option<OffsetDateTime> = Optional(Moment),
+        /// Where to read more about it: Link with `rel="deprecation"`.
+        link: Option<String> = Optional(WebAddress),
+        /// Where to read more about its end: Link with `rel="sunset"`.
+        sunset_link: Option<String> = Optional(WebAddress),
     }
 }
 

@@ -16,7 +16,8 @@ use crate::config::shape::Notation;
 
 pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName, Server};
 pub(crate) use routes::{
-    CookieName, FieldName, FieldValue, FreeText, NewHost, NewPath, Origin, RawText, Regex, Template,
+    CookieName, FieldName, FieldValue, FreeText, MediaTypeName, Moment, NewHost, NewPath, Origin, PointerTo,
+    RawText, Regex, Template, WebAddress,
 };
 pub(crate) use upstream::{Cause, HostField, NameServer, Part, RetryCause, Service, Statuses, Target};
 

@@ -3,10 +3,11 @@
 use gateway_kernel::feed::shown;
 use http::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
+use time::{Date, Month, OffsetDateTime};
 
 use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
-use crate::model::{FieldPart, FieldTemplate, OriginPattern, Pattern, Variable};
+use crate::model::{FieldPart, FieldTemplate, MediaType, OriginPattern, Pattern, Pointer, Variable};
 
 use super::proxy::{DnsName, check_path_bytes};
 
@@ -26,6 +27,111 @@ impl Notation for Regex {
 
     fn schema(&self) -> Json {
         json!({ "type": "string", "maxLength": Pattern::MAX_BYTES })
+    }
+}
+
+/// Where a value is in a JSON text.
+pub(crate) struct PointerTo;
+
+impl Notation for PointerTo {
+    type Out = Pointer;
+
+    fn parse(&self, text: &str) -> Result<Pointer, Wrong> {
+        Pointer::new(text).map_err(|why| match text.strip_prefix("$.") {
+            // As JSONPath has it, which knows much more than a place.
+            Some(path) if !path.is_empty() => Wrong::suggest(why, format!("/{}", path.replace('.', "/"))),
+            _ => why.into(),
+        })
+    }
+
+    fn noun(&self) -> String {
+        "a JSON pointer such as /model".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^/", "maxLength": Pointer::MAX_BYTES })
+    }
+}
+
+/// A moment, as a day in UTC or to the second (RFC 3339, in UTC).
+pub(crate) struct Moment;
+
+impl Notation for Moment {
+    type Out = OffsetDateTime;
+
+    fn parse(&self, text: &str) -> Result<OffsetDateTime, Wrong> {
+        moment(text).ok_or_else(|| format!("{} is not {}", shown(text), Notation::noun(self)).into())
+    }
+
+    fn noun(&self) -> String {
+        "a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?$" })
+    }
+}
+
+fn moment(text: &str) -> Option<OffsetDateTime> {
+    let (day, time) = text.split_once('T').unwrap_or((text, "00:00:00Z"));
+    let numbers = |text: &str, separator: char, widths: [usize; 3]| {
+        let mut parts = text.split(separator);
+        let mut number = |width: usize| {
+            let part = parts.next().filter(|part| part.len() == width)?;
+            part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse::<u16>().ok())?
+        };
+        let numbers = [number(widths[0])?, number(widths[1])?, number(widths[2])?];
+        parts.next().is_none().then_some(numbers)
+    };
+    let [year, month, day] = numbers(day, '-', [4, 2, 2])?;
+    let [hour, minute, second] = numbers(time.strip_suffix('Z')?, ':', [2, 2, 2])?;
+    let small = |number: u16| u8::try_from(number).ok();
+    let month = Month::try_from(small(month)?).ok()?;
+    let day = Date::from_calendar_date(i32::from(year), month, small(day)?).ok()?;
+    Some(day.with_hms(small(hour)?, small(minute)?, small(second)?).ok()?.assume_utc())
+}
+
+/// Where something is to be read.
+pub(crate) struct WebAddress;
+
+impl Notation for WebAddress {
+    type Out = String;
+
+    fn parse(&self, text: &str) -> Result<String, Wrong> {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        // What would end it in a field of links, and what no address has (RFC 3986, section 2).
+        let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"<>\"\\^`{|}".contains(&byte);
+        if rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(is_plain)) && text.len() <= 1024 {
+            return Ok(text.to_owned());
+        }
+        Err(format!("{} is not {}", shown(text), Notation::noun(self)).into())
+    }
+
+    fn noun(&self) -> String {
+        "a URL such as https://example.com/changes".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^https?://", "maxLength": 1024 })
+    }
+}
+
+/// A media type, perhaps with parameters.
+pub(crate) struct MediaTypeName;
+
+impl Notation for MediaTypeName {
+    type Out = MediaType;
+
+    fn parse(&self, text: &str) -> Result<MediaType, Wrong> {
+        MediaType::new(text).map_err(Wrong::from)
+    }
+
+    fn noun(&self) -> String {
+        "a media type such as application/json".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^[^/*]+/[^*]+$" })
     }
 }
 

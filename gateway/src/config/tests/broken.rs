@@ -99,7 +99,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "map is a list",
         "listeners:\n  - address: 0.0.0.0:80\n",
         &[
-            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids` and `max_connections`, found a list",
+            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids`, `begin_traces` and `max_connections`, found a list",
         ],
     ),
     (
@@ -1109,4 +1109,80 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &["1:18+7 expected `auto`, `native`, `generic` or `off`, found `\"x\"`"],
     ),
     ("after a lone carriage return", "workers: 1\rzzzzzz: 1\n", &["2:1+6 unknown key `zzzzzz`"]),
+    (
+        "a body that is not asked for anything",
+        "routes: {r: {respond: {}, match: {body: {}}}, s: {respond: {}, match: {path: /s, body: {fields: {}}}}}\n",
+        &[
+            "1:41+2 `fields` is missing; it takes a map from JSON pointers to a value, `{regex: …}` or `{present: …}`",
+            "1:88+12 `body` needs at least one field to ask for",
+        ],
+    ),
+    (
+        "pointers",
+        "routes: {r: {respond: {}, match: {body: {fields: {model: x, $.user.tier: gold, /a~2: y}}}}}\n",
+        &[
+            "1:51+5 a JSON pointer begins with a slash, such as /model or /user/tier",
+            "1:61+11 a JSON pointer begins with a slash, such as /model or /user/tier -> /user/tier",
+            "1:80+4 in a JSON pointer, `~` is written ~0 and a slash in a name ~1",
+        ],
+    ),
+    (
+        "a pointer that is too long",
+        "routes: {r: {respond: {}, match: {body: {max_size: 17MiB, fields: {/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a/a: x}}}}}\n",
+        &[
+            "1:52+5 17MiB is out of bounds; expected a size from 1B to 16MiB",
+            "1:68+34 a JSON pointer has at most 16 steps",
+        ],
+    ),
+    (
+        "media types",
+        "routes: {r: {respond: {}, match: {content_types: [json], accepts: [\"*/*\", \"text/html;q=0.5\", \"text/\", \"a/b;c\"]}}}\n",
+        &[
+            "1:51+4 json is not a media type such as application/json",
+            "1:68+5 */* is a range of media types; name one",
+            "1:75+17 a quality (`q`) is the client's to say",
+            "1:94+7 text/ is not a media type such as application/json",
+            "1:103+7 a/b;c is not a media type such as application/json",
+        ],
+    ),
+    (
+        "routes with one body",
+        "routes:\n  a: {respond: {}, match: {body: {fields: {/a: x, /b: y}}}}\n  b: {respond: {}, match: {body: {fields: {/b: y, /a: x}}}}\n",
+        &[
+            "3:3+1 the routes `a` (line 2) and `b` take the same requests; give one of them another host, path or method",
+        ],
+    ),
+    (
+        "an end that says nothing, or comes too early",
+        "routes:\n  a: {respond: {}, match: {path: /a}, deprecated: {}}\n  b: {respond: {}, match: {path: /b}, deprecated: {since: 2027-01-01, sunset: 2026-12-31}}\n  c: {respond: {}, match: {path: /c}, deprecated: {since: 2027-01-01, sunset_link: https://a.test/}}\n",
+        &[
+            "2:51+2 `deprecated` needs `since`, `sunset` or both",
+            "3:51+39 a route cannot be gone (`sunset`) before it is deprecated (`since`)",
+            "4:51+49 `sunset_link` is about a `sunset`, and there is none",
+        ],
+    ),
+    (
+        "days and addresses",
+        "routes:\n  a: {respond: {}, deprecated: {since: 2027-02-29, sunset: \"2027-02-28T24:00:00Z\", link: /changes, sunset_link: \"https://a.test/>\"}}\n  b: {respond: {}, match: {path: /b}, deprecated: {since: 27-1-1, sunset: 2027-01-01T00:00:00+01:00}}\n",
+        &[
+            "2:32+100 `deprecated` needs `since`, `sunset` or both",
+            "2:40+10 2027-02-29 is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+            "2:60+22 2027-02-28T24:00:00Z is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+            "2:90+8 /changes is not a URL such as https://example.com/changes",
+            "2:113+18 https://a.test/> is not a URL such as https://example.com/changes",
+            "3:51+50 `deprecated` needs `since`, `sunset` or both",
+            "3:59+6 27-1-1 is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+            "3:75+25 2027-01-01T00:00:00+01:00 is not a day such as 2027-06-30 or a time such as 2027-06-30T22:00:00Z",
+        ],
+    ),
+    (
+        "traces and errors",
+        "listeners: {web: {address: 127.0.0.1:80, begin_traces: yes}}\nroutes: {r: {respond: {}, request_headers: {always_errors: true}, response_headers: {always_errors: 1, set: {x: \"{request.ip}\"}}}}\n",
+        &[
+            "1:56+3 expected `sampled` or `unsampled`, found `yes`, or `off`",
+            "2:45+13 unknown key `always_errors`",
+            "2:101+1 expected `true` or `false`, found `1`",
+            "2:113+14 there is no variable {request.ip} -> {request.id}",
+        ],
+    ),
 ];

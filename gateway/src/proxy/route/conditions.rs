@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use http::header::COOKIE;
+use http::header::{CONTENT_TYPE, COOKIE};
 use http::{HeaderMap, HeaderValue, Method};
 
-use crate::model::{Conditions, HostPattern, Test};
+use crate::model::{BodyTests, Conditions, HostPattern, MediaType, Test};
+
+use super::super::json::Wanted;
+use super::super::media_type;
 
 /// What is known of a request.
 pub(in crate::proxy) struct Facts<'a> {
@@ -20,11 +23,33 @@ pub(in crate::proxy) struct Facts<'a> {
     pub(in crate::proxy) server_name: Option<&'a str>,
     /// On whose behalf it comes. Seldom asked, and it takes a look into the header.
     pub(in crate::proxy) client: &'a dyn Fn() -> IpAddr,
+    pub(in crate::proxy) content: Content<'a>,
 }
 
-/// What of the conditions does not hold: the first, in the words of the configuration.
+/// What is known of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::proxy) enum Content<'a> {
+    /// Nobody has looked.
+    Unread,
+    /// There is none, or it is not in JSON.
+    Other,
+    /// It is this.
+    Json(&'a str),
+}
+
+/// What of the conditions does not hold, but for those about the body: the first, in the words of the configuration.
 pub(in crate::proxy) fn failing(conditions: &Conditions, facts: &Facts<'_>) -> Option<Cow<'static, str>> {
-    let Conditions { headers, query, cookies, sources, listeners, server_names } = conditions;
+    let Conditions {
+        headers,
+        query,
+        cookies,
+        content_types,
+        accepts,
+        sources,
+        listeners,
+        server_names,
+        body: _,
+    } = conditions;
     for (name, test) in headers {
         if !holds(test, facts.headers.get_all(name).iter().map(value_text)) {
             return Some(format!("headers: {name}").into());
@@ -41,6 +66,12 @@ pub(in crate::proxy) fn failing(conditions: &Conditions, facts: &Facts<'_>) -> O
             return Some(format!("cookies: {name}").into());
         }
     }
+    if !content_types.is_empty() && !is_one_of(content_types, facts.headers) {
+        return Some("content_types".into());
+    }
+    if !accepts.is_empty() && quality(accepts, facts.headers) == 0 {
+        return Some("accepts".into());
+    }
     if !listeners.is_empty() && !listeners.contains(&facts.listener) {
         return Some("listeners".into());
     }
@@ -54,6 +85,30 @@ pub(in crate::proxy) fn failing(conditions: &Conditions, facts: &Facts<'_>) -> O
         }
     }
     None
+}
+
+/// What of the conditions about the body does not hold.
+pub(in crate::proxy) fn failing_body(body: &BodyTests, content: Content<'_>) -> Option<Cow<'static, str>> {
+    let Content::Json(text) = content else { return Some("body".into()) };
+    let wanted = Wanted::new(body.fields.iter().map(|(pointer, _)| pointer));
+    let fields = match wanted.read(text) {
+        Ok(fields) => fields,
+        Err(unreadable) => return Some(format!("body: {}", unreadable.sentence()).into()),
+    };
+    let failing = body.fields.iter().find(|(pointer, test)| !wanted.holds(&fields, pointer, test));
+    failing.map(|(pointer, _)| format!("body: {pointer}").into())
+}
+
+/// How much the client wants one of these, in thousandths.
+pub(super) fn quality(accepts: &[MediaType], headers: &HeaderMap) -> u16 {
+    accepts.iter().map(|wanted| media_type::accepted(headers, wanted)).max().unwrap_or_default()
+}
+
+fn is_one_of(content_types: &[MediaType], headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(named), None) = (lines.next(), lines.next()) else { return false };
+    media_type::parse(named.as_bytes())
+        .is_some_and(|named| content_types.iter().any(|wanted| named.is(wanted)))
 }
 
 fn names_one(patterns: &[HostPattern], name: Option<&str>) -> bool {
@@ -117,13 +172,26 @@ pub(in crate::proxy) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option
 
 /// How specific the conditions are: who sorts before others is asked before them.
 pub(super) fn precedence(methods: &[Method], conditions: &Conditions) -> impl Ord + use<> {
-    let Conditions { headers, query, cookies, sources, listeners, server_names } = conditions;
+    let Conditions {
+        headers,
+        query,
+        cookies,
+        content_types,
+        accepts,
+        body,
+        sources,
+        listeners,
+        server_names,
+    } = conditions;
     let narrowest = sources.iter().map(|net| net.prefix_len() + 1).max().unwrap_or_default();
     Reverse((
         !methods.is_empty(),
         headers.len(),
         query.len(),
         cookies.len(),
+        body.as_ref().map_or(0, |body| body.fields.len()),
+        !content_types.is_empty(),
+        !accepts.is_empty(),
         narrowest,
         !server_names.is_empty(),
         !listeners.is_empty(),
@@ -201,6 +269,7 @@ mod tests {
                 listener: 1,
                 server_name: Some("a.test"),
                 client: &|| "192.0.2.7".parse().unwrap(),
+                content: Content::Unread,
             };
             assert_eq!(failing(&conditions, &facts).as_deref(), expected, "{name}");
         }

@@ -5,10 +5,12 @@
 //! for every host; a host whose routes do not match is no dead end. Of a host, paths: one written out, then those with
 //! parameters, more written out on the left first, then regular expressions, the longest first, then prefixes, the
 //! longest first, those with parameters after those without. Of a path: routes that name methods, then the number of
-//! header fields, of query parameters and of cookies that are asked for, then the longest source, server names,
-//! listeners, and last the name of the route.
+//! header fields, of query parameters, of cookies and of the body's fields that are asked for, then those that name content types, then
+//! those that name what is accepted, then the longest source, server names, listeners, and last the name of the route.
+//! Of several routes that match and name what is accepted, the one whose media type the client wants most.
 
 mod conditions;
+mod shadow;
 mod template;
 
 use std::borrow::Cow;
@@ -17,11 +19,13 @@ use std::collections::HashMap;
 use http::Method;
 
 use crate::model;
-use crate::model::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch};
+use crate::model::{BodyBounds, BodyTests, Conditions, HostPattern, PathPattern, Pattern, RouteMatch};
 
+use super::json::{Fields, Wanted};
 use super::path;
 
-pub(super) use conditions::{Facts, cookie, failing};
+pub(super) use conditions::{Content, Facts, cookie, failing, failing_body};
+pub(crate) use shadow::shadowed;
 use template::Tree;
 pub(super) use template::captures;
 
@@ -45,6 +49,10 @@ pub(super) enum Match {
     OtherMethods(Vec<Method>),
     /// Nothing matches.
     Nothing,
+    /// It depends on the body, which has to be read within these bounds.
+    Unread(BodyBounds),
+    /// It depends on the body, which can be read in several ways.
+    Unreadable(&'static str),
 }
 
 /// The routes of one host pattern.
@@ -59,9 +67,21 @@ struct Paths {
     longest_prefix: usize,
 }
 
-/// The routes of one host and path, in the order in which they are asked.
+/// The routes of one host and path.
 #[derive(Debug, Default)]
-struct Routes(Vec<Candidate>);
+struct Routes {
+    /// In the order in which they are asked.
+    candidates: Vec<Candidate>,
+    /// What all of them together ask of the body; `None`: nothing.
+    body: Option<Box<BodyPlan>>,
+}
+
+/// How a body is read.
+#[derive(Debug)]
+struct BodyPlan {
+    bounds: BodyBounds,
+    wanted: Wanted,
+}
 
 /// One of them.
 #[derive(Debug)]
@@ -92,10 +112,15 @@ impl Router {
                 paths.add(matches, index);
             }
         }
-        for paths in router.hosts.values_mut().chain(router.suffixes.values_mut()).chain([&mut router.any]) {
+        for paths in router.paths_mut() {
             paths.sort(routes);
         }
         router
+    }
+
+    /// What there is for each host pattern.
+    fn paths_mut(&mut self) -> impl Iterator<Item = &mut Paths> {
+        self.hosts.values_mut().chain(self.suffixes.values_mut()).chain([&mut self.any])
     }
 
     /// Finds the route for a host (lower case, without port) and a normalised path.
@@ -105,8 +130,8 @@ impl Router {
         let exact = self.hosts.get(host);
         let suffixes = self.suffixes_of(host);
         for paths in exact.into_iter().chain(suffixes).chain([&self.any]) {
-            if let Some(route) = paths.find(path, &mut asked) {
-                return Match::Route(route);
+            if let Some(found) = paths.find(path, &mut asked) {
+                return found;
             }
         }
         if asked.allowed.is_empty() { Match::Nothing } else { Match::OtherMethods(asked.allowed) }
@@ -142,7 +167,7 @@ impl Paths {
         };
         let conditions =
             (matches.conditions != Conditions::default()).then(|| matches.conditions.clone().into());
-        routes.0.push(Candidate { route, methods: matches.methods.clone(), conditions });
+        routes.candidates.push(Candidate { route, methods: matches.methods.clone(), conditions });
     }
 
     fn sort(&mut self, routes: &[model::Route]) {
@@ -151,7 +176,8 @@ impl Paths {
                 let model::Route { matches, name, .. } = &routes[candidate.route];
                 (conditions::precedence(&matches.methods, &matches.conditions), name)
             };
-            at.0.sort_by(|a, b| rank(a).cmp(&rank(b)));
+            at.candidates.sort_by(|a, b| rank(a).cmp(&rank(b)));
+            at.plan();
         };
         self.exact.values_mut().chain(self.prefixes.values_mut()).for_each(&mut sort);
         self.regexes.iter_mut().for_each(|(_, routes)| sort(routes));
@@ -160,25 +186,25 @@ impl Paths {
             .sort_by(|(a, _), (b, _)| (b.as_str().len(), a.as_str()).cmp(&(a.as_str().len(), b.as_str())));
     }
 
-    fn find(&self, path: &str, asked: &mut Asked<'_>) -> Option<usize> {
+    fn find(&self, path: &str, asked: &mut Asked<'_>) -> Option<Match> {
         let exact = self.exact.get(path).and_then(|routes| routes.find(asked));
         if exact.is_some() {
             return exact;
         }
         if !self.templates.is_empty()
-            && let Some(route) = self.templates.whole(path, &mut |routes| routes.find(asked))
+            && let Some(found) = self.templates.whole(path, &mut |routes| routes.find(asked))
         {
-            return Some(route);
+            return Some(found);
         }
         let regexes = self.regexes.iter().filter(|(pattern, _)| pattern.matches(path));
-        if let Some(route) = regexes.map(|(_, routes)| routes).find_map(|routes| routes.find(asked)) {
-            return Some(route);
+        if let Some(found) = regexes.map(|(_, routes)| routes).find_map(|routes| routes.find(asked)) {
+            return Some(found);
         }
         self.find_below(path, asked)
     }
 
     /// By prefixes, the longest first.
-    fn find_below(&self, path: &str, asked: &mut Asked<'_>) -> Option<usize> {
+    fn find_below(&self, path: &str, asked: &mut Asked<'_>) -> Option<Match> {
         let mut templates = Vec::new();
         if !self.templates.is_empty() {
             self.templates.below(path, 0, &mut templates);
@@ -195,13 +221,13 @@ impl Paths {
         }
         loop {
             if prefix.len() <= self.longest_prefix
-                && let Some(route) = self.prefixes.get(prefix).and_then(|routes| routes.find(asked))
+                && let Some(found) = self.prefixes.get(prefix).and_then(|routes| routes.find(asked))
             {
-                return Some(route);
+                return Some(found);
             }
             while let Some((_, routes)) = templates.pop_if(|(length, _)| *length == prefix.len()) {
-                if let Some(route) = routes.find(asked) {
-                    return Some(route);
+                if let Some(found) = routes.find(asked) {
+                    return Some(found);
                 }
             }
             if prefix.is_empty() {
@@ -224,23 +250,82 @@ struct Asked<'a> {
     allowed: Vec<Method>,
 }
 
-impl Routes {
-    fn find(&self, asked: &mut Asked<'_>) -> Option<usize> {
-        for Candidate { route, methods, conditions } in &self.0 {
-            let takes = methods.is_empty() || methods.contains(asked.facts.method);
-            let holds = |conditions: &Conditions| failing(conditions, asked.facts).is_none();
-            if takes && conditions.as_deref().is_none_or(holds) {
-                return Some(*route);
-            }
-            if !takes && conditions.as_deref().is_none_or(holds) {
-                for method in methods {
-                    if !asked.allowed.contains(method) {
-                        asked.allowed.push(method.clone());
-                    }
-                }
+impl Asked<'_> {
+    fn allow(&mut self, methods: &[Method]) {
+        for method in methods {
+            if !self.allowed.contains(method) {
+                self.allowed.push(method.clone());
             }
         }
-        None
+    }
+}
+
+impl Routes {
+    /// Says how the body is read, if one of them asks for it.
+    fn plan(&mut self) {
+        let bodies = || self.candidates.iter().filter_map(|at| at.conditions.as_deref()?.body.as_ref());
+        self.body = bodies().map(|body| body.bounds).reduce(BodyBounds::widest).map(|bounds| {
+            let wanted = Wanted::new(bodies().flat_map(|body| &body.fields).map(|(pointer, _)| pointer));
+            Box::new(BodyPlan { bounds, wanted })
+        });
+    }
+
+    fn find(&self, asked: &mut Asked<'_>) -> Option<Match> {
+        let facts = asked.facts;
+        let mut fields = None;
+        let mut best: Option<(u16, usize)> = None;
+        for Candidate { route, methods, conditions } in &self.candidates {
+            let takes = methods.is_empty() || methods.contains(facts.method);
+            let conditions = conditions.as_deref();
+            if conditions.is_some_and(|conditions| failing(conditions, facts).is_some()) {
+                continue;
+            }
+            if !takes {
+                asked.allow(methods);
+                continue;
+            }
+            let accepts = conditions.map_or(&[][..], |conditions| &conditions.accepts);
+            if let Some((_, best)) = best.filter(|_| accepts.is_empty()) {
+                return Some(Match::Route(best));
+            }
+            if let (Some(plan), Some(body)) = (&self.body, conditions.and_then(|at| at.body.as_ref())) {
+                match plan.holds(body, facts.content, &mut fields) {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(unknown) => return Some(unknown),
+                }
+            }
+            if accepts.is_empty() {
+                return Some(Match::Route(*route));
+            }
+            let quality = conditions::quality(accepts, facts.headers);
+            if best.is_none_or(|(known, _)| quality > known) {
+                best = Some((quality, *route));
+            }
+        }
+        best.map(|(_, route)| Match::Route(route))
+    }
+}
+
+impl BodyPlan {
+    /// Whether the body is what is asked for; `Err` if that is not known. It is read when it is first asked.
+    fn holds<'a>(
+        &self,
+        body: &BodyTests,
+        content: Content<'a>,
+        fields: &mut Option<Fields<'a>>,
+    ) -> Result<bool, Match> {
+        let text = match content {
+            Content::Unread => return Err(Match::Unread(self.bounds)),
+            Content::Other => return Ok(false),
+            Content::Json(text) => text,
+        };
+        if fields.is_none() {
+            *fields = Some(self.wanted.read(text).map_err(|why| Match::Unreadable(why.sentence()))?);
+        }
+        let holds =
+            |fields| body.fields.iter().all(|(pointer, test)| self.wanted.holds(fields, pointer, test));
+        Ok(fields.as_ref().is_some_and(holds))
     }
 }
 
@@ -296,6 +381,7 @@ mod tests {
             listener: 0,
             server_name: None,
             client: &|| std::net::Ipv4Addr::LOCALHOST.into(),
+            content: Content::Unread,
         };
         router.find(host, path, &facts)
     }
@@ -324,6 +410,7 @@ mod tests {
             request_headers: None,
             response_headers: None,
             cors: None,
+            deprecated: None,
         }
     }
 
@@ -438,6 +525,110 @@ mod tests {
         let put = Match::OtherMethods(vec![Method::PUT]);
         assert_eq!(find(&narrow, None, "/e", "GET", &["x-a"]), put);
         assert_eq!(find(&narrow, None, "/e", "GET", &[]), Match::Nothing);
+    }
+
+    #[test]
+    fn what_a_client_wants_most_decides_among_media_types() {
+        let by = |name: &str, methods: &[&str], accepts: &[&str]| {
+            let mut route = named(name, &[], "/a", methods, None);
+            route.matches.conditions.accepts =
+                accepts.iter().map(|text| model::MediaType::new(text).unwrap()).collect();
+            route
+        };
+        let routes = [
+            by("any", &[], &[]),
+            by("v1", &[], &["a/v1"]),
+            by("v2", &[], &["a/v2", "a/v2.1"]),
+            by("v3", &["PUT"], &["a/v3"]),
+        ];
+        let router = Router::new(&routes);
+        for (accept, method, expected) in [
+            ("", "GET", "any"),
+            ("*/*", "GET", "any"),
+            ("a/v1", "GET", "v1"),
+            ("a/v1;q=0.5, a/v2", "GET", "v2"),
+            ("a/v1, a/v2;q=0.5", "GET", "v1"),
+            ("a/v1;q=0.5, a/v2;q=0.4, a/v2.1;q=0.6", "GET", "v2"),
+            ("a/v1, a/v2", "GET", "v1"),
+            ("a/v3, a/v2;q=0.1", "GET", "v2"),
+            ("a/v3, a/v2;q=0.1", "PUT", "v3"),
+            ("a/v3;q=0.1, a/v2", "PUT", "v2"),
+            ("a/v1;q=0", "GET", "any"),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::ACCEPT, http::HeaderValue::from_static(accept));
+            let method = method.parse().unwrap();
+            let facts = Facts {
+                method: &method,
+                headers: &headers,
+                query: None,
+                listener: 0,
+                server_name: None,
+                client: &|| std::net::Ipv4Addr::LOCALHOST.into(),
+                content: Content::Unread,
+            };
+            let Match::Route(index) = router.find(None, "/a", &facts) else { panic!("{accept}") };
+            assert_eq!(routes[index].name, expected, "{accept} {method}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_asked_for_only_where_it_decides() {
+        let by = |name: &str, path: &str, header, pointer: &str, max_bytes| {
+            let mut route = named(name, &[], path, &["POST"], header);
+            let bounds = BodyBounds { max_bytes, timeout: std::time::Duration::from_secs(1) };
+            let fields = vec![(model::Pointer::new(pointer).unwrap(), Test::Is("x".to_owned()))];
+            route.matches.conditions.body = Some(BodyTests { bounds, fields });
+            route
+        };
+        let routes = [
+            named("all", &[], "/**", &[], None),
+            by("a", "/a", None, "/a", 10),
+            by("b", "/a", None, "/b", 30),
+            by("header", "/a", Some("x-a"), "/h", 20),
+            by("below", "/a/**", None, "/c", 5),
+            named("exact", &[], "/a/b", &["POST"], None),
+        ];
+        let router = Router::new(&routes);
+        let unread = |max_bytes| Err(Some(max_bytes));
+        for (name, method, path, content, fields, expected) in [
+            ("unread", "POST", "/a", Content::Unread, &[][..], unread(30)),
+            ("another method", "GET", "/a", Content::Unread, &[], Ok("all")),
+            ("another path", "POST", "/b", Content::Unread, &[], Ok("all")),
+            ("a route before it", "POST", "/a/b", Content::Unread, &[], Ok("exact")),
+            ("none", "POST", "/a", Content::Other, &[], Ok("all")),
+            ("the first", "POST", "/a", Content::Json(r#"{"a":"x"}"#), &[], Ok("a")),
+            ("the second", "POST", "/a", Content::Json(r#"{"b":"x"}"#), &[], Ok("b")),
+            ("both", "POST", "/a", Content::Json(r#"{"b":"x","a":"x"}"#), &[], Ok("a")),
+            ("and a header", "POST", "/a", Content::Json(r#"{"h":"x","a":"x"}"#), &["x-a"], Ok("header")),
+            ("without the header", "POST", "/a", Content::Json(r#"{"h":"x"}"#), &[], Ok("all")),
+            ("of a shorter path", "POST", "/a", Content::Json(r#"{"c":"x"}"#), &[], Ok("below")),
+            ("twice", "POST", "/a", Content::Json(r#"{"a":1,"a":1}"#), &[], Err(None)),
+            ("twice for a shorter path", "POST", "/a", Content::Json(r#"{"c":1,"c":1}"#), &[], Err(None)),
+            ("twice for another path", "POST", "/a/c", Content::Json(r#"{"a":1,"a":1}"#), &[], Ok("all")),
+        ] {
+            let mut headers = http::HeaderMap::new();
+            for name in fields {
+                headers.insert(*name, http::HeaderValue::from_static("1"));
+            }
+            let method = method.parse().unwrap();
+            let facts = Facts {
+                method: &method,
+                headers: &headers,
+                query: None,
+                listener: 0,
+                server_name: None,
+                client: &|| std::net::Ipv4Addr::LOCALHOST.into(),
+                content,
+            };
+            let found = match router.find(None, path, &facts) {
+                Match::Route(index) => Ok(routes[index].name.as_str()),
+                Match::Unread(bounds) => Err(Some(bounds.max_bytes)),
+                Match::Unreadable(_) => Err(None),
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(found, expected, "{name}");
+        }
     }
 
     /// The precedence as the header of this file says it, without any index.
