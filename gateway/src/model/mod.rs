@@ -28,7 +28,7 @@ pub use action::{Action, FixedAnswer, Forward, Mirror, PathChange, Piece, Redire
 pub use balance::{Balance, HashKey};
 pub use discovery::{Discovery, DnsDiscovery, Family, Records};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
-pub use health::{Ejection, HealthCheck, Probe};
+pub use health::{Ejection, HealthCheck, Probe, SuccessRate};
 pub use limits::{Breaker, Limits};
 pub use matching::{Conditions, HostPattern, PathPattern, Pattern, RouteMatch, Segment, Template, Test};
 pub use retry::{Retry, RetryOn};

@@ -406,6 +406,13 @@ impl UpstreamMeter {
     }
 }
 
+/// Counts endpoints of an upstream that were taken out by no worker.
+pub(crate) fn count_ejections(upstream: &str, count: usize) {
+    if count > 0 {
+        counter!(UPSTREAM_EJECTIONS, "upstream" => upstream.to_owned()).increment(count as u64);
+    }
+}
+
 impl Drop for UpstreamMeter {
     fn drop(&mut self) {
         self.flush();

@@ -260,6 +260,7 @@ fn who_stays_stays_ejected() {
     model.upstreams[0].ejection = Some(Ejection {
         consecutive_5xx: 1,
         consecutive_gateway_errors: 1,
+        success_rate: None,
         interval: Duration::from_millis(100),
         base_time: LONG,
         max_time: LONG,
