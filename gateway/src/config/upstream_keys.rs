@@ -142,6 +142,11 @@ record! {
     Limiting {
         /// Requests under way, until their response is over, over all workers. More are answered 503.
         max_requests: Option<usize> = Optional(Count(1, 10_000_000)),
+        /// Connections, over all workers. A request that needs one more waits for up to `connect_timeout` until one gets
+        /// free, and is answered 503 then.
+        max_connections: Option<usize> = Optional(Count(1, 10_000_000)),
+        /// Requests for which a connection is opened or waited for, over all workers. More are answered 503.
+        max_pending: Option<usize> = Optional(Count(1, 10_000_000)),
     }
 }
 

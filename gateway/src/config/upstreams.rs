@@ -7,8 +7,8 @@ use crate::config::notation::RetryCause;
 use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
-use crate::config::upstream_keys::{Breaking, Ejecting, Health, ProbeName, Retrying};
-use crate::model::{Breaker, Ejection, HealthCheck, Probe, Protocol, Retry, RetryOn, SuccessRate};
+use crate::config::upstream_keys::{Breaking, Ejecting, Health, Limiting, ProbeName, Retrying};
+use crate::model::{Breaker, Ejection, HealthCheck, Limits, Probe, Protocol, Retry, RetryOn, SuccessRate};
 
 /// How endpoints are asked whether they are well.
 pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut Reader<'_>) -> HealthCheck {
@@ -96,6 +96,12 @@ pub(crate) fn retry(located: &Located<Retrying>, reader: &mut Reader<'_>) -> Ret
         per_try_timeout: retry.per_try_timeout,
         hedge_after: retry.hedge.as_ref().and_then(|hedge| hedge.value.after),
     }
+}
+
+/// What may be under way.
+pub(crate) fn limits(limits: &Limiting) -> Limits {
+    let Limiting { max_requests, max_connections, max_pending } = *limits;
+    Limits { max_requests, max_connections, max_pending }
 }
 
 /// When nothing is sent.

@@ -298,7 +298,7 @@ fn switch(
     lease: Lease,
     upgrade: HeaderValue,
 ) -> Response<ResponseBody> {
-    let Some((stream, read)) = lease.into_switched() else {
+    let Some((stream, read, slot)) = lease.into_switched() else {
         let detail = "The upstream agreed to switch protocols and did not.";
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
@@ -308,7 +308,7 @@ fn switch(
     prepare_response(response.headers_mut());
     tunnel::write(response.headers_mut(), upgrade);
     let (session, idle) = (Rc::clone(exchange.session()), upstream.settings().idle_timeout);
-    session.becomes(Tunnel { upstream: stream, read, exchange, idle });
+    session.becomes(Tunnel { upstream: stream, read, exchange, idle, slot });
     response
 }
 

@@ -214,7 +214,7 @@ fn services_have_priorities_and_weights() {
     }
     names.has_addresses("b.test", &["127.0.0.2"]);
     let (a, b, c) = (a.address.port(), b.address.port(), c.address.port());
-    let all = [(10, 60_000, a, "a.test"), (10, 20_000, b, "B.test"), (20, 9, c, "c.test")];
+    let all = [(10, 60_000, a, "a.test"), (10, 20_000, b, "B.test"), (20, 60_000, c, "c.test")];
     names.has_services("up.test", &all);
     let proxy = start(&found_by(Discovery::Dns(asks(&names, Records::Services))));
     let mut stream = connect(&proxy);

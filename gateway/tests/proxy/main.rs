@@ -6,6 +6,7 @@ mod access_log;
 mod announced;
 mod balancing;
 mod breakers;
+mod connections;
 mod discovery;
 mod grpc;
 mod harness;

@@ -18,6 +18,7 @@ mod replay;
 mod retry;
 mod ring;
 mod shared;
+mod slots;
 mod state;
 mod steward;
 mod view;
@@ -43,7 +44,7 @@ use super::watch::Watch;
 use super::{forwarded, proxy_protocol};
 
 use affinity::Sticky;
-use attempt::{Aim, Answer};
+use attempt::{Aim, Answer, Way};
 use breaker::Pass;
 pub use breaker::Position;
 use ejection::Outcome;
@@ -53,6 +54,8 @@ use link::{ConnectError, Failed, Unsent};
 use load::{Permit, TooMany};
 pub(super) use pool::Endpoint;
 use retry::{Head, Reason};
+pub(super) use slots::Slot;
+use slots::Waiting;
 use state::Open;
 pub use state::{Condition, EndpointHealth};
 pub(super) use state::{State, states};
@@ -66,6 +69,8 @@ pub(super) struct Upstream {
     meter: UpstreamMeter,
     /// Copies of requests that are under way; reloads do not begin to count anew.
     copies: Rc<Cell<usize>>,
+    /// For a connection, where their number is bounded.
+    waiting: Rc<Waiting>,
 }
 
 /// What a request is sent with.
@@ -109,6 +114,7 @@ impl Upstream {
     /// spoke what this one speaks.
     pub(super) fn new(state: Arc<State>, former: Option<&Self>, meter: UpstreamMeter) -> Self {
         let settings = &state.settings;
+        let waiting = former.map(|former| Rc::clone(&former.waiting)).unwrap_or_default();
         let copies = former.map(|former| Rc::clone(&former.copies)).unwrap_or_default();
         let former = former.filter(|former| {
             let former = former.settings();
@@ -125,7 +131,7 @@ impl Upstream {
         };
         let endpoints = settings.endpoints.iter().map(endpoint).collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
-        Self { state, fleet, sticky, meter, copies }
+        Self { state, fleet, sticky, meter, copies, waiting }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -168,8 +174,11 @@ impl Upstream {
 
     /// Closes connections that were idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
+        // What other workers wait for may be idle here.
+        let is_wanted = slots::others_wait(&self.state.load, &self.waiting);
+        let keepalive = if is_wanted { Duration::ZERO } else { self.settings().keepalive_timeout };
         for endpoint in self.endpoints() {
-            endpoint.sweep(now, self.settings().keepalive_timeout);
+            endpoint.sweep(now, keepalive);
         }
     }
 
@@ -183,10 +192,19 @@ impl Upstream {
         let first = self.fleet.pick(None, key, now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let announce =
             self.settings().proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
+        let _pending = self.pend()?;
+        let slot = match self.settings().limits.max_connections {
+            None => None,
+            Some(limit) => match self.way(limit, || None).await? {
+                Way::New(slot) => Some(slot),
+                Way::Pooled(_) => None,
+            },
+        };
+        let slot = Cell::new(slot);
         self.first(Aim { first, tried: &[] }, now, async |index, endpoint, timeout| {
             let connecting = tokio::time::timeout(timeout, endpoint.connect(announce.as_deref()));
             let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
-            Ok((stream, Lease::of_nothing(Rc::clone(endpoint), index)))
+            Ok((stream, Lease::passed(Rc::clone(endpoint), index, slot.take())))
         })
         .await
     }
@@ -221,7 +239,7 @@ impl Upstream {
         self.meter.count_turned(why);
         match why {
             Turned::Breaker => Kind::UpstreamBreaker,
-            Turned::MaxRequests => Kind::UpstreamOverloaded,
+            Turned::MaxRequests | Turned::MaxPending | Turned::MaxConnections => Kind::UpstreamOverloaded,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A connection to an upstream over HTTP/2: requests share it, and a task of its own runs it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use super::super::body::RequestBody;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
 use super::link::{Lost, Unsent};
+use super::slots::Slot;
 
 /// Requests at a time on one connection; the upstream may allow fewer. A hundred is what RFC 9113 recommends to
 /// allow at least, and more connections spread over more of the upstream's threads.
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// An answer did not come in time. The connection itself may be dead, and nothing else would tell: the requests
     /// that are on it go on, others take another.
     is_doubtful: Cell<bool>,
+    /// Where the number of connections is bounded.
+    slot: OnceCell<Slot>,
 }
 
 impl Shared {
@@ -77,7 +80,13 @@ impl Shared {
             allowed,
             idle_since: Cell::new(Instant::now()),
             is_doubtful: Cell::new(false),
+            slot: OnceCell::new(),
         }))
+    }
+
+    pub(super) fn occupy(&self, slot: Option<Slot>) {
+        // One that is too much is dropped.
+        let _ = slot.map(|slot| self.slot.set(slot));
     }
 
     /// Whether it takes a request.
@@ -101,11 +110,17 @@ impl Shared {
 
     pub(super) fn begin(&self) {
         self.streams.set(self.streams.get() + 1);
+        if let Some(slot) = self.slot.get().filter(|_| self.has_room()) {
+            slot.offer();
+        }
     }
 
     pub(super) fn end(&self) {
         self.streams.set(self.streams.get().saturating_sub(1));
         self.idle_since.set(Instant::now());
+        if let Some(slot) = self.slot.get() {
+            slot.offer();
+        }
     }
 
     /// Sends the request and waits for the head of its response.
