@@ -19,9 +19,8 @@ use crate::config::routes;
 use crate::config::shape::{Located, Named};
 use crate::config::upstreams;
 use crate::model::{
-    AccessLog, Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, Limits, ListSource,
-    ListSources, Listener, Location, LogTarget, Model, Passthrough, Protocol, Proxy, Tls, Upstream,
-    UpstreamTls,
+    AccessLog, Acme, Admin, Balance, CertificateFiles, ClientAuthority, Endpoint, ListSource, ListSources,
+    Listener, Location, LogTarget, Model, Passthrough, Protocol, Proxy, Tls, Upstream, UpstreamTls,
 };
 use crate::sources::Origin;
 use crate::tls;
@@ -244,7 +243,7 @@ fn upstream(
         response_timeout: upstream.response_timeout,
         request_timeout: upstream.request_timeout,
         retry: upstream.retry.as_ref().map(|retry| upstreams::retry(retry, reader)),
-        limits: Limits { max_requests: upstream.limits.max_requests },
+        limits: upstreams::limits(&upstream.limits),
         breaker: upstream.breaker.as_ref().map(upstreams::breaker),
         fallback,
         idle_timeout: upstream.idle_timeout,

@@ -69,7 +69,10 @@ record! {
         consecutive_5xx: usize = Or(Count(1, 100_000), "5"),
         /// So many answers of 502, 503 or 504 in a row, or that did not come, take it out.
         consecutive_gateway_errors: usize = Or(Count(1, 100_000), "5"),
-        /// How often it is looked whose time is over.
+        /// Take a server out, too, when its share of good answers is too far below the others'. Left out, servers are not
+        /// compared.
+        success_rate: Option<SuccessRate> = Optional(section::<SuccessRate>()),
+        /// How often it is looked whose time is over, and the servers are compared.
         interval: Duration = Or(Span("10ms", "1h"), "10s"),
         /// How long the first ejection takes; the second takes twice as long, and so on. Each interval without one counts
         /// one less.
@@ -78,6 +81,18 @@ record! {
         max_time: Duration = Or(Span("10ms", "7d"), "300s"),
         /// How many of the servers may be out at a time. One of several always may.
         max_percent: u32 = Or(Part(1, 100), "10%"),
+    }
+}
+
+record! {
+    /// `upstreams.<name>.ejection.success_rate`
+    SuccessRate {
+        /// So many servers have to have had `request_volume` requests within the interval, or there is nothing to compare.
+        minimum_hosts: usize = Or(Count(2, 1000), "5"),
+        /// Servers with fewer requests within the interval are left out.
+        request_volume: usize = Or(Count(1, 1_000_000), "100"),
+        /// How many standard deviations below the mean are too far, in thousandths.
+        stdev_factor: usize = Or(Count(0, 100_000), "1900"),
     }
 }
 
@@ -127,6 +142,11 @@ record! {
     Limiting {
         /// Requests under way, until their response is over, over all workers. More are answered 503.
         max_requests: Option<usize> = Optional(Count(1, 10_000_000)),
+        /// Connections, over all workers. A request that needs one more waits for up to `connect_timeout` until one gets
+        /// free, and is answered 503 then.
+        max_connections: Option<usize> = Optional(Count(1, 10_000_000)),
+        /// Requests for which a connection is opened or waited for, over all workers. More are answered 503.
+        max_pending: Option<usize> = Optional(Count(1, 10_000_000)),
     }
 }
 

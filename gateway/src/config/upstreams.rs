@@ -7,8 +7,8 @@ use crate::config::notation::RetryCause;
 use crate::config::reader::Reader;
 use crate::config::routes;
 use crate::config::shape::{Located, Named};
-use crate::config::upstream_keys::{Breaking, Ejecting, Health, ProbeName, Retrying};
-use crate::model::{Breaker, Ejection, HealthCheck, Probe, Protocol, Retry, RetryOn};
+use crate::config::upstream_keys::{Breaking, Ejecting, Health, Limiting, ProbeName, Retrying};
+use crate::model::{Breaker, Ejection, HealthCheck, Limits, Probe, Protocol, Retry, RetryOn, SuccessRate};
 
 /// How endpoints are asked whether they are well.
 pub(crate) fn health(health: &Health, protocol: &Located<Protocol>, reader: &mut Reader<'_>) -> HealthCheck {
@@ -54,6 +54,11 @@ pub(crate) fn ejection(ejection: &Ejecting) -> Ejection {
     Ejection {
         consecutive_5xx: count(ejection.consecutive_5xx),
         consecutive_gateway_errors: count(ejection.consecutive_gateway_errors),
+        success_rate: ejection.success_rate.as_ref().map(|rate| SuccessRate {
+            minimum_hosts: count(rate.minimum_hosts),
+            request_volume: count(rate.request_volume),
+            stdev_factor: count(rate.stdev_factor),
+        }),
         interval: ejection.interval,
         base_time: ejection.base_time,
         max_time: ejection.max_time,
@@ -91,6 +96,12 @@ pub(crate) fn retry(located: &Located<Retrying>, reader: &mut Reader<'_>) -> Ret
         per_try_timeout: retry.per_try_timeout,
         hedge_after: retry.hedge.as_ref().and_then(|hedge| hedge.value.after),
     }
+}
+
+/// What may be under way.
+pub(crate) fn limits(limits: &Limiting) -> Limits {
+    let Limiting { max_requests, max_connections, max_pending } = *limits;
+    Limits { max_requests, max_connections, max_pending }
 }
 
 /// When nothing is sent.

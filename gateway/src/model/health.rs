@@ -50,7 +50,9 @@ pub struct Ejection {
     pub consecutive_5xx: u32,
     /// After so many answers of 502, 503 and 504 in a row, or that did not come.
     pub consecutive_gateway_errors: u32,
-    /// How often it is looked whether somebody's time is over.
+    /// And when more of its requests fail than the others' do; `None`: that is not looked at.
+    pub success_rate: Option<SuccessRate>,
+    /// How often it is looked whether somebody's time is over, and at the rates.
     pub interval: Duration,
     /// How long the first ejection takes; the second takes twice as long, and so on.
     pub base_time: Duration,
@@ -58,4 +60,15 @@ pub struct Ejection {
     pub max_time: Duration,
     /// How many of the endpoints may be out at a time, in percent; one always may.
     pub max_percent: u32,
+}
+
+/// When an endpoint's share of good answers is too far below the others'.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// So many endpoints have to have had so many requests, or there is nothing to compare.
+    pub minimum_hosts: u32,
+    /// Within an interval.
+    pub request_volume: u32,
+    /// How many standard deviations below the mean are too far, in thousandths.
+    pub stdev_factor: u32,
 }

@@ -7,6 +7,10 @@ use std::time::Duration;
 pub struct Limits {
     /// Requests, until their response is over: 503 beyond.
     pub max_requests: Option<usize>,
+    /// Connections. Requests beyond them wait for as long as connecting may take: 503 after that.
+    pub max_connections: Option<usize>,
+    /// Requests that have no connection yet: 503 beyond.
+    pub max_pending: Option<usize>,
 }
 
 /// When requests are not sent any more because too many of them fail.

@@ -31,7 +31,7 @@ pub use balance::{Balance, HashKey};
 pub use deprecation::Deprecation;
 pub use discovery::{Discovery, DnsDiscovery, Family, Records};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
-pub use health::{Ejection, HealthCheck, Probe};
+pub use health::{Ejection, HealthCheck, Probe, SuccessRate};
 pub use limits::{Breaker, Limits};
 pub use matching::{
     BodyBounds, BodyTests, Conditions, HostPattern, MediaType, PathPattern, Pattern, Pointer, RouteMatch,

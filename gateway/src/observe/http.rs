@@ -291,9 +291,13 @@ pub(crate) enum Turned {
     Breaker,
     /// There are as many under way as there may be.
     MaxRequests,
+    /// As many wait for a connection as may.
+    MaxPending,
+    /// There are as many connections as there may be, and none got free in time.
+    MaxConnections,
 }
 
-const TURNED: [&str; 2] = ["breaker", "max_requests"];
+const TURNED: [&str; 4] = ["breaker", "max_requests", "max_pending", "max_connections"];
 
 /// Why a request is sent once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -403,6 +407,13 @@ impl UpstreamMeter {
             .chain([&self.ejections])
             .chain(self.mirrored.get().into_iter().flatten())
             .for_each(Pending::flush);
+    }
+}
+
+/// Counts endpoints of an upstream that were taken out by no worker.
+pub(crate) fn count_ejections(upstream: &str, count: usize) {
+    if count > 0 {
+        counter!(UPSTREAM_EJECTIONS, "upstream" => upstream.to_owned()).increment(count as u64);
     }
 }
 

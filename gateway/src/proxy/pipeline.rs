@@ -386,7 +386,7 @@ fn switch(
     lease: Lease,
     upgrade: HeaderValue,
 ) -> Response<ResponseBody> {
-    let Some((stream, read)) = lease.into_switched() else {
+    let Some((stream, read, slot)) = lease.into_switched() else {
         let detail = "The upstream agreed to switch protocols and did not.";
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
@@ -397,12 +397,12 @@ fn switch(
     if exchange.is_stream() {
         stream_tunnel::agree(&mut head.status, &mut head.headers);
         exchange.answered(head.status);
-        let tunnel = Tunnel { upstream: stream, read, exchange, idle };
+        let tunnel = Tunnel { upstream: stream, read, exchange, idle, slot };
         return Response::from_parts(head, ResponseBody::Tunnel(Box::new(tunnel)));
     }
     tunnel::write(&mut head.headers, upgrade);
     exchange.answered(head.status);
-    session.becomes(Tunnel { upstream: stream, read, exchange, idle });
+    session.becomes(Tunnel { upstream: stream, read, exchange, idle, slot });
     Response::from_parts(head, ResponseBody::Nothing)
 }
 

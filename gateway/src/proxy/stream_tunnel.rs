@@ -24,6 +24,7 @@ use super::outgoing::Outgoing;
 use super::random::Random;
 use super::stream::Stream;
 use super::tunnel::Tunnel;
+use super::upstream::Slot;
 use super::watch::{Phase, Watch};
 
 const WEBSOCKET: &str = "websocket";
@@ -71,11 +72,13 @@ pub(super) struct StreamTunnel {
     down: Option<Outgoing<Answered>>,
     up: Sent,
     _exchange: Exchange,
+    /// The connection's place, where their number is bounded.
+    _slot: Option<Slot>,
 }
 
 impl StreamTunnel {
     pub(super) fn new(tunnel: Tunnel, scratch: Scratch, down: SendStream<Bytes>, up: RecvStream) -> Self {
-        let Tunnel { upstream, read, exchange, idle } = tunnel;
+        let Tunnel { upstream, read, exchange, idle, slot } = tunnel;
         let watch = Rc::clone(exchange.watch());
         watch.moves(Phase::Download(idle), Instant::now(), idle);
         let (reader, writer) = tokio::io::split(upstream);
@@ -84,7 +87,7 @@ impl StreamTunnel {
         // A connection that is cut is a stream that is cancelled (RFC 8441, section 5).
         let down = Some(Outgoing::new(down, answered, Reason::CANCEL));
         let up = Sent { held: Bytes::new(), stream: up, writer, is_ended: false, is_shut: false, watch };
-        Self { down, up, _exchange: exchange }
+        Self { down, up, _exchange: exchange, _slot: slot }
     }
 
     /// Carries bytes both ways until both ends have ended, or one of them broke.

@@ -19,6 +19,7 @@ use super::connection::Scratch;
 use super::exchange::Exchange;
 use super::stream::Stream;
 use super::stream_tunnel::{Connect, upgrade};
+use super::upstream::Slot;
 use super::watch::Watch;
 
 /// The upgrade that a request asks for, if it is one of these (in lower case): the field for the upstream.
@@ -62,6 +63,8 @@ pub(super) struct Tunnel {
     pub(super) exchange: Exchange,
     /// How long nothing may move.
     pub(super) idle: Duration,
+    /// The connection's, where their number is bounded.
+    pub(super) slot: Option<Slot>,
 }
 
 /// One end of a tunnel, and what was read from it already.

@@ -165,7 +165,7 @@ fn an_upstream_gets_no_more_requests_than_it_may_have() {
     });
     let mut model = model(&[busy.address]);
     model.workers = 2;
-    model.upstreams[0].limits = Limits { max_requests: Some(3) };
+    model.upstreams[0].limits = Limits { max_requests: Some(3), ..Limits::default() };
     let proxy = start(&model);
     let mut held: Vec<_> = (0..3).map(|_| connect(&proxy)).collect();
     for stream in &mut held {

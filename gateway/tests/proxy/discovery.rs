@@ -214,7 +214,7 @@ fn services_have_priorities_and_weights() {
     }
     names.has_addresses("b.test", &["127.0.0.2"]);
     let (a, b, c) = (a.address.port(), b.address.port(), c.address.port());
-    let all = [(10, 60_000, a, "a.test"), (10, 20_000, b, "B.test"), (20, 9, c, "c.test")];
+    let all = [(10, 60_000, a, "a.test"), (10, 20_000, b, "B.test"), (20, 60_000, c, "c.test")];
     names.has_services("up.test", &all);
     let proxy = start(&found_by(Discovery::Dns(asks(&names, Records::Services))));
     let mut stream = connect(&proxy);
@@ -260,6 +260,7 @@ fn who_stays_stays_ejected() {
     model.upstreams[0].ejection = Some(Ejection {
         consecutive_5xx: 1,
         consecutive_gateway_errors: 1,
+        success_rate: None,
         interval: Duration::from_millis(100),
         base_time: LONG,
         max_time: LONG,

@@ -1,6 +1,6 @@
 //! Servers that are asked whether they are well, and who gets the requests when they are not.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -270,6 +270,7 @@ fn ejecting(endpoints: &[SocketAddr], base_time: Duration) -> model::Proxy {
     model.upstreams[0].ejection = Some(model::Ejection {
         consecutive_5xx: 3,
         consecutive_gateway_errors: 3,
+        success_rate: None,
         interval: Duration::from_millis(20),
         base_time,
         max_time: LONG,
@@ -330,4 +331,41 @@ fn not_all_are_ejected() {
         assert_eq!(status(&get(&mut stream)), "503");
     }
     assert_eq!(proxy.health().iter().filter(|one| one.is_healthy).count(), 1);
+}
+
+#[test]
+fn who_fails_more_often_than_the_others_is_ejected() {
+    let every_second = Arc::new(AtomicUsize::new(0));
+    let turns = Arc::clone(&every_second);
+    // Never twice in a row: nothing else finds it out.
+    let flaky = upstream(move |mut conn| {
+        while conn.head().is_some() {
+            let is_bad = turns.fetch_add(1, Ordering::SeqCst) % 2 == 1;
+            let status = if is_bad { "500 Oh" } else { "200 OK" };
+            conn.send(&format!("HTTP/1.1 {status}\r\ncontent-length: 4\r\n\r\nsick"));
+        }
+    });
+    let others: Vec<_> = ["a", "b", "c", "d"].map(patient).into();
+    let mut addresses = vec![flaky.address];
+    addresses.extend(others.iter().map(|other| other.upstream.address));
+    let mut model = ejecting(&addresses, LONG);
+    let success_rate = model::SuccessRate { minimum_hosts: 5, request_volume: 4, stdev_factor: 1900 };
+    model.upstreams[0].ejection.as_mut().unwrap().interval = Duration::from_millis(200);
+    for (success_rate, is_ejected) in [(None, false), (Some(success_rate), true)] {
+        model.upstreams[0].ejection.as_mut().unwrap().success_rate = success_rate;
+        let proxy = start(&model);
+        let mut stream = connect(&proxy);
+        let is_out = |stream: &mut TcpStream| {
+            get(stream);
+            proxy.health().iter().any(|one| !one.is_healthy)
+        };
+        if is_ejected {
+            while !is_out(&mut stream) {}
+            let health = proxy.health();
+            let out: Vec<_> = health.iter().filter(|one| !one.is_healthy).collect();
+            assert_eq!((out.len(), &out[0].endpoint), (1, &flaky.address.to_string()));
+        } else {
+            assert!((0..200).all(|_| !is_out(&mut stream)));
+        }
+    }
 }

@@ -31,6 +31,13 @@ pub(crate) struct Server {
     runtime: Runtime,
 }
 
+impl Server {
+    /// How many connections it has had.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+}
+
 pub(crate) fn server<F>(serve: impl Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static) -> Server
 where
     F: Future<Output = Response<Body>> + Send + 'static,

@@ -7,6 +7,7 @@ mod announced;
 mod balancing;
 mod bodies;
 mod breakers;
+mod connections;
 mod cors;
 mod discovery;
 mod faults;

@@ -198,7 +198,7 @@ pub(super) async fn serve(session: Rc<Session>, stream: TcpStream) {
             Left::Nothing => return,
             Left::Http2(stream, read) => (stream, read),
             Left::Tunnel(stream, read, tunnel) => {
-                let Tunnel { upstream, read: answered, exchange, idle } = *tunnel;
+                let Tunnel { upstream, read: answered, exchange, idle, slot: _slot } = *tunnel;
                 exchange.watch().moves(Phase::Download(idle), Instant::now(), idle);
                 let ends = [(stream, read), (upstream, answered.into())];
                 return tunnel_through(&session, ends, &mut timer).await;

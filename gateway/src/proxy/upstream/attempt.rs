@@ -1,6 +1,7 @@
 //! One attempt to have a request answered: over a pooled connection to the endpoint that was picked, or a new one to the
 //! first that takes one.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,15 +18,25 @@ use super::super::proxy_protocol;
 use super::super::watch::Phase;
 use super::ejection::Outcome;
 use super::link::{ConnectError, Failed, Lease, Unsent};
+use super::load::{Pending, TooMany};
 use super::pool::Endpoint;
 use super::retry::{Reason, is_idempotent};
-use super::{Delivery, Upstream};
+use super::slots::{self, Slot};
+use super::{Delivery, Turned, Upstream};
 
 /// An endpoint that could not be connected to is asked last for this long.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
 /// A response, and the connection that its body comes from.
 pub(super) type Answer = (Response<Incoming>, Lease);
+
+/// How a request gets to a connection.
+pub(super) enum Way<T> {
+    /// One that got free.
+    Pooled(Lease),
+    /// A new one.
+    New(T),
+}
 
 /// The endpoint that is asked first, and those that are only asked when nobody else is left.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +68,11 @@ impl Upstream {
             self.meter.count_retry(Reason::Stale);
         }
         match self.connect(aim, delivery).await {
-            Ok(lease) => self.exchange(lease, unsent, delivery, Care::default()).await,
+            Ok(Way::New(lease)) => self.exchange(lease, unsent, delivery, Care::default()).await,
+            Ok(Way::Pooled(mut lease)) => {
+                lease.prepare(care);
+                self.exchange(lease, unsent, delivery, care).await
+            }
             Err(kind) => Err(Failed::to_connect(kind)),
         }
     }
@@ -119,17 +134,59 @@ impl Upstream {
         Some(Lease::new(link, Rc::clone(endpoint), start, self.settings().max_idle_connections))
     }
 
-    /// Opens a connection to the first endpoint that takes one.
-    async fn connect(&self, aim: Aim<'_>, delivery: &Delivery<'_>) -> Result<Lease, Kind> {
+    /// Counts a request that has no connection yet, or refuses it.
+    pub(super) fn pend(&self) -> Result<Option<Pending<'_>>, Kind> {
+        Pending::new(&self.state).map_err(|TooMany| self.turn_away(Turned::MaxPending))
+    }
+
+    /// A place for a new connection, or a connection that got free before there was one.
+    pub(super) async fn way(
+        &self,
+        limit: usize,
+        pooled: impl Fn() -> Option<Lease>,
+    ) -> Result<Way<Slot>, Kind> {
+        let load = &self.state.load;
+        let place = || {
+            let take = || Slot::take(limit, load, &self.waiting);
+            // What is idle to another endpoint makes room.
+            let make_room = || self.endpoints().iter().any(|endpoint| endpoint.give_up_idle());
+            take().or_else(|| make_room().then(take).flatten())
+        };
+        if let Some(slot) = place() {
+            return Ok(Way::New(slot));
+        }
+        let look = || pooled().map(Way::Pooled).or_else(|| place().map(Way::New));
+        let waited = slots::wait(load, &self.waiting, self.settings().connect_timeout, look).await;
+        waited.ok_or_else(|| self.turn_away(Turned::MaxConnections))
+    }
+
+    /// Opens a connection to the first endpoint that takes one. Where their number is bounded, that may take until there
+    /// is room.
+    async fn connect(&self, aim: Aim<'_>, delivery: &Delivery<'_>) -> Result<Way<Lease>, Kind> {
+        let _pending = self.pend()?;
+        let mut slot = None;
+        if let Some(limit) = self.settings().limits.max_connections {
+            // Boxed, as most upstreams have no such bound, and every request would be larger by it.
+            let pooled = || self.take_pooled(aim.first, Instant::now());
+            match Box::pin(self.way(limit, pooled)).await? {
+                Way::Pooled(lease) => {
+                    delivery.tries(lease.endpoint());
+                    return Ok(Way::Pooled(lease));
+                }
+                Way::New(place) => slot = Some(place),
+            }
+        }
+        let slot = Cell::new(slot);
         let model::Upstream { protocol, proxy_protocol, max_idle_connections, .. } = *self.settings();
         let announce =
             proxy_protocol.map(|version| proxy_protocol::write(version, delivery.ends.0, delivery.ends.1));
         let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
         self.first(aim, delivery.now, async |index, endpoint, timeout| {
             delivery.tries(endpoint);
-            let opened =
+            let mut opened =
                 endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
-            Ok(Lease::new(opened, Rc::clone(endpoint), index, max_idle))
+            opened.occupy(slot.take());
+            Ok(Way::New(Lease::new(opened, Rc::clone(endpoint), index, max_idle)))
         })
         .await
     }

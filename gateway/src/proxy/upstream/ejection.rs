@@ -1,12 +1,12 @@
-//! Ejection: an endpoint that fails request after request gets none for a while, and for longer each time. The numbers
-//! are Envoy's (outlier detection).
+//! Ejection: an endpoint that fails request after request, or more of them than the others, gets none for a while, and for
+//! longer each time. The numbers are Envoy's (outlier detection).
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::model::Ejection;
+use crate::model::{Ejection, SuccessRate};
 
 /// What came of sending a request to an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +35,10 @@ pub(super) struct Record {
     /// Failures in a row.
     server_errors: AtomicU32,
     gateway_errors: AtomicU32,
+    /// Since the last look: requests in the upper half, good ones among them in the lower. One word, so that a request
+    /// writes once and a look takes both as they belong together. It is only kept where rates are compared; in the
+    /// hour that an interval may last, a million requests a second fit.
+    rate: AtomicU64,
     /// Until when it is out, in milliseconds; 0: it is not.
     until: AtomicU64,
     /// How often it was ejected, less one for each interval in which it was not.
@@ -44,6 +48,10 @@ pub(super) struct Record {
 impl Record {
     /// One more outcome. Whether it is one too many.
     pub(super) fn count(&self, outcome: Outcome, limits: &Ejection) -> bool {
+        if limits.success_rate.is_some() {
+            let one = ONE_REQUEST + u64::from(outcome == Outcome::Good);
+            self.rate.fetch_add(one, Ordering::Relaxed);
+        }
         let counted = [
             (&self.server_errors, outcome != Outcome::Good, limits.consecutive_5xx),
             (&self.gateway_errors, outcome == Outcome::GatewayError, limits.consecutive_gateway_errors),
@@ -58,6 +66,12 @@ impl Record {
             }
         }
         is_too_many
+    }
+
+    /// Requests since the last time, and good ones among them.
+    pub(super) fn take_rate(&self) -> (u32, u32) {
+        let rate = self.rate.swap(0, Ordering::Relaxed);
+        ((rate / ONE_REQUEST) as u32, rate as u32)
     }
 
     pub(super) fn is_ejected(&self) -> bool {
@@ -96,6 +110,26 @@ impl Record {
     }
 }
 
+/// In a record's rate.
+const ONE_REQUEST: u64 = 1 << 32;
+
+/// Whose share of good answers is too far below the others', by their indices. Each of them with its requests and the good
+/// ones among those.
+pub(super) fn outliers(rates: &[(u32, u32)], limits: &SuccessRate) -> Vec<usize> {
+    let share = |(index, &(all, good)): (usize, &(u32, u32))| {
+        (all >= limits.request_volume.max(1)).then(|| (index, f64::from(good) / f64::from(all)))
+    };
+    let shares: Vec<(usize, f64)> = rates.iter().enumerate().filter_map(share).collect();
+    if shares.is_empty() || shares.len() < limits.minimum_hosts as usize {
+        return Vec::new();
+    }
+    let count = shares.len() as f64;
+    let mean = shares.iter().map(|(_, share)| share).sum::<f64>() / count;
+    let variance = shares.iter().map(|(_, share)| (share - mean).powi(2)).sum::<f64>() / count;
+    let threshold = mean - variance.sqrt() * f64::from(limits.stdev_factor) / 1000.0;
+    shares.into_iter().filter(|(_, share)| *share < threshold).map(|(index, _)| index).collect()
+}
+
 /// How long the `times`th ejection takes.
 fn time(times: u32, limits: &Ejection) -> Duration {
     limits.base_time.saturating_mul(times).min(limits.max_time.max(limits.base_time))
@@ -116,6 +150,7 @@ mod tests {
         Ejection {
             consecutive_5xx: 5,
             consecutive_gateway_errors: 3,
+            success_rate: None,
             interval: Duration::from_secs(10),
             base_time: Duration::from_secs(30),
             max_time: Duration::from_secs(100),
@@ -143,6 +178,42 @@ mod tests {
             };
             let reached = outcomes.chars().position(|char| record.count(outcome(char), &limits()));
             assert_eq!(reached, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn rates_are_held_against_each_other() {
+        let limits = SuccessRate { minimum_hosts: 5, request_volume: 100, stdev_factor: 1900 };
+        let good = (100, 100);
+        for (name, rates, expected) in [
+            ("nobody", &[][..], &[][..]),
+            ("all alike", &[good; 6], &[]),
+            ("all alike and bad", &[(100, 50); 6], &[]),
+            ("one falls behind", &[good, good, (100, 90), good, good, good], &[2]),
+            ("too few to compare", &[good, good, (100, 0), good], &[]),
+            ("too few that have enough requests", &[good, good, (100, 0), good, (99, 99)], &[]),
+            ("it has too few itself", &[good, good, (99, 0), good, good, good], &[]),
+            // Of five, one can be two deviations away at most: the others' spread hides it.
+            ("within the spread", &[(100, 90), (100, 95), (100, 100), (100, 85), (100, 80)], &[]),
+            ("more requests count no more", &[(9000, 9000), good, (100, 90), good, good, good], &[2]),
+        ] {
+            assert_eq!(outliers(rates, &limits), expected, "{name}");
+        }
+        let near = SuccessRate { stdev_factor: 0, ..limits };
+        assert_eq!(outliers(&[good, good, good, good, (100, 99)], &near), [4]);
+    }
+
+    #[test]
+    fn a_rate_is_kept_where_it_is_compared() {
+        let rates = Some(SuccessRate { minimum_hosts: 5, request_volume: 100, stdev_factor: 1900 });
+        for (success_rate, expected) in [(rates, (5, 3)), (None, (0, 0))] {
+            let (record, limits) = (Record::default(), Ejection { success_rate, ..limits() });
+            for outcome in
+                [Outcome::Good, Outcome::ServerError, Outcome::Good, Outcome::GatewayError, Outcome::Good]
+            {
+                record.count(outcome, &limits);
+            }
+            assert_eq!((record.take_rate(), record.take_rate()), (expected, (0, 0)));
         }
     }
 

@@ -31,6 +31,7 @@ use super::pool::Endpoint;
 use super::replay;
 use super::retry::Reason;
 use super::shared::{Shared, Upload};
+use super::slots::Slot;
 
 /// The head of a response, and how much of a body may wait in one buffer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -47,12 +48,24 @@ pub(super) struct Link {
     /// HTTP has ended on it in an agreement to speak something else.
     switched: Option<(Stream, Bytes)>,
     tap: Rc<Tap>,
+    /// Where the number of connections is bounded.
+    slot: Option<Slot>,
 }
 
 /// A connection that was opened.
 pub(super) enum Opened {
     Exclusive(Box<Link>),
     Shared(Rc<Shared>),
+}
+
+impl Opened {
+    /// Takes a place; a connection that has one already gives this one back.
+    pub(super) fn occupy(&mut self, slot: Option<Slot>) {
+        match self {
+            Self::Exclusive(link) => link.slot = slot,
+            Self::Shared(link) => link.occupy(slot),
+        }
+    }
 }
 
 /// Connects, under TLS shakes hands, and begins to speak HTTP, within this time.
@@ -175,7 +188,19 @@ impl Link {
         let tap = Rc::new(Tap::default());
         let io = UpstreamIo::new(stream, Rc::clone(&tap));
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(io).await?;
-        Ok(Self { sender, connection: Some(connection), switched: None, tap })
+        Ok(Self { sender, connection: Some(connection), switched: None, tap, slot: None })
+    }
+
+    /// Whether it is better closed than kept for the next request.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.slot.as_ref().is_some_and(Slot::is_given_up)
+    }
+
+    /// Tells those who wait that it takes a request.
+    pub(super) fn offer(&self) {
+        if let Some(slot) = &self.slot {
+            slot.offer();
+        }
     }
 
     /// Whether another request may follow.
@@ -216,6 +241,8 @@ enum Held {
     Exclusive(Option<Box<Link>>),
     /// With the rest of the request's body.
     Shared(Rc<Shared>, Option<Upload>),
+    /// The client's alone.
+    Passed { _slot: Option<Slot> },
 }
 
 impl Lease {
@@ -232,9 +259,9 @@ impl Lease {
     }
 
     /// Counts a connection that is not the pool's.
-    pub(super) fn of_nothing(endpoint: Rc<Endpoint>, index: usize) -> Self {
+    pub(super) fn passed(endpoint: Rc<Endpoint>, index: usize, slot: Option<Slot>) -> Self {
         endpoint.lease();
-        Self { held: Held::Exclusive(None), endpoint, index, max_idle: 0, permit: None }
+        Self { held: Held::Passed { _slot: slot }, endpoint, index, max_idle: 0, permit: None }
     }
 
     pub(in crate::proxy) fn endpoint(&self) -> &Rc<Endpoint> {
@@ -253,7 +280,7 @@ impl Lease {
     fn link(&mut self) -> Option<&mut Link> {
         match &mut self.held {
             Held::Exclusive(link) => link.as_deref_mut(),
-            Held::Shared(..) => None,
+            Held::Shared(..) | Held::Passed { .. } => None,
         }
     }
 
@@ -305,9 +332,12 @@ impl Lease {
         frame
     }
 
-    /// The socket, of which the upstream has said that it speaks something else from here on, and what it said in it.
-    pub(in crate::proxy) fn into_switched(mut self) -> Option<(Stream, Bytes)> {
-        self.link()?.switched.take()
+    /// The socket, of which the upstream has said that it speaks something else from here on, what it said in it, and its
+    /// place, if it has one.
+    pub(in crate::proxy) fn into_switched(mut self) -> Option<(Stream, Bytes, Option<Slot>)> {
+        let link = self.link()?;
+        let (stream, read) = link.switched.take()?;
+        Some((stream, read, link.slot.take()))
     }
 
     /// Sends the request and waits for the head of its response.
@@ -319,6 +349,7 @@ impl Lease {
         let link = match &mut self.held {
             Held::Shared(link, upload) => return link.exchange(unsent, watch, upload).await,
             Held::Exclusive(link) => link.as_mut(),
+            Held::Passed { .. } => None,
         };
         let (Some(link), Some(request)) = (link, unsent.take()) else {
             return Err(Lost::Expired { client: false });
@@ -370,6 +401,7 @@ impl Drop for Lease {
                 link.end();
                 None
             }
+            Held::Passed { .. } => None,
         };
         self.endpoint.release(idle, self.max_idle);
     }

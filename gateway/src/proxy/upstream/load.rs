@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::sync::Notify;
+
 use crate::model;
 
 use super::retry;
@@ -14,6 +16,14 @@ pub(super) struct Load {
     requests: AtomicUsize,
     /// Those of them that were sent once more.
     retries: AtomicUsize,
+    /// Requests for which a connection is being opened, or waited for.
+    pending: AtomicUsize,
+    /// Of those, the ones that wait for another request's connection to get free.
+    pub(super) waiting: AtomicUsize,
+    /// Connections that have a place.
+    pub(super) connections: AtomicUsize,
+    /// A place got free.
+    pub(super) freed: Notify,
 }
 
 /// A request that is under way. Dropped, it no longer is.
@@ -26,6 +36,26 @@ pub(super) struct Permit {
 /// There are as many requests under way as there may be.
 #[derive(Debug)]
 pub(super) struct TooMany;
+
+/// A request that has no connection yet. Dropped, it has one, or will have none.
+#[derive(Debug)]
+pub(super) struct Pending<'a>(&'a Load);
+
+impl<'a> Pending<'a> {
+    /// `None` where nobody counts; an error if there are too many already.
+    pub(super) fn new(state: &'a State) -> Result<Option<Self>, TooMany> {
+        let Some(limit) = state.settings.limits.max_pending else { return Ok(None) };
+        let pending = state.load.pending.fetch_add(1, Ordering::Relaxed);
+        let counted = Self(&state.load);
+        if pending >= limit { Err(TooMany) } else { Ok(Some(counted)) }
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Permit {
     /// `None` where nobody counts; an error if there are too many already.

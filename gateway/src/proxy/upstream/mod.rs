@@ -19,6 +19,7 @@ mod replay;
 mod retry;
 mod ring;
 mod shared;
+mod slots;
 mod state;
 mod steward;
 mod view;
@@ -44,7 +45,7 @@ use super::watch::Watch;
 use super::{forwarded, proxy_protocol};
 
 use affinity::Sticky;
-use attempt::{Aim, Answer};
+use attempt::{Aim, Answer, Way};
 use breaker::Pass;
 pub use breaker::Position;
 use ejection::Outcome;
@@ -54,6 +55,8 @@ use link::{ConnectError, Failed, Unsent};
 use load::{Permit, TooMany};
 pub(super) use pool::Endpoint;
 use retry::{Head, Reason};
+pub(super) use slots::Slot;
+use slots::Waiting;
 use state::Open;
 pub use state::{Condition, EndpointHealth};
 pub(super) use state::{State, states};
@@ -67,6 +70,8 @@ pub(super) struct Upstream {
     meter: UpstreamMeter,
     /// Copies of requests that are under way; reloads do not begin to count anew.
     copies: Rc<Cell<usize>>,
+    /// For a connection, where their number is bounded.
+    waiting: Rc<Waiting>,
 }
 
 /// What a request is sent with.
@@ -113,6 +118,7 @@ impl Upstream {
     /// spoke what this one speaks.
     pub(super) fn new(state: Arc<State>, former: Option<&Self>, meter: UpstreamMeter) -> Self {
         let settings = &state.settings;
+        let waiting = former.map(|former| Rc::clone(&former.waiting)).unwrap_or_default();
         let copies = former.map(|former| Rc::clone(&former.copies)).unwrap_or_default();
         let former = former.filter(|former| {
             let former = former.settings();
@@ -129,7 +135,7 @@ impl Upstream {
         };
         let endpoints = settings.endpoints.iter().map(endpoint).collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
-        Self { state, fleet, sticky, meter, copies }
+        Self { state, fleet, sticky, meter, copies, waiting }
     }
 
     pub(super) fn settings(&self) -> &model::Upstream {
@@ -172,8 +178,11 @@ impl Upstream {
 
     /// Closes connections that were idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
+        // What other workers wait for may be idle here.
+        let is_wanted = slots::others_wait(&self.state.load, &self.waiting);
+        let keepalive = if is_wanted { Duration::ZERO } else { self.settings().keepalive_timeout };
         for endpoint in self.endpoints() {
-            endpoint.sweep(now, self.settings().keepalive_timeout);
+            endpoint.sweep(now, keepalive);
         }
     }
 
@@ -187,10 +196,19 @@ impl Upstream {
         let first = self.fleet.pick(None, key, now, &[]).ok_or(Kind::UpstreamUnhealthy)?;
         let announce =
             self.settings().proxy_protocol.map(|version| proxy_protocol::write(version, ends.0, ends.1));
+        let _pending = self.pend()?;
+        let slot = match self.settings().limits.max_connections {
+            None => None,
+            Some(limit) => match self.way(limit, || None).await? {
+                Way::New(slot) => Some(slot),
+                Way::Pooled(_) => None,
+            },
+        };
+        let slot = Cell::new(slot);
         self.first(Aim { first, tried: &[] }, now, async |index, endpoint, timeout| {
             let connecting = tokio::time::timeout(timeout, endpoint.connect(announce.as_deref()));
             let stream = connecting.await.map_err(|_| ConnectError::TimedOut(timeout))??;
-            Ok((stream, Lease::of_nothing(Rc::clone(endpoint), index)))
+            Ok((stream, Lease::passed(Rc::clone(endpoint), index, slot.take())))
         })
         .await
     }
@@ -226,7 +244,7 @@ impl Upstream {
         self.meter.count_turned(why);
         match why {
             Turned::Breaker => Kind::UpstreamBreaker,
-            Turned::MaxRequests => Kind::UpstreamOverloaded,
+            Turned::MaxRequests | Turned::MaxPending | Turned::MaxConnections => Kind::UpstreamOverloaded,
         }
     }
 

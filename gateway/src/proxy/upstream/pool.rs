@@ -194,9 +194,23 @@ impl Endpoint {
         if let Some(link) = link
             && idle.len() < max_idle
             && !self.is_retired.get()
+            && !link.is_given_up()
         {
+            link.offer();
             idle.push(Idle { link, since: Instant::now() });
         }
+    }
+
+    /// Closes the connection that was idle for the longest time. `false` if there is none.
+    pub(super) fn give_up_idle(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            drop(idle.remove(0));
+            return true;
+        }
+        let mut shared = self.shared.borrow_mut();
+        let unused = shared.iter().position(|link| link.streams() == 0);
+        unused.map(|index| shared.swap_remove(index)).is_some()
     }
 
     /// Nobody will send it a new request: closes what is idle, and lets the requests that are under way end.

@@ -1,6 +1,6 @@
 //! A connection to an upstream over HTTP/2: requests share it, and a task of its own runs it.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use super::super::outgoing::Outgoing;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
 use super::link::{Lost, NoResponse, Unsent};
+use super::slots::Slot;
 
 /// Requests at a time on one connection; the upstream may allow fewer. A hundred is what RFC 9113 recommends to
 /// allow at least, and more connections spread over more of the upstream's threads.
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     /// It has ended, or takes no more requests: those that are on it go on, others take another. So it is, too, when an
     /// answer did not come in time: the connection itself may be dead, and nothing else would tell.
     is_over: Rc<Cell<bool>>,
+    /// Where the number of connections is bounded.
+    slot: OnceCell<Slot>,
 }
 
 impl Shared {
@@ -77,7 +80,12 @@ impl Shared {
         });
         let scheme = if is_secure { Scheme::HTTPS } else { Scheme::HTTP };
         let (streams, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
-        Ok(Rc::new(Self { sender, scheme, streams, allowed, idle_since, is_over }))
+        Ok(Rc::new(Self { sender, scheme, streams, allowed, idle_since, is_over, slot: OnceCell::new() }))
+    }
+
+    pub(super) fn occupy(&self, slot: Option<Slot>) {
+        // One that is too much is dropped.
+        let _ = slot.map(|slot| self.slot.set(slot));
     }
 
     /// Whether it takes a request.
@@ -101,11 +109,17 @@ impl Shared {
 
     pub(super) fn begin(&self) {
         self.streams.set(self.streams.get() + 1);
+        if let Some(slot) = self.slot.get().filter(|_| self.has_room()) {
+            slot.offer();
+        }
     }
 
     pub(super) fn end(&self) {
         self.streams.set(self.streams.get().saturating_sub(1));
         self.idle_since.set(Instant::now());
+        if let Some(slot) = self.slot.get() {
+            slot.offer();
+        }
     }
 
     /// Sends the request and waits for the head of its response. What is left of its body then is `upload`'s.

@@ -181,23 +181,40 @@ impl State {
         if !vitals.record.count(outcome, limits) {
             return None;
         }
+        self.eject(vitals, limits, now, "requests to it fail")
+    }
+
+    /// Takes an endpoint out, if it may be. For how long.
+    fn eject(&self, vitals: &Vitals, limits: &model::Ejection, now: Instant, why: &str) -> Option<Duration> {
         let ejected = self.vitals.iter().filter(|vitals| vitals.record.is_ejected()).count();
         if !ejection::has_room(ejected, self.vitals.len(), limits) {
             return None;
         }
         let time = vitals.record.eject(millis(now), limits)?;
         self.changed();
-        tracing::warn!(upstream = self.name(), endpoint = %vitals.endpoint, ?time, "ejected: requests to it fail");
+        tracing::warn!(upstream = self.name(), endpoint = %vitals.endpoint, ?time, "ejected: {why}");
         Some(time)
     }
 
-    /// An interval of ejection is over: lets those back whose time is over, too.
-    pub(super) fn look(&self, now: Instant) {
+    /// An interval of ejection is over: lets those back whose time is over, too, and takes those out of whose requests more
+    /// fail than of the others'. How many.
+    pub(super) fn look(&self, now: Instant) -> usize {
         for vitals in self.vitals.iter().filter(|vitals| vitals.record.look(millis(now))) {
             vitals.since.store(millis(now), Ordering::Relaxed);
             self.changed();
             tracing::info!(upstream = self.name(), endpoint = %vitals.endpoint, "no longer ejected");
         }
+        self.compare(now).unwrap_or(0)
+    }
+
+    fn compare(&self, now: Instant) -> Option<usize> {
+        let limits = self.settings.ejection.as_ref()?;
+        let success_rate = limits.success_rate.as_ref()?;
+        let rates: Vec<_> = self.vitals.iter().map(|vitals| vitals.record.take_rate()).collect();
+        let outliers = ejection::outliers(&rates, success_rate).into_iter();
+        let outliers = outliers.filter_map(|index| self.vitals.get(index));
+        let why = "more requests to it fail than to the others";
+        Some(outliers.filter_map(|vitals| self.eject(vitals, limits, now, why)).count())
     }
 
     pub(in crate::proxy) fn name(&self) -> &str {

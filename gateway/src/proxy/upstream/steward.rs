@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_local};
 
 use crate::model::HealthCheck;
+use crate::observe::http;
 
 use super::super::random::Random;
 use super::check;
@@ -137,11 +138,12 @@ impl Care {
     }
 }
 
-/// Lets ejected endpoints back.
+/// Lets ejected endpoints back, and compares them.
 async fn keep_looking(newest: Newest, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
-        newest.borrow().look(Instant::now());
+        let state = newest.borrow();
+        http::count_ejections(state.name(), state.look(Instant::now()));
     }
 }
 
