@@ -33,6 +33,7 @@ mod route;
 mod snapshot;
 mod stream;
 mod stream_tunnel;
+mod trailers;
 mod tunnel;
 mod upstream;
 mod watch;
