@@ -178,6 +178,7 @@ fn who_does_not_read_hints_does_not_keep_the_upstream() {
     let mut client = connect(&proxy);
     // More answers than sockets hold.
     client.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n".repeat(200).as_slice()).unwrap();
+    eventually("it is served", || proxy.status().endpoints[0].in_use == 1);
     eventually("the connection stays", || proxy.status().listeners[0].connections == 0);
     assert_eq!(proxy.status().endpoints[0].in_use, 0);
 }

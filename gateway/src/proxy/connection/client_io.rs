@@ -25,8 +25,13 @@ use super::super::watch::Watch;
 /// Where a worker reads heads into before they are checked; one for all of its connections.
 pub(in crate::proxy) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
-/// Large enough that a head nearly always comes in one read.
-pub(in crate::proxy) const SCRATCH_BYTES: usize = 16 * 1024;
+/// A body's bytes that are read at once: as many as hyper's buffer takes when it has grown, so a large body costs a system
+/// call each way for every one of these.
+pub(in crate::proxy) const SCRATCH_BYTES: usize = super::MAX_BUFFER;
+
+/// Bytes that are read where a head is due: it nearly always comes in one read. What comes behind it is held.
+const HEAD_BYTES: usize = 16 * 1024;
+const _: () = assert!(HEAD_BYTES <= SCRATCH_BYTES);
 
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
 
@@ -90,10 +95,15 @@ impl ClientIo {
         (self.stream.into_inner(), self.held)
     }
 
+    /// Gives back the memory of what was held.
+    pub(super) fn shrink(&mut self) {
+        self.held.shrink_to_fit();
+    }
+
     /// Reads when nobody else does, and holds what came; `false` at the end of the stream, or when it is broken.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut scratch = self.scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut buffer = ReadBuf::new(&mut scratch[..HEAD_BYTES]);
         let read = ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer));
         self.held.extend_from_slice(buffer.filled());
         Poll::Ready(read.is_ok() && !self.held.is_empty())
@@ -195,7 +205,10 @@ impl ClientIo {
     ) -> Poll<io::Result<Filled>> {
         let scratch = Rc::clone(&self.scratch);
         let mut scratch = scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        // Of a body no more than hyper takes now, so that nothing has to be held.
+        let count =
+            if self.framing.in_head() { HEAD_BYTES } else { cursor.remaining().clamp(1, SCRATCH_BYTES) };
+        let mut buffer = ReadBuf::new(&mut scratch[..count]);
         ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
         let bytes = buffer.filled();
         if bytes.is_empty() {

@@ -113,6 +113,7 @@ async fn converse(
 
 /// Waits until the client says something; `false` if it does not.
 async fn rest(watch: &Watch, io: &mut ClientIo, timer: &mut Timer<'_>, closing: &mut Closing) -> bool {
+    io.shrink();
     let goes_on = poll_fn(|cx| {
         loop {
             if let Poll::Ready(more) = io.poll_more(cx) {

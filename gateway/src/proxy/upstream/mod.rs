@@ -24,6 +24,7 @@ mod steward;
 mod view;
 
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -117,14 +118,16 @@ impl Upstream {
             let former = former.settings();
             former.tls == settings.tls && former.protocol == settings.protocol
         });
-        let endpoints = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let known = former.into_iter().flat_map(|f| f.endpoints()).find(|e| e.is(endpoint));
-                known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), Rc::clone)
-            })
+        let known: HashMap<_, _> = former
+            .into_iter()
+            .flat_map(|former| former.endpoints())
+            .map(|endpoint| (endpoint.settings().identity(), endpoint))
             .collect();
+        let endpoint = |endpoint: &model::Endpoint| {
+            let known = known.get(&endpoint.identity());
+            known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), |known| Rc::clone(known))
+        };
+        let endpoints = settings.endpoints.iter().map(endpoint).collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
         Self { state, fleet, sticky, meter, copies }
     }
@@ -133,8 +136,15 @@ impl Upstream {
         &self.state.settings
     }
 
-    pub(super) fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// Closes what is idle to endpoints that `next` does not have.
+    pub(super) fn retire(&self, next: Option<&Self>) {
+        let kept: HashSet<_> = next.into_iter().flat_map(|next| next.endpoints()).map(Rc::as_ptr).collect();
+        let gone = self.endpoints().iter().filter(|endpoint| !kept.contains(&Rc::as_ptr(endpoint)));
+        gone.for_each(|endpoint| endpoint.retire());
     }
 
     /// Whether calls of gRPC can be sent there: they take HTTP/2.
