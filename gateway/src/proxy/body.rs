@@ -18,6 +18,7 @@ use super::grpc_web;
 use super::incoming::Incoming;
 use super::mirror::{Copied, GivenUp, Tee};
 use super::problem::Kind;
+use super::trailers;
 use super::tunnel::Tunnel;
 use super::upstream::Lease;
 use super::watch::Watch;
@@ -164,6 +165,7 @@ impl Body for RequestBody {
         {
             // Some servers merge them into the header, where the upstream may believe what it reads.
             forwarded::remove_claims(trailers);
+            trailers::clean(trailers);
         }
         let is_over = frame.is_none() || this.incoming.as_ref().is_some_and(Body::is_end_stream);
         if let Some(tee) = &this.tee {
@@ -310,7 +312,12 @@ impl Body for ResponseBody {
 
 impl UpstreamBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
+        let mut frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            trailers::clean(trailers);
+        }
         self.exchange.watch().progressed();
         if let Some(Err(_)) = frame {
             self.exchange.aborted();

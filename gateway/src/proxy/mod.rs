@@ -37,6 +37,7 @@ mod snapshot;
 mod stream;
 mod stream_tunnel;
 mod trace;
+mod trailers;
 mod tunnel;
 mod upstream;
 mod watch;

@@ -60,6 +60,9 @@ where
                 Err(frame) => {
                     let Ok(trailers) = frame.into_trailers() else { continue };
                     self.stream.reserve_capacity(0);
+                    if trailers.is_empty() {
+                        return Poll::Ready(self.stream.send_data(Bytes::new(), true).map_err(stopped));
+                    }
                     return Poll::Ready(self.stream.send_trailers(trailers).map_err(stopped));
                 }
             }

@@ -29,5 +29,6 @@ mod smuggling;
 mod stream_tunnels;
 mod streams;
 mod tls;
+mod trailers;
 mod upgrades;
 mod upstreams;
