@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::harness::*;
+use crate::name_server::NameServer;
 
 type Client = StreamOwned<ClientConnection, TcpStream>;
 
@@ -588,6 +589,29 @@ fn connections_under_tls_serve_many_requests() {
     let stricter = model::UpstreamTls { name: Some("other.test".to_owned()), ..trusting(&files) };
     proxy.reload(&to_secure(&up, stricter)).unwrap();
     assert_eq!(status(&get(&mut client)), "502");
+}
+
+#[test]
+fn an_upstream_that_was_found_by_its_name_has_to_have_it() {
+    let files = Files::new();
+    let names = NameServer::start(60);
+    names.has_addresses("up.test", &["127.0.0.1"]);
+    for (certified, expected) in [("up.test", "200"), ("127.0.0.1", "502")] {
+        let up = secure_upstream(&files, &[certified]);
+        let mut model = to_secure(&up, trusting(&files));
+        model.upstreams[0].endpoints.clear();
+        model.upstreams[0].discovery = Some(model::Discovery::Dns(model::DnsDiscovery {
+            name: "up.test".to_owned(),
+            records: model::Records::Addresses { port: up.address.port() },
+            is_secure: true,
+            family: model::Family::V4,
+            resolvers: Some(vec![names.address]),
+            min_ttl: Duration::from_secs(60),
+            max_ttl: Duration::from_secs(60),
+        }));
+        let answer = get(&mut connect(&start(&model)));
+        assert_eq!(status(&answer), expected, "{certified}: {answer}");
+    }
 }
 
 #[test]
