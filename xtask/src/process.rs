@@ -134,6 +134,12 @@ impl Group {
         Ok(pids)
     }
 
+    /// Asks the first process to read its configuration anew.
+    pub(crate) fn hang_up(&self) -> Result<()> {
+        let leader = Pid::from_child(&self.leader);
+        rustix::process::kill_process(leader, Signal::HUP).context("SIGHUP")
+    }
+
     /// Processor time of all processes so far, in seconds, that of children already gone included.
     pub(crate) fn cpu_s(&self) -> Result<f64> {
         let ticks: u64 = self

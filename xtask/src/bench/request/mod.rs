@@ -7,6 +7,7 @@ mod load;
 pub(crate) mod origin;
 mod peers;
 pub(crate) mod relay;
+mod reload;
 mod report;
 mod scene;
 mod websocket;
@@ -144,7 +145,8 @@ impl Bench {
     fn alternate(&self, scene: Scene, peers: &[Peer], rounds: u32, round_s: u32) -> Result<Vec<Series>> {
         let mut series: Vec<Series> = peers.iter().map(|&peer| Series::new(peer)).collect();
         let count = series.len();
-        let rate = if scene == Scene::Latency { self.half_of_the_slowest(peers)? } else { 0.0 };
+        let is_paced = matches!(scene, Scene::Latency | Scene::Reloads);
+        let rate = if is_paced { self.half_of_the_slowest(peers)? } else { 0.0 };
         for round in 0..rounds as usize {
             for turn in 0..count {
                 // Everybody comes first in some round.
@@ -196,6 +198,9 @@ impl Bench {
     /// Starts the peer, warms it up, and measures it under one run of load. `None`: it does not speak what the scene
     /// is about.
     fn measure(&self, peer: Peer, scene: Scene, seconds: u32, rate: f64) -> Result<Option<Sample>> {
+        if scene == Scene::Routes {
+            return self.measure_routes(peer, seconds);
+        }
         let (mut group, load) = self.serve(peer, scene, seconds, rate)?;
         if !probe::is_spoken(scene, load.address)? {
             return Ok(None);
@@ -204,6 +209,9 @@ impl Bench {
             return measure_idle(&mut group, load.address).map(Some);
         }
         Load { seconds: WARM_UP_S, ..load }.run()?;
+        if scene == Scene::Reloads {
+            return self.measure_reloads(peer, &mut group, load).map(Some);
+        }
         let cpu_before_s = group.cpu_s()?;
         let begin = Instant::now();
         let report = load.run()?;
@@ -212,6 +220,33 @@ impl Bench {
         let rss_mib = group.rss_bytes()? as f64 / MIB;
         group.check_running()?;
         Ok(Some(sample(scene, &report, cpu_s, cpu_s / wall_s, rss_mib)))
+    }
+}
+
+impl Bench {
+    /// What a request costs among many routes, held against few.
+    fn measure_routes(&self, peer: Peer, seconds: u32) -> Result<Option<Sample>> {
+        let few = self.measure(peer, Scene::Routes10, seconds, 0.0)?;
+        let many = self.measure(peer, Scene::Routes5000, seconds, 0.0)?;
+        let (Some(few), Some(many)) = (few, many) else { return Ok(None) };
+        Ok(Some(vec![many[0] / few[0], few[0], many[0], few[5], many[5]]))
+    }
+
+    /// What requests wait while the peer is reloaded, held against the same load in peace.
+    fn measure_reloads(&self, peer: Peer, group: &mut Group, load: Load<'_>) -> Result<Sample> {
+        let file = peer.reloaded_file().context("it cannot be reloaded")?;
+        let quiet = load.run()?;
+        let file = self.dir.0.join(peer.name()).join(file);
+        let (busy, reloads) = reload::during(group, &file, load.address, || load.run())?;
+        group.check_running()?;
+        let latency = |report: &Report| {
+            let latency = report.latency.context("no latencies")?;
+            anyhow::Ok((latency.p50_us, latency.p99_us, latency.p999_us.unwrap_or(f64::NAN)))
+        };
+        let (quiet, busy) = (latency(&quiet)?, latency(&busy)?);
+        let count = f64::from(reloads.count);
+        let ratio = busy.1 / quiet.1;
+        Ok(vec![ratio, quiet.1, busy.1, quiet.0, busy.0, quiet.2, busy.2, count, reloads.took_ms])
     }
 }
 

@@ -19,6 +19,10 @@ pub(crate) enum Scene {
     /// In the clear, beside 5,000 routes by path
     #[value(name = "routes-5000")]
     Routes5000,
+    /// 5,000 routes by path, held against 10
+    Routes,
+    /// 5,000 routes by path, reloaded every second, held against the same in peace
+    Reloads,
     /// Replies of a mebibyte
     Downloads,
     /// Requests of a mebibyte
@@ -38,13 +42,15 @@ pub(crate) const LARGE_BYTES: usize = 1024 * 1024;
 pub(crate) const LARGE_PATH: &str = "/large";
 
 impl Scene {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Plain,
         Self::Tls,
         Self::Handshakes,
         Self::H2,
         Self::Routes10,
         Self::Routes5000,
+        Self::Routes,
+        Self::Reloads,
         Self::Downloads,
         Self::Uploads,
         Self::Websocket,
@@ -60,6 +66,10 @@ impl Scene {
             Self::H2 => "HTTP/2 under TLS, four streams a connection",
             Self::Routes10 => "in the clear, one of 10 routes",
             Self::Routes5000 => "in the clear, one of 5,000 routes",
+            Self::Routes => "in the clear, 5,000 routes held against 10",
+            Self::Reloads => {
+                "in the clear, 5,000 routes, reloaded every second and not, the same rate for all"
+            }
             Self::Downloads => "in the clear, replies of 1 MiB",
             Self::Uploads => "in the clear, requests of 1 MiB",
             Self::Websocket => "WebSocket in the clear, messages of 64 B and their echo",
@@ -76,7 +86,7 @@ impl Scene {
     pub(crate) fn routes(self) -> usize {
         match self {
             Self::Routes10 => 10,
-            Self::Routes5000 => 5000,
+            Self::Routes5000 | Self::Routes | Self::Reloads => 5000,
             _ => 0,
         }
     }

@@ -42,7 +42,7 @@ pub(crate) struct Load<'a> {
     pub(crate) scene: Scene,
     pub(crate) address: SocketAddr,
     pub(crate) seconds: u32,
-    /// Requests a second over all connections, in [`Scene::Latency`].
+    /// Requests a second over all connections, in [`Scene::Latency`] and [`Scene::Reloads`].
     pub(crate) rate: f64,
     /// For scripts.
     pub(crate) dir: &'a Path,
@@ -54,7 +54,7 @@ impl Load<'_> {
         match self.scene {
             Scene::H2 => h2load::run(self),
             Scene::Websocket => websocket::run(self),
-            Scene::Latency => paced::run(self),
+            Scene::Latency | Scene::Reloads => paced::run(self),
             _ => wrk::run(self),
         }
     }

@@ -119,10 +119,17 @@ impl Peer {
     /// Whether it could take part: bytes that are copied have no routes, and the proxy on pingora has one upstream.
     pub(crate) fn takes_part(self, scene: Scene) -> bool {
         match self {
+            _ if scene == Scene::Reloads => self.reloaded_file().is_some(),
             Self::Relay => !scene.is_secure() && scene.routes() == 0 && scene != Scene::Idle,
             Self::Pingora => scene.routes() == 0,
             _ => true,
         }
+    }
+
+    /// The file that it reads anew at SIGHUP. nginx closes the connections that wait at that moment, a request on its way
+    /// or not, which the load takes for the failure that it is; the others are not reloaded by a signal.
+    pub(crate) fn reloaded_file(self) -> Option<&'static str> {
+        (self == Self::Gateway).then_some("gateway.yaml")
     }
 
     /// The command that serves, its files written into its directory.
