@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
 use super::gather::Gathered;
+use super::grpc;
 use super::grpc_web;
+use super::incoming::Incoming;
 use super::mirror::{Copied, GivenUp, Tee};
+use super::problem::Kind;
+use super::tunnel::Tunnel;
 use super::upstream::Lease;
 use super::watch::Watch;
 
@@ -47,11 +50,13 @@ enum Source {
     Copy(Copied),
 }
 
-/// Why a request's body ended before its end.
+/// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
     #[error("the body is not in base64")]
     NotBase64,
     #[error("the copy was given up")]
@@ -193,9 +198,7 @@ impl Body for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Client(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
             Self::Gathered(gathered) => Poll::Ready(gathered.next().map(Ok)),
             Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
         }
@@ -226,8 +229,10 @@ pub(super) enum ResponseBody {
     Own { text: Option<Bytes>, exchange: Box<Exchange> },
     /// The upstream's.
     Upstream(Box<UpstreamBody>),
-    /// None: the connection is another protocol's from here on.
+    /// None: the connection is another protocol's from here on, or a call's time is over.
     Nothing,
+    /// None: the stream is another protocol's from here on.
+    Tunnel(Box<Tunnel>),
 }
 
 /// The upstream's body, and what is told of it on its way.
@@ -259,20 +264,29 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Self::Upstream(body) = this
+            && body.exchange.watch().is_overdue()
+        {
+            let end = body.end_call();
+            // The upstream is told by a reset.
+            *this = Self::Nothing;
+            return Poll::Ready(Some(Ok(end)));
+        }
+        match this {
             Self::Own { text, exchange } => {
                 let text = text.take();
                 exchange.sent(text.as_ref().map_or(0, Bytes::len), true);
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
             Self::Upstream(body) => body.poll_frame(cx),
-            Self::Nothing => Poll::Ready(None),
+            Self::Nothing | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -280,7 +294,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Upstream(body) => body.incoming.is_end_stream(),
-            Self::Nothing => true,
+            Self::Nothing | Self::Tunnel(_) => true,
         }
     }
 
@@ -289,13 +303,13 @@ impl Body for ResponseBody {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Upstream(body) if body.form.is_some() => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
-            Self::Nothing => SizeHint::with_exact(0),
+            Self::Nothing | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 impl UpstreamBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
         self.exchange.watch().progressed();
         if let Some(Err(_)) = frame {
@@ -305,6 +319,12 @@ impl UpstreamBody {
         let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
         self.exchange.sent(bytes, is_last);
         Poll::Ready(frame.map(|frame| frame.map(|frame| self.in_form(frame))))
+    }
+
+    /// The time of a call is over.
+    fn end_call(&mut self) -> Frame<Bytes> {
+        self.exchange.because(Kind::DeadlineExceeded.code());
+        self.in_form(Frame::trailers(grpc::overdue()))
     }
 
     fn in_form(&self, frame: Frame<Bytes>) -> Frame<Bytes> {

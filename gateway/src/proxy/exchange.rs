@@ -65,6 +65,7 @@ impl Exchange {
         watch.busy(started);
         let record = local.access_log().map(|_| Box::new(Record::of(&session, request)));
         let (method, version) = (MethodLabel::of(request.method()), request.version());
+        watch.interims().begin(version >= Version::HTTP_11);
         let is_call = version == Version::HTTP_2 && grpc::is_call(request.headers());
         Self {
             session,

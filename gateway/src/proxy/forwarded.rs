@@ -87,7 +87,9 @@ impl Peer {
             Some((known, element)) if known == host => element.clone(),
             _ => {
                 let element = value(self.write_element(host.to_str().ok()));
-                *cached = Some((host.clone(), element.clone()));
+                // A copy of its own: a slice of the head would keep hyper's whole buffer for as long as the connection lasts.
+                let known = HeaderValue::from_bytes(host.as_bytes());
+                *cached = known.ok().map(|known| (known, element.clone()));
                 element
             }
         }

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 
 use crate::model::BodyBounds;
 
+use super::incoming::Incoming;
 use super::media_type;
 use super::problem::{Kind, Problem};
 use super::watch::Watch;

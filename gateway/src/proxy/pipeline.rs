@@ -3,12 +3,12 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::acme::OPEN;
 use crate::model::{Action, BodyBounds, HeaderChanges};
@@ -18,14 +18,18 @@ use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
 use super::gather::{self, Gathered};
+use super::incoming::Incoming;
 use super::problem::{Kind, Problem};
 use super::record::OK;
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Content, Facts, Match};
+use super::stream_tunnel::Connect;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
-use super::watch::Watch;
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, trace, tunnel};
+use super::watch::{FOREVER, Watch};
+use super::{
+    action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, stream_tunnel, trace, tunnel,
+};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
@@ -67,7 +71,17 @@ pub(super) async fn serve(
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
+    let is_connect = request.extensions().get::<Connect>().is_some();
+    if is_connect && upgrade.is_none() {
+        let problem = Problem::new(Kind::ConnectRefused, "WebSocket is not spoken here.");
+        return Ok(refuse(exchange, problem, has_body));
+    }
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
+    if (exchange.is_call() || web.is_some())
+        && let Err(problem) = limit(&exchange, request.headers())
+    {
+        return Ok(refuse(exchange, problem, has_body));
+    }
     let client = upstream.wants_client().then(|| client(&exchange, &request));
     let request = into_upstream(&exchange, &upstream, web, request, gathered);
     let mut request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
@@ -80,7 +94,9 @@ pub(super) async fn serve(
         record.goes_to(&upstream.settings().name);
     }
     let delivery = Delivery { watch: exchange.watch(), now, ends, client, trail: exchange.trail() };
-    let (response, lease) = match upstream.send(request, delivery).await {
+    let sent = upstream.send(request, delivery).await;
+    exchange.watch().interims_sent().await;
+    let (response, lease) = match sent {
         Ok(answer) => answer,
         Err(kind) => {
             let problem = unanswered(exchange.watch(), kind);
@@ -93,7 +109,7 @@ pub(super) async fn serve(
     {
         return Ok(switch(exchange, &upstream, response, lease, upgrade));
     }
-    if let Err(problem) = check_response(&response) {
+    if let Err(problem) = check_response(&response, is_connect) {
         return Ok(refuse(exchange, problem, has_body));
     }
     exchange.answered(response.status());
@@ -228,12 +244,27 @@ async fn gather_body(
     request: &mut Request<Incoming>,
     bounds: BodyBounds,
 ) -> Result<Option<Gathered>, Problem> {
-    if request.body().is_end_stream() || !gather::may_be_json(request.headers())? {
+    // What comes behind a CONNECT is another protocol.
+    let is_connect = request.extensions().get::<Connect>().is_some();
+    if is_connect || request.body().is_end_stream() || !gather::may_be_json(request.headers())? {
         return Ok(None);
     }
     let (watch, held) = (exchange.watch(), exchange.local().held_bodies());
     // In a box: every request's task would be as large as what only some of them need.
     Box::pin(gather::gather(request.body_mut(), bounds, exchange.started(), watch, held)).await.map(Some)
+}
+
+/// A call of gRPC may say how long it may take, all of it.
+fn limit(exchange: &Exchange, headers: &HeaderMap) -> Result<(), Problem> {
+    let malformed = |grpc::Malformed| Problem::new(Kind::BadRequest, "The field grpc-timeout is malformed.");
+    match grpc::timeout(headers).map_err(malformed)? {
+        None => Ok(()),
+        Some(Duration::ZERO) => Err(unanswered(exchange.watch(), Kind::DeadlineExceeded)),
+        Some(timeout) => {
+            exchange.watch().ends_by(exchange.started() + timeout.min(FOREVER));
+            Ok(())
+        }
+    }
 }
 
 /// On whose behalf a request comes.
@@ -298,10 +329,14 @@ fn prepare_request(
 }
 
 /// What may be read in two ways is not passed on.
-fn check_response(response: &Response<Incoming>) -> Result<(), Problem> {
+fn check_response(response: &Response<Incoming>, is_connect: bool) -> Result<(), Problem> {
     let bad = |detail| Err(Problem::new(Kind::UpstreamProtocol, detail));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return bad("The upstream switched protocols without being asked to.");
+    }
+    if is_connect && response.status().is_success() {
+        // To the client it would say that the tunnel is there.
+        return bad("The upstream did not switch protocols.");
     }
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -357,14 +392,20 @@ fn switch(
         let detail = "The upstream agreed to switch protocols and did not.";
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
-    exchange.answered(response.status());
-    exchange.because(OK);
-    let mut response = response.map(|_| ResponseBody::Nothing);
-    prepare_response(response.headers_mut());
-    tunnel::write(response.headers_mut(), upgrade);
+    let (mut head, _) = response.into_parts();
+    prepare_response(&mut head.headers);
     let (session, idle) = (Rc::clone(exchange.session()), upstream.settings().idle_timeout);
+    exchange.because(OK);
+    if exchange.is_stream() {
+        stream_tunnel::agree(&mut head.status, &mut head.headers);
+        exchange.answered(head.status);
+        let tunnel = Tunnel { upstream: stream, read, exchange, idle };
+        return Response::from_parts(head, ResponseBody::Tunnel(Box::new(tunnel)));
+    }
+    tunnel::write(&mut head.headers, upgrade);
+    exchange.answered(head.status);
     session.becomes(Tunnel { upstream: stream, read, exchange, idle });
-    response
+    Response::from_parts(head, ResponseBody::Nothing)
 }
 
 /// Answers with a problem.
@@ -422,6 +463,7 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
         (Kind::BodyTimeout, _) => "The body stopped arriving.",
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
+        (Kind::DeadlineExceeded, _) => "The call did not end in time.",
         (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
         (Kind::UpstreamBreaker, _) => "Too many requests to the upstream failed lately.",
         (Kind::UpstreamOverloaded, _) => "The upstream has as many requests to answer as it may have.",

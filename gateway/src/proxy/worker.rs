@@ -22,6 +22,7 @@ use crate::observe::http::{FLUSH_INTERVAL, Refused};
 use super::connection::{self, SCRATCH_BYTES, Scratch, Session};
 use super::listen::{self, Address, Slot};
 use super::snapshot::{Local, Snapshot};
+use super::upstream::State;
 use super::watch::Watch;
 use super::{Admission, Arrival, EndpointStatus};
 
@@ -34,7 +35,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// What a worker is told.
 pub(super) enum Command {
     /// Serve by this snapshot; listen on these in addition, and only on what the snapshot names.
-    Apply { snapshot: Arc<Snapshot>, sockets: Vec<(Address, TcpListener)>, done: sync_mpsc::Sender<()> },
+    Apply {
+        snapshot: Arc<Snapshot>,
+        states: Arc<[Arc<State>]>,
+        sockets: Vec<(Address, TcpListener)>,
+        done: sync_mpsc::Sender<()>,
+    },
     /// Tell how the endpoints fare.
     Status(sync_mpsc::Sender<Vec<EndpointStatus>>),
     /// Stop accepting, finish what is in flight until then, tell how many connections were cut, and end.
@@ -73,8 +79,8 @@ async fn run(admission: Admission, mut inbox: mpsc::UnboundedReceiver<Command>) 
     spawn_local(keep_pools(Rc::clone(&worker)));
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Apply { snapshot, sockets, done } => {
-                worker.apply(snapshot, sockets);
+            Command::Apply { snapshot, states, sockets, done } => {
+                worker.apply(snapshot, &states, sockets);
                 // The tasks that accepted for listeners that are gone end now, and close their sockets:
                 // whoever is told that the reload is done may bind the address.
                 tokio::task::yield_now().await;
@@ -171,7 +177,7 @@ impl Worker {
         let nothing = Arc::new(Snapshot::empty());
         Self {
             admission,
-            local: RefCell::new(Rc::new(Local::new(nothing, None))),
+            local: RefCell::new(Rc::new(Local::new(nothing, &[], None))),
             listening: RefCell::default(),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())),
             connections: RefCell::default(),
@@ -215,8 +221,14 @@ impl Worker {
         }
     }
 
-    fn apply(self: &Rc<Self>, snapshot: Arc<Snapshot>, sockets: Vec<(Address, TcpListener)>) {
-        let next = Rc::new(Local::new(snapshot, Some(&self.local())));
+    fn apply(
+        self: &Rc<Self>,
+        snapshot: Arc<Snapshot>,
+        states: &[Arc<State>],
+        sockets: Vec<(Address, TcpListener)>,
+    ) {
+        let former = self.local();
+        let next = Rc::new(Local::new(snapshot, states, Some(&former)));
         let is_kept = |l: &Listening| next.listeners().iter().any(|n| n.address == l.address.configured);
         let (kept, gone): (Vec<_>, Vec<_>) = self.listening.take().into_iter().partition(is_kept);
         // Under the snapshot that still knows their listener.
@@ -228,6 +240,7 @@ impl Worker {
             }
         }
         *self.listening.borrow_mut() = kept;
+        former.retire(&next);
         *self.local.borrow_mut() = next;
         for (address, socket) in sockets {
             self.listen(address, socket);

@@ -19,7 +19,7 @@ pub(crate) use routes::{
     CookieName, FieldName, FieldValue, FreeText, MediaTypeName, Moment, NewHost, NewPath, Origin, PointerTo,
     RawText, Regex, Template, WebAddress,
 };
-pub(crate) use upstream::{Cause, HostField, Part, RetryCause, Statuses, Target};
+pub(crate) use upstream::{Cause, HostField, NameServer, Part, RetryCause, Service, Statuses, Target};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);

@@ -18,14 +18,20 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::model;
 
 use super::super::framing::{Framing, Limits, Refusal, Step};
+use super::super::interim;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
 
 /// Where a worker reads heads into before they are checked; one for all of its connections.
 pub(in crate::proxy) type Scratch = Rc<RefCell<Box<[u8]>>>;
 
-/// Large enough that a head nearly always comes in one read.
-pub(in crate::proxy) const SCRATCH_BYTES: usize = 16 * 1024;
+/// A body's bytes that are read at once: as many as hyper's buffer takes when it has grown, so a large body costs a system
+/// call each way for every one of these.
+pub(in crate::proxy) const SCRATCH_BYTES: usize = super::MAX_BUFFER;
+
+/// Bytes that are read where a head is due: it nearly always comes in one read. What comes behind it is held.
+const HEAD_BYTES: usize = 16 * 1024;
+const _: () = assert!(HEAD_BYTES <= SCRATCH_BYTES);
 
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\n\r\n";
 
@@ -42,6 +48,8 @@ pub(super) struct ClientIo {
     /// How many of the held bytes may go to hyper.
     approved: usize,
     refused: bool,
+    /// Of interim responses, and not yet written.
+    interim: Vec<u8>,
     shut_down: bool,
     /// Bytes thrown away after the end.
     discarded: usize,
@@ -76,6 +84,7 @@ impl ClientIo {
             held: Vec::new(),
             approved: 0,
             refused: false,
+            interim: Vec::new(),
             shut_down: false,
             discarded: 0,
         }
@@ -86,10 +95,15 @@ impl ClientIo {
         (self.stream.into_inner(), self.held)
     }
 
+    /// Gives back the memory of what was held.
+    pub(super) fn shrink(&mut self) {
+        self.held.shrink_to_fit();
+    }
+
     /// Reads when nobody else does, and holds what came; `false` at the end of the stream, or when it is broken.
     pub(super) fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut scratch = self.scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut buffer = ReadBuf::new(&mut scratch[..HEAD_BYTES]);
         let read = ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer));
         self.held.extend_from_slice(buffer.filled());
         Poll::Ready(read.is_ok() && !self.held.is_empty())
@@ -191,7 +205,10 @@ impl ClientIo {
     ) -> Poll<io::Result<Filled>> {
         let scratch = Rc::clone(&self.scratch);
         let mut scratch = scratch.borrow_mut();
-        let mut buffer = ReadBuf::new(&mut scratch);
+        // Of a body no more than hyper takes now, so that nothing has to be held.
+        let count =
+            if self.framing.in_head() { HEAD_BYTES } else { cursor.remaining().clamp(1, SCRATCH_BYTES) };
+        let mut buffer = ReadBuf::new(&mut scratch[..count]);
         ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
         let bytes = buffer.filled();
         if bytes.is_empty() {
@@ -213,6 +230,33 @@ impl ClientIo {
             self.refuse(refusal)?;
         }
         Poll::Ready(Ok(if count > 0 { Filled::Delivered } else { Filled::Held }))
+    }
+}
+
+impl ClientIo {
+    /// Writes interim responses. hyper flushes when it has nothing to write, and that is between two responses: while
+    /// one is waited for, nothing of it is written.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for interim in self.watch.interims().take() {
+            interim::write(&interim, &mut self.interim);
+        }
+        ready!(self.poll_interim_rest(cx))?;
+        self.watch.interims().are_gone();
+        self.watch.wake();
+        Poll::Ready(Ok(()))
+    }
+
+    /// What was begun is written to its end before anything else.
+    fn poll_interim_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.interim))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.watch.progressed();
+            self.interim.drain(..count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -267,6 +311,7 @@ impl Write for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.watch.set_flushed(false);
+        ready!(this.poll_interim_rest(cx))?;
         let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -282,6 +327,7 @@ impl Write for ClientIo {
         }
         let this = self.get_mut();
         this.watch.set_flushed(false);
+        ready!(this.poll_interim_rest(cx))?;
         let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -295,6 +341,9 @@ impl Write for ClientIo {
     /// written all that it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.watch.interims().are_owed() {
+            ready!(this.poll_interims(cx))?;
+        }
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         this.watch.set_flushed(true);
         Poll::Ready(Ok(()))
