@@ -7,7 +7,9 @@ use serde_json::{Value as Json, json};
 use crate::config::node::{Key, Node, Value};
 use crate::config::notation::{FieldName, Pattern, Regex, Template};
 use crate::config::reader::Reader;
-use crate::config::shape::{At, Choice, Located, Notation, Optional, Required, Shape, record, section};
+use crate::config::shape::{
+    At, Choice, Located, Notation, Optional, Required, Shape, entries_of, record, section,
+};
 use crate::model::{self, FieldTemplate, PathPattern, Test};
 
 /// A path: a text, or a map with a regular expression.
@@ -61,16 +63,7 @@ impl<N: Notation> Shape for TestsBy<N> {
     type Out = Vec<(N::Out, Test)>;
 
     fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self::Out> {
-        let entries = match &node.value {
-            Value::Null => return Some(Vec::new()),
-            Value::Map(entries) => entries,
-            _ => return reader.expected(node, &self.noun()),
-        };
-        if entries.len() > self.1 {
-            let message =
-                format!("{} names are too many here; at most {} are allowed", entries.len(), self.1);
-            return reader.error(node.place, message);
-        }
+        let entries = entries_of(node, self.1, || self.noun(), reader)?;
         let read: Self::Out =
             entries.iter().filter_map(|(key, value)| self.read_entry(key, value, reader)).collect();
         // A map of which nothing is left is not an empty one.
@@ -126,16 +119,7 @@ impl Shape for FieldsOf {
     type Out = Vec<(HeaderName, Located<FieldTemplate>)>;
 
     fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self::Out> {
-        let entries = match &node.value {
-            Value::Null => return Some(Vec::new()),
-            Value::Map(entries) => entries,
-            _ => return reader.expected(node, &self.noun()),
-        };
-        if entries.len() > self.0 {
-            let message =
-                format!("{} names are too many here; at most {} are allowed", entries.len(), self.0);
-            return reader.error(node.place, message);
-        }
+        let entries = entries_of(node, self.0, || self.noun(), reader)?;
         let mut read = Vec::new();
         for (key, value) in entries {
             let name = match FieldName.parse(&key.name) {

@@ -195,16 +195,7 @@ impl<S: Shape> Shape for MapOf<S> {
     type Out = Vec<Named<S::Out>>;
 
     fn read(&self, node: &Node, reader: &mut Reader<'_>) -> Option<Self::Out> {
-        let entries = match &node.value {
-            Value::Null => return Some(Vec::new()),
-            Value::Map(entries) => entries,
-            _ => return reader.expected(node, &self.noun()),
-        };
-        if entries.len() > self.1 {
-            let message =
-                format!("{} names are too many here; at most {} are allowed", entries.len(), self.1);
-            return reader.error(node.place, message);
-        }
+        let entries = entries_of(node, self.1, || self.noun(), reader)?;
         let mut read_entry = |(key, value): &(Key, Node)| {
             let name_is_good = reader.check_name(key);
             reader.owner = Some(key.place);
@@ -234,6 +225,25 @@ impl<S: Shape> Shape for MapOf<S> {
     fn step(&self) -> &'static str {
         ".<name>"
     }
+}
+
+/// The entries of a map from names, at most so many; nothing has none.
+pub(crate) fn entries_of<'n>(
+    node: &'n Node,
+    limit: usize,
+    noun: impl FnOnce() -> String,
+    reader: &mut Reader<'_>,
+) -> Option<&'n [(Key, Node)]> {
+    let entries: &[(Key, Node)] = match &node.value {
+        Value::Null => &[],
+        Value::Map(entries) => entries,
+        _ => return reader.expected(node, &noun()),
+    };
+    if entries.len() > limit {
+        let message = format!("{} names are too many here; at most {limit} are allowed", entries.len());
+        return reader.error(node.place, message);
+    }
+    Some(entries)
 }
 
 /// A map with a fixed set of keys. Declared with [`record!`].

@@ -10,7 +10,7 @@ use http::{HeaderMap, Request, Response, Uri};
 use crate::model::{self, FixedAnswer, Forward, PathChange, PathPattern, Piece, Redirect, Share, Sticky};
 
 use super::random::{Random, stable_hash};
-use super::{path, request, route};
+use super::{cookie, path, request, route};
 
 /// Which upstream a request goes to, and the cookie that keeps its client there, if one has to be set.
 pub(super) fn choose(
@@ -33,10 +33,10 @@ pub(super) fn choose(
         Some(Sticky::Cookie(name)) => {
             // The client sees neither the upstreams' names nor how many there are.
             let mark = |upstream: usize| format!("{:016x}", stable_hash(name_of(upstream).as_bytes()));
-            let known = route::cookie(headers, name);
+            let known = cookie::first(headers, name);
             let kept = forward.shares.iter().filter(|share| share.weight > 0).map(|share| share.upstream);
             if let Some(kept) =
-                known.and_then(|known| kept.into_iter().find(|upstream| mark(*upstream) == known))
+                known.and_then(|known| kept.into_iter().find(|upstream| mark(*upstream).as_bytes() == known))
             {
                 return (kept, None);
             }

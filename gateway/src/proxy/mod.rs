@@ -4,6 +4,7 @@
 mod action;
 mod body;
 mod connection;
+mod cookie;
 mod cors;
 mod exchange;
 mod explain;

@@ -257,7 +257,9 @@ async fn gather_body(
     request: &mut Request<Incoming>,
     bounds: BodyBounds,
 ) -> Result<Option<Gathered>, Problem> {
-    if request.body().is_end_stream() || !gather::may_be_json(request.headers())? {
+    // What comes behind a CONNECT is another protocol.
+    let is_connect = request.extensions().get::<Connect>().is_some();
+    if is_connect || request.body().is_end_stream() || !gather::may_be_json(request.headers())? {
         return Ok(None);
     }
     let (watch, held) = (exchange.watch(), exchange.local().held_bodies());

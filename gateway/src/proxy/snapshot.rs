@@ -83,10 +83,10 @@ impl Local {
             }
         };
         let upstreams = states.iter().map(upstream).collect();
+        let held_bodies = former.map(|former| former.held_bodies.clone()).unwrap_or_default();
         if let Some(same) = former.filter(|former| Arc::ptr_eq(&former.snapshot, &snapshot)) {
             // Only endpoints have come or gone.
             let (meter, listener_meters) = (Rc::clone(&same.meter), Rc::clone(&same.listener_meters));
-            let held_bodies = same.held_bodies.clone();
             return Self {
                 snapshot,
                 upstreams,
@@ -102,7 +102,6 @@ impl Local {
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();
         let meter = Rc::new(HttpMeter::new(listeners, routes));
         let listener_meters = Rc::new(listener_meters);
-        let held_bodies = former.map(|former| former.held_bodies.clone()).unwrap_or_default();
         Self { snapshot, upstreams, meter, random: Random::default(), held_bodies, listener_meters }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use gateway::model::{self, Action, BodyBounds, BodyTests, Forward, Pointer, Retry, RetryOn, Share, Test};
 
 use crate::harness::*;
+use crate::http2::{Client, full};
 
 /// An upstream that says its name and the body that it was sent, chunks and all.
 fn telling(name: &'static str) -> Upstream {
@@ -159,6 +160,23 @@ fn a_body_that_was_read_goes_to_the_endpoint_that_takes_it() {
         let answer = talk(&proxy, json(body).as_bytes()).0;
         assert!(answer.ends_with(&format!("green: {body}")), "{answer}");
     }
+}
+
+#[test]
+fn a_stream_goes_where_its_body_says() {
+    let (blue, green) = (telling("blue"), telling("green"));
+    let proxy = start(&by_model(&blue, &green, BOUNDS));
+    let client = Client::new(&proxy);
+    let post = |body: &str| {
+        let request = http::Request::post("http://a.test/").header("content-type", "application/json");
+        client.answer(request.body(full(body.to_owned())).unwrap())
+    };
+    let body = r#"{"model":"gpt-4"}"#;
+    assert_eq!(post(body).2, format!("green: {body}"));
+    assert_eq!(post("{}").2, "blue: {}");
+    // One that is too large ends its stream, and no other.
+    assert_eq!(post(&" ".repeat(65)).0, http::StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(post(body).2, format!("green: {body}"));
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_TYPE, COOKIE};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::model::{BodyTests, Conditions, HostPattern, MediaType, Test};
 
 use super::super::json::Wanted;
-use super::super::media_type;
+use super::super::{cookie, media_type};
 
 /// What is known of a request.
 pub(in crate::proxy) struct Facts<'a> {
@@ -61,7 +61,8 @@ pub(in crate::proxy) fn failing(conditions: &Conditions, facts: &Facts<'_>) -> O
         }
     }
     for (name, test) in cookies {
-        let values = all_cookies(facts.headers).filter(|(key, _)| key == name).map(|(_, value)| value.into());
+        let named = cookie::all(facts.headers).filter(|(known, _)| *known == name.as_bytes());
+        let values = named.map(|(_, value)| String::from_utf8_lossy(value));
         if !holds(test, values) {
             return Some(format!("cookies: {name}").into());
         }
@@ -157,17 +158,6 @@ fn decoded(text: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
-}
-
-/// The cookies of a request, by name.
-fn all_cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='))
-}
-
-/// The value of a cookie.
-pub(in crate::proxy) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    all_cookies(headers).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// How specific the conditions are: who sorts before others is asked before them.

@@ -24,7 +24,7 @@ use crate::model::{BodyBounds, BodyTests, Conditions, HostPattern, PathPattern, 
 use super::json::{Fields, Wanted};
 use super::path;
 
-pub(super) use conditions::{Content, Facts, cookie, failing, failing_body};
+pub(super) use conditions::{Content, Facts, failing, failing_body};
 pub(crate) use shadow::shadowed;
 use template::Tree;
 pub(super) use template::captures;

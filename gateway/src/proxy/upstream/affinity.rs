@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::{COOKIE, HeaderValue, SET_COOKIE};
+use http::header::{HeaderValue, SET_COOKIE};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::{self, Balance, HashKey};
 
+use super::super::cookie;
 use super::ring;
 
 /// The key of a request, if its upstream hashes by one and the request has it.
@@ -16,19 +17,10 @@ pub(super) fn key(balance: &Balance, path: &str, headers: &HeaderMap, client: Op
     let Balance::Hash(key) = balance else { return None };
     match key {
         HashKey::Header(name) => headers.get(name).map(|value| ring::hash(value.as_bytes())),
-        HashKey::Cookie(name) => cookie(headers, name).map(ring::hash),
+        HashKey::Cookie(name) => cookie::first(headers, name).map(ring::hash),
         HashKey::Source => client.map(|client| ring::hash(&client)),
         HashKey::Path => Some(ring::hash(path.as_bytes())),
     }
-}
-
-/// The first cookie of this name.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
-    let pairs = headers.get_all(COOKIE).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(<[u8]>::trim_ascii).find_map(|pair| {
-        let value = pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
-        Some(value)
-    })
 }
 
 /// The cookie that names an endpoint.
@@ -49,7 +41,7 @@ impl Sticky {
 
     /// The endpoint that the request's cookie names, if there still is such a one.
     pub(super) fn named(&self, headers: &HeaderMap) -> Option<usize> {
-        let wanted = cookie(headers, &self.name)?;
+        let wanted = cookie::first(headers, &self.name)?;
         self.values.iter().position(|value| value.as_bytes() == wanted)
     }
 

@@ -43,7 +43,8 @@ impl Ring {
 }
 
 /// The same in every worker and every gateway of one build, so that they agree; SipHash, as keys come from clients.
-/// It has no key: who wants all requests at one endpoint needs no collisions, and meets the bound of the load.
+/// Not [`stable_hash`](super::super::random::stable_hash), which promises to stay what it is from version to version, and of
+/// which anybody can choose many keys that meet in one place. It has no key: who wants all requests at one endpoint needs no collisions, and meets the bound of the load.
 pub(super) fn hash<T: Hash + ?Sized>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
