@@ -1,4 +1,4 @@
-//! Bodies on their way through: what hyper gives is passed on frame by frame, and the connection's watch
+//! Bodies on their way through: what hyper or h3 gives is passed on frame by frame, and the connection's watch
 //! hears of it. Nothing is gathered, so a slow reader slows the sender.
 
 use std::pin::Pin;
@@ -10,6 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+#[cfg(feature = "http3")]
+use super::connection::http3::Http3Body;
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
@@ -17,6 +19,47 @@ use super::grpc_web;
 use super::mirror::{Copied, GivenUp, Tee};
 use super::upstream::Lease;
 use super::watch::Watch;
+
+/// A request's body as it comes from the client.
+#[derive(Debug)]
+pub(super) enum ClientBody {
+    /// Over HTTP/1.1 or HTTP/2.
+    Hyper(Incoming),
+    #[cfg(feature = "http3")]
+    Http3(Box<Http3Body>),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => Pin::new(&mut **body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(body) => body.is_end_stream(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(body) => body.size_hint(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.size_hint(),
+        }
+    }
+}
 
 /// A request's body on its way to the upstream. Most requests have none and are moved some twenty times on their way
 /// through hyper, so a body that there is stands in a box.
@@ -39,7 +82,7 @@ struct Upload {
 /// Where it comes from.
 #[derive(Debug)]
 enum Source {
-    Client(Incoming),
+    Client(ClientBody),
     /// It is the copy of another one.
     Copy(Copied),
 }
@@ -49,6 +92,12 @@ enum Source {
 pub(super) enum BodyError {
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    #[cfg(feature = "http3")]
+    #[error(transparent)]
+    Http3(#[from] h3::error::StreamError),
+    #[cfg(feature = "http3")]
+    #[error("the body has not the length that Content-Length says")]
+    Length,
     #[error("the body is not in base64")]
     NotBase64,
     #[error("the copy was given up")]
@@ -56,7 +105,7 @@ pub(super) enum BodyError {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: Incoming, watch: Rc<Watch>, response_timeout: Duration) -> Self {
+    pub(super) fn new(incoming: ClientBody, watch: Rc<Watch>, response_timeout: Duration) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
@@ -183,9 +232,7 @@ impl Body for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
-            Self::Client(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map_err(BodyError::from))),
+            Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
             Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
         }
     }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -13,7 +15,7 @@ use hyper::body::Incoming;
 use crate::acme::OPEN;
 use crate::model::{Action, HeaderChanges};
 
-use super::body::{RequestBody, ResponseBody};
+use super::body::{ClientBody, RequestBody, ResponseBody};
 use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
@@ -30,7 +32,7 @@ use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, reque
 pub(super) async fn serve(
     session: Rc<Session>,
     watch: Rc<Watch>,
-    mut request: Request<Incoming>,
+    mut request: Request<ClientBody>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let refusal = watch.count_request();
     let mut exchange = Exchange::new(session, watch, &request);
@@ -101,7 +103,7 @@ pub(super) async fn serve(
 }
 
 /// Gives a request its name, where the listener says so.
-fn name(exchange: &mut Exchange, request: &mut Request<Incoming>) {
+fn name(exchange: &mut Exchange, request: &mut Request<ClientBody>) {
     if exchange.listener().request_ids {
         let is_trusted = exchange.session().with_trusted(|peer, trusted| peer.is_trusted(trusted));
         let random = exchange.local().random();
@@ -122,7 +124,7 @@ enum Routed {
 }
 
 /// Finds the route, and does what it says.
-fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed, Problem> {
+fn route(exchange: &mut Exchange, request: &Request<ClientBody>) -> Result<Routed, Problem> {
     let nothing = || Problem::new(Kind::NoRoute, "No route matches the request.");
     let path = request::route_path(request.uri())?.path;
     let (local, session) = (Rc::clone(exchange.local()), Rc::clone(exchange.session()));
@@ -193,7 +195,7 @@ fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed,
 }
 
 /// On whose behalf a request comes.
-fn client(exchange: &Exchange, request: &Request<Incoming>) -> IpAddr {
+fn client(exchange: &Exchange, request: &Request<ClientBody>) -> IpAddr {
     exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted))
 }
 
@@ -204,7 +206,7 @@ fn prepare_request(
     upstream: &Upstream,
     upgrade: Option<HeaderValue>,
     web: Option<grpc_web::Form>,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Request<RequestBody> {
     let watch = Rc::clone(exchange.watch());
     let timeout = upstream.settings().response_timeout();
@@ -275,7 +277,11 @@ fn prepare_response(headers: &mut HeaderMap) {
 
 /// What the route does to the header of an answer, its own or its upstream's.
 fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
-    let Reply { changes, cookie, cors, request_id } = reply;
+    let Reply { changes, cookie, cors, request_id, alternative } = reply;
+    if let Some(alternative) = alternative {
+        // What an upstream says of itself is not said of the gateway.
+        headers.insert(ALT_SVC, alternative);
+    }
     if let Some(id) = request_id {
         headers.insert(X_REQUEST_ID, id);
     }
@@ -319,8 +325,8 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
     exchange.because(problem.code());
     let mut response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
     // Pages that may read answers may read this one; what the route changes is about its answers.
-    let Reply { cors, request_id, .. } = std::mem::take(exchange.reply());
-    prepare_reply(Reply { cors, request_id, ..Reply::default() }, response.headers_mut());
+    let Reply { cors, request_id, alternative, .. } = std::mem::take(exchange.reply());
+    prepare_reply(Reply { cors, request_id, alternative, ..Reply::default() }, response.headers_mut());
     answer_as(exchange, response, status, closes)
 }
 

@@ -13,6 +13,8 @@ mod health;
 mod hedging;
 mod http2;
 mod http2_upstreams;
+#[cfg(feature = "http3")]
+mod http3;
 mod lifecycle;
 mod mirrors;
 mod parsing;

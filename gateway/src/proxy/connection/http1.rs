@@ -14,9 +14,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 
-use super::super::body::ResponseBody;
 use crate::model::Listener;
 
+use super::super::body::{ClientBody, ResponseBody};
 use super::super::framing::Limits;
 use super::super::pipeline;
 use super::super::stream::Stream;
@@ -153,6 +153,9 @@ fn speak(
     if limits.fields > STACK_FIELDS {
         http.max_headers(limits.fields);
     }
-    let serve = move |request| pipeline::serve(Rc::clone(&session), Rc::clone(session.watch()), request);
+    let serve = move |request: Request<Incoming>| {
+        let request = request.map(ClientBody::Hyper);
+        pipeline::serve(Rc::clone(&session), Rc::clone(session.watch()), request)
+    };
     http.serve_connection(io, service_fn(serve))
 }

@@ -10,12 +10,15 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use tokio::task::spawn_local;
 
 use crate::observe::http::Refused;
 
+use super::super::body::ClientBody;
 use super::super::pipeline;
 use super::super::stream::Stream;
 use super::super::watch::{Expiry, FOREVER, Watch};
@@ -45,7 +48,10 @@ pub(super) async fn serve(
     let listener = &local.listeners()[session.listener_index()];
     let serve = {
         let streams = Rc::clone(&streams);
-        move |request| pipeline::serve(Rc::clone(&streams.session), streams.begin(), request)
+        move |request: Request<Incoming>| {
+            let request = request.map(ClientBody::Hyper);
+            pipeline::serve(Rc::clone(&streams.session), streams.begin(), request)
+        }
     };
     let flooded = Rc::new(Cell::new(false));
     let io = FrameIo::new(stream, read, session.worker.scratch(), Rc::clone(&flooded));
@@ -84,8 +90,8 @@ pub(super) async fn serve(
     }
 }
 
-/// The streams of a connection that are open.
-struct Streams {
+/// The streams of a connection that are open, of HTTP/2 or HTTP/3.
+pub(super) struct Streams {
     session: Rc<Session>,
     open: RefCell<Vec<Rc<Watch>>>,
     /// Of the request that was handed to the service last: hyper hands what became of it to the executor next.
@@ -95,13 +101,13 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(session: Rc<Session>) -> Self {
+    pub(super) fn new(session: Rc<Session>) -> Self {
         let due = Cell::new(Instant::now() + FOREVER);
         Self { session, open: RefCell::default(), begun: RefCell::default(), due }
     }
 
     /// A request came.
-    fn begin(&self) -> Rc<Watch> {
+    pub(super) fn begin(&self) -> Rc<Watch> {
         let now = Instant::now();
         let watch = Rc::new(Watch::new(now, FOREVER));
         self.session.watch().busy(now);
@@ -118,11 +124,22 @@ impl Streams {
         if let Some(index) = open.iter().rposition(|other| Rc::ptr_eq(other, watch)) {
             open.swap_remove(index);
         }
-        if open.is_empty() {
-            if let Some(timeout) = self.session.idle_timeout() {
-                self.session.watch().idles(Instant::now(), timeout);
-            }
+        if open.is_empty()
+            && let Some(timeout) = self.session.idle_timeout()
+        {
+            self.session.watch().idles(Instant::now(), timeout);
         }
+    }
+
+    #[cfg(feature = "http3")]
+    pub(super) fn are_none(&self) -> bool {
+        self.open.borrow().is_empty()
+    }
+
+    /// Lets the connection look again.
+    #[cfg(feature = "http3")]
+    pub(super) fn wake(&self) {
+        self.session.watch().wake();
     }
 
     /// A stream may have come to wait for something that is due before all the others.
@@ -175,7 +192,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
 }
 
 /// Runs a stream until it ends, or until its time is over: dropped, it is reset.
-async fn run(stream: impl Future<Output = ()>, open: Open) {
+pub(super) async fn run(stream: impl Future<Output = ()>, open: Open) {
     let mut stream = pin!(stream);
     let mut waker_is_known = false;
     poll_fn(|cx| {
@@ -192,9 +209,17 @@ async fn run(stream: impl Future<Output = ()>, open: Open) {
 }
 
 /// A stream in the list of its connection.
-struct Open {
+pub(super) struct Open {
     streams: Rc<Streams>,
     watch: Rc<Watch>,
+}
+
+#[cfg(feature = "http3")]
+impl Open {
+    /// Of a stream that [`Streams::begin`] has begun.
+    pub(super) fn new(streams: &Rc<Streams>, watch: Rc<Watch>) -> Self {
+        Self { streams: Rc::clone(streams), watch }
+    }
 }
 
 impl Drop for Open {
