@@ -31,6 +31,8 @@ use crate::proxy::{Arrival, Proxy, ProxyError};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Files are taken after two looks at the same state, so within twice this time.
 const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+/// How often workers are told of other endpoints at most: sources that change together are taken together.
+const TAKE_ENDPOINTS_EVERY: Duration = Duration::from_millis(200);
 /// Reloads that wait for the one under way.
 const RELOAD_QUEUE: usize = 4;
 /// Threads for what reads and writes maps beside the event loop.
@@ -98,6 +100,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     recorder.install();
     crate::observe::http::describe();
     crate::sources::describe();
+    crate::discovery::describe();
     crate::tls::describe();
     crate::observe::access_log::describe();
     crate::acme::describe();
@@ -259,6 +262,7 @@ impl Agent {
         }
         tokio::spawn(serve_unix(unix, Arc::clone(&live)));
         tokio::spawn(renew_certificates(Arc::clone(&proxy)));
+        tokio::spawn(take_endpoints(Arc::clone(&proxy)));
         let acme = watch::Sender::new(model.acme.clone());
         tokio::spawn(crate::acme::run(acme.subscribe()));
         if let Some(events) = events {
@@ -498,6 +502,19 @@ async fn renew_certificates(proxy: Arc<Proxy>) {
         if let Err(why) = beside(move || proxy.renew_certificates()).await {
             tracing::error!("certificates are not looked at: {why}");
         }
+    }
+}
+
+/// Sends requests to the endpoints that are found.
+async fn take_endpoints(proxy: Arc<Proxy>) {
+    loop {
+        proxy.endpoints_found().await;
+        let taken = Arc::clone(&proxy);
+        match beside(move || taken.take_endpoints().map_err(|error| error.to_string())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) | Err(why) => tracing::error!("endpoints that were found are not used: {why}"),
+        }
+        tokio::time::sleep(TAKE_ENDPOINTS_EVERY).await;
     }
 }
 

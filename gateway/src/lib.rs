@@ -5,6 +5,7 @@ pub mod agent;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod discovery;
 mod files;
 pub mod model;
 pub mod observe;

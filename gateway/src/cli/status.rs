@@ -185,7 +185,15 @@ fn proxy_rows(proxy: &proxy::Status) -> Vec<Row> {
         };
         fact("breaker", &breaker.upstream, position)
     });
-    listeners.chain(endpoints).chain(breakers).collect()
+    let discoveries = proxy.discoveries.iter().map(|discovery| {
+        let state = match &discovery.failure {
+            None => "followed".to_owned(),
+            Some(why) => format!("failing: {why}"),
+        };
+        let text = format!("{}, {} endpoints, {state}", discovery.source, discovery.endpoints);
+        fact("discovery", &discovery.upstream, &text)
+    });
+    listeners.chain(endpoints).chain(breakers).chain(discoveries).collect()
 }
 
 fn fact(about: &str, name: &str, text: &str) -> Row {

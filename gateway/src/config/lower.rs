@@ -10,6 +10,7 @@ use gateway_kernel::{BanBounds, DefaultVerdict, ListKind, NewList, Plan};
 use sha2::Sha256;
 
 use crate::config::capacity;
+use crate::config::discover;
 use crate::config::keys::{self, Root};
 use crate::config::lists::{self, Lists, Surroundings};
 use crate::config::node::Place;
@@ -37,9 +38,8 @@ pub(crate) fn lower(
     let admin = admin(&root.admin, &root.listeners, reader, base_dir);
     let fallbacks = upstreams::fallbacks(&root.upstreams, reader);
     let upstreams = root.upstreams.iter().zip(fallbacks);
-    let upstreams = upstreams
-        .filter_map(|(named, fallback)| upstream(named, root.zone.as_ref(), fallback, reader, base_dir))
-        .collect();
+    let upstreams =
+        upstreams.filter_map(|(named, fallback)| upstream(named, root, fallback, reader, base_dir)).collect();
     let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
@@ -207,16 +207,25 @@ fn secure(
 
 fn upstream(
     named: &Named<keys::Upstream>,
-    zone: Option<&String>,
+    root: &Root,
     fallback: Option<usize>,
     reader: &mut Reader<'_>,
     base_dir: &Path,
 ) -> Option<Upstream> {
     let upstream = named.value.as_ref()?;
-    let endpoints = upstream.endpoints.as_ref()?;
-    if endpoints.is_empty() {
-        reader.error::<()>(named.place, format!("the upstream `{}` needs at least one endpoint", named.name));
+    let endpoints = match (&upstream.endpoints, &upstream.discover) {
+        (Some(endpoints), _) => endpoints,
+        (None, Some(_)) => &Vec::new(),
+        // It is reported that they are missing, or what is wrong with them.
+        (None, None) => return None,
+    };
+    if endpoints.is_empty() && upstream.discover.is_none() {
+        let message = format!("the upstream `{}` needs at least one endpoint, or `discover`", named.name);
+        reader.error::<()>(named.place, message);
     }
+    let discover = upstream.discover.as_ref();
+    let discovery =
+        discover.and_then(|discover| discover::lower(discover, root.resolvers.as_ref(), reader, base_dir));
     let servers: Vec<_> =
         endpoints.iter().map(|endpoint| endpoint.map(|e| (e.at.clone(), e.is_secure))).collect();
     distinct(&servers, reader, "endpoint");
@@ -239,12 +248,13 @@ fn upstream(
     Some(Upstream {
         name: named.name.clone(),
         endpoints: endpoints.iter().map(|endpoint| located(endpoint, reader, base_dir)).collect(),
+        discovery,
         balance: upstream.balance.value.clone(),
         slow_start: upstream.slow_start.as_ref().map(|slow| slow.value),
         health: upstream.health.as_ref().map(|health| upstreams::health(health, &upstream.protocol, reader)),
         ejection: upstream.ejection.as_ref().map(upstreams::ejection),
         panic_threshold: upstream.panic_threshold,
-        zone: upstream.zone.clone().or_else(|| zone.cloned()),
+        zone: upstream.zone.clone().or_else(|| root.zone.clone()),
         protocol: upstream.protocol.value,
         proxy_protocol: upstream.proxy_protocol.value,
         tls: secure_upstream(named, upstream, endpoints, reader, base_dir),
@@ -262,7 +272,7 @@ fn upstream(
 }
 
 /// An endpoint with its socket's path from the configuration's directory.
-fn located(endpoint: &Located<Endpoint>, reader: &mut Reader<'_>, base_dir: &Path) -> Endpoint {
+pub(crate) fn located(endpoint: &Located<Endpoint>, reader: &mut Reader<'_>, base_dir: &Path) -> Endpoint {
     let Location::Unix(path) = &endpoint.value.at else { return endpoint.value.clone() };
     let path = base_dir.join(path);
     check_socket_path(&path, endpoint.place, reader);
@@ -278,13 +288,22 @@ fn secure_upstream(
     base_dir: &Path,
 ) -> Option<UpstreamTls> {
     let (tls, protocol) = (upstream.tls.as_ref(), upstream.protocol.value);
-    if !endpoints.iter().any(|endpoint| endpoint.value.is_secure) {
-        if protocol == Protocol::Auto && !endpoints.is_empty() {
+    let finds = upstream.discover.as_ref().map(|discover| &discover.value);
+    // What a file will list is not known.
+    let may_find = finds.is_some_and(|finds| finds.file.is_some());
+    let finds_secure = finds.is_some_and(|finds| {
+        finds.dns.as_ref().is_some_and(|server| server.value.is_secure)
+            || finds.srv.as_ref().is_some_and(|(_, is_secure)| *is_secure)
+    });
+    let needs_tls = finds_secure || endpoints.iter().any(|endpoint| endpoint.value.is_secure);
+    if !needs_tls && !may_find {
+        let has_any = finds.is_some() || !endpoints.is_empty();
+        if protocol == Protocol::Auto && has_any {
             let message =
                 "`auto` asks in the handshake of TLS, and no endpoint has https://; say `http1` or `http2`";
             reader.error::<()>(upstream.protocol.place, message);
         }
-        if tls.is_some() && !endpoints.is_empty() {
+        if tls.is_some() && has_any {
             let message = format!("the upstream `{}` has `tls` but no endpoint with https://", named.name);
             reader.error::<()>(named.place, message);
         }
@@ -312,6 +331,9 @@ fn secure_upstream(
         && lowered.ca.is_none()
         && let Err(why) = tls::system_roots()
     {
+        if !needs_tls && tls.is_none() {
+            return None;
+        }
         reader.error::<()>(named.place, why);
     }
     Some(lowered)

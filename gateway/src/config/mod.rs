@@ -2,6 +2,7 @@
 //! reported at its place. Nothing outside of this module sees a configuration before it is a model.
 
 mod capacity;
+mod discover;
 mod guide;
 mod keys;
 mod lists;
@@ -34,6 +35,7 @@ use crate::config::reference::Sources;
 use crate::config::shape::{Shape as _, section};
 use crate::model::Model;
 
+pub(crate) use discover::{MAX_ENDPOINTS_BYTES, endpoints};
 pub use guide::{reference, schema};
 pub(crate) use lists::{column_of, is_own_list};
 pub use report::{Diagnostic, MAX_DIAGNOSTICS, Report};

@@ -398,7 +398,7 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], health: {}, ejection: {}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
+         https://127.0.0.1], discover: {dns: http://users.internal}, health: {}, ejection: {}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, copied: {match: {path: /e}, upstream: users, mirror: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d}, \
          respond: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
     );

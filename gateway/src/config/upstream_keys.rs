@@ -297,7 +297,7 @@ impl Shape for Hashing {
 }
 
 /// Reports a map that has none of these keys, or several.
-fn has_one_of(node: &Node, names: &[&str], what: &str, reader: &mut Reader<'_>) -> Option<()> {
+pub(crate) fn has_one_of(node: &Node, names: &[&str], what: &str, reader: &mut Reader<'_>) -> Option<()> {
     // What is no map is reported by whoever reads it.
     let Value::Map(entries) = &node.value else { return Some(()) };
     if entries.iter().filter(|(key, _)| names.contains(&key.name.as_str())).count() == 1 {

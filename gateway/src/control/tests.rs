@@ -111,6 +111,7 @@ pub(super) fn live(socket: &Path, reload: mpsc::Sender<ReloadOrder>) -> Live {
             listeners: Vec::new(),
             endpoints: Vec::new(),
             breakers: Vec::new(),
+            discoveries: Vec::new(),
         })),
         health: ProxyHealth(Box::new(Vec::new)),
         reload,

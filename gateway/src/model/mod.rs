@@ -5,6 +5,7 @@ mod access_log;
 mod acme;
 mod action;
 mod balance;
+mod discovery;
 mod headers;
 mod health;
 mod limits;
@@ -25,6 +26,7 @@ pub use access_log::{AccessLog, LogFormat, LogTarget};
 pub use acme::{Acme, AcmeChallenge};
 pub use action::{Action, FixedAnswer, Forward, Mirror, PathChange, Piece, Redirect, Share, Sticky};
 pub use balance::{Balance, HashKey};
+pub use discovery::{Discovery, DnsDiscovery, Family, Records};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
 pub use health::{Ejection, HealthCheck, Probe};
 pub use limits::{Breaker, Limits};
@@ -187,8 +189,10 @@ pub struct ClientAuthority {
 pub struct Upstream {
     /// Its name in the configuration and in metrics.
     pub name: String,
-    /// At least one.
+    /// At least one, unless there is a source of others.
     pub endpoints: Vec<Endpoint>,
+    /// Where more of them come from.
+    pub discovery: Option<Discovery>,
     /// Who of them gets a request.
     pub balance: Balance,
     /// How long an endpoint that is new gets less than its share.
@@ -253,6 +257,8 @@ pub struct Endpoint {
     pub priority: u32,
     /// Where it is.
     pub zone: Option<String>,
+    /// What it is called, where it was found by that: its certificate has to be for this name. `None`: its host.
+    pub server_name: Option<String>,
 }
 
 /// Where a server is.
@@ -278,12 +284,17 @@ impl Endpoint {
 
     /// A server with one share of the requests.
     pub fn new(at: Location, is_secure: bool) -> Self {
-        Self { at, is_secure, weight: 1, priority: 0, zone: None }
+        Self { at, is_secure, weight: 1, priority: 0, zone: None, server_name: None }
     }
 
     /// Whether this is the same server, whatever its share.
     pub fn is_same(&self, other: &Self) -> bool {
-        (&self.at, self.is_secure) == (&other.at, other.is_secure)
+        self.identity() == other.identity()
+    }
+
+    /// What tells it from other servers.
+    pub fn identity(&self) -> (&Location, bool, Option<&str>) {
+        (&self.at, self.is_secure, self.server_name.as_deref())
     }
 }
 
@@ -303,6 +314,7 @@ impl Upstream {
         Self {
             name: name.to_owned(),
             endpoints,
+            discovery: None,
             balance: Balance::RoundRobin,
             slow_start: None,
             health: None,

@@ -8,58 +8,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
-#[cfg(feature = "http3")]
-use super::connection::http3::Http3Body;
 use super::exchange::Exchange;
 use super::forwarded;
 use super::framing::Refusal;
+use super::grpc;
 use super::grpc_web;
+use super::incoming::Incoming;
 use super::mirror::{Copied, GivenUp, Tee};
+use super::problem::Kind;
+use super::tunnel::Tunnel;
 use super::upstream::Lease;
 use super::watch::Watch;
-
-/// A request's body as it comes from the client.
-#[derive(Debug)]
-pub(super) enum ClientBody {
-    /// Over HTTP/1.1 or HTTP/2.
-    Hyper(Incoming),
-    #[cfg(feature = "http3")]
-    Http3(Box<Http3Body>),
-}
-
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            Self::Hyper(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
-            #[cfg(feature = "http3")]
-            Self::Http3(body) => Pin::new(&mut **body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Hyper(body) => body.is_end_stream(),
-            #[cfg(feature = "http3")]
-            Self::Http3(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Hyper(body) => body.size_hint(),
-            #[cfg(feature = "http3")]
-            Self::Http3(body) => body.size_hint(),
-        }
-    }
-}
 
 /// A request's body on its way to the upstream. Most requests have none and are moved some twenty times on their way
 /// through hyper, so a body that there is stands in a box.
@@ -82,16 +42,18 @@ struct Upload {
 /// Where it comes from.
 #[derive(Debug)]
 enum Source {
-    Client(ClientBody),
+    Client(Incoming),
     /// It is the copy of another one.
     Copy(Copied),
 }
 
-/// Why a request's body ended before its end.
+/// Why a body ended before its end.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BodyError {
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
     #[cfg(feature = "http3")]
     #[error(transparent)]
     Http3(#[from] h3::error::StreamError),
@@ -105,7 +67,7 @@ pub(super) enum BodyError {
 }
 
 impl RequestBody {
-    pub(super) fn new(incoming: ClientBody, watch: Rc<Watch>, response_timeout: Duration) -> Self {
+    pub(super) fn new(incoming: Incoming, watch: Rc<Watch>, response_timeout: Duration) -> Self {
         if incoming.is_end_stream() {
             return Self::empty();
         }
@@ -258,8 +220,10 @@ pub(super) enum ResponseBody {
     Own { text: Option<Bytes>, exchange: Box<Exchange> },
     /// The upstream's.
     Upstream(Box<UpstreamBody>),
-    /// None: the connection is another protocol's from here on.
+    /// None: the connection is another protocol's from here on, or a call's time is over.
     Nothing,
+    /// None: the stream is another protocol's from here on.
+    Tunnel(Box<Tunnel>),
 }
 
 /// The upstream's body, and what is told of it on its way.
@@ -291,20 +255,29 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Self::Upstream(body) = this
+            && body.exchange.watch().is_overdue()
+        {
+            let end = body.end_call();
+            // The upstream is told by a reset.
+            *this = Self::Nothing;
+            return Poll::Ready(Some(Ok(end)));
+        }
+        match this {
             Self::Own { text, exchange } => {
                 let text = text.take();
                 exchange.sent(text.as_ref().map_or(0, Bytes::len), true);
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
             Self::Upstream(body) => body.poll_frame(cx),
-            Self::Nothing => Poll::Ready(None),
+            Self::Nothing | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
 
@@ -312,7 +285,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Upstream(body) => body.incoming.is_end_stream(),
-            Self::Nothing => true,
+            Self::Nothing | Self::Tunnel(_) => true,
         }
     }
 
@@ -321,13 +294,13 @@ impl Body for ResponseBody {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Upstream(body) if body.form.is_some() => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
-            Self::Nothing => SizeHint::with_exact(0),
+            Self::Nothing | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
 
 impl UpstreamBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(self.lease.poll_frame(&mut self.incoming, cx));
         self.exchange.watch().progressed();
         if let Some(Err(_)) = frame {
@@ -337,6 +310,12 @@ impl UpstreamBody {
         let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
         self.exchange.sent(bytes, is_last);
         Poll::Ready(frame.map(|frame| frame.map(|frame| self.in_form(frame))))
+    }
+
+    /// The time of a call is over.
+    fn end_call(&mut self) -> Frame<Bytes> {
+        self.exchange.because(Kind::DeadlineExceeded.code());
+        self.in_form(Frame::trailers(grpc::overdue()))
     }
 
     fn in_form(&self, frame: Frame<Bytes>) -> Frame<Bytes> {

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue, UPGRADE};
 use http::{Request, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::task::spawn_local;
 
 use crate::model::{self, Action};
@@ -22,6 +21,7 @@ use crate::observe::http::Mirrored;
 
 use super::body::{BodyError, RequestBody};
 use super::exchange::Exchange;
+use super::incoming::Incoming;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::{FOREVER, Watch};
 use super::worker::Worker;

@@ -16,8 +16,11 @@ mod grpc;
 mod grpc_web;
 mod headers;
 mod hop;
+mod incoming;
+mod interim;
 mod listen;
 mod mirror;
+mod outgoing;
 mod path;
 mod pipeline;
 mod problem;
@@ -31,6 +34,7 @@ mod request_id;
 mod route;
 mod snapshot;
 mod stream;
+mod stream_tunnel;
 mod tunnel;
 mod upstream;
 mod watch;
@@ -46,6 +50,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::discovery::Discovery;
 use crate::observe::access_log::AccessLog;
 use crate::{model, tls};
 
@@ -79,8 +84,11 @@ pub struct Proxy {
     secrets: Mutex<Known>,
     access_log: Mutex<Option<Arc<AccessLog>>>,
     /// What all workers know of the upstreams.
-    states: Mutex<Vec<Arc<State>>>,
+    states: Mutex<Arc<[Arc<State>]>>,
     steward: Steward,
+    /// Without the endpoints that were found.
+    snapshot: Mutex<Arc<Snapshot>>,
+    discovery: Discovery,
 }
 
 /// What TLS is spoken with, each setting once.
@@ -144,6 +152,9 @@ pub enum ProxyError {
     /// The thread that checks endpoints could not be started.
     #[error("cannot start the thread for health checks: {0}")]
     Steward(io::Error),
+    /// The thread that looks for endpoints could not be started.
+    #[error("cannot start the thread that looks for endpoints: {0}")]
+    Discovery(io::Error),
     /// A worker thread does not answer.
     #[error("worker {index} does not answer; restart the gateway")]
     WorkerGone {
@@ -192,6 +203,21 @@ pub struct Status {
     pub endpoints: Vec<EndpointStatus>,
     /// The upstreams that have a breaker.
     pub breakers: Vec<BreakerStatus>,
+    /// The upstreams whose endpoints have a source.
+    pub discoveries: Vec<DiscoveryStatus>,
+}
+
+/// The source of an upstream's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiscoveryStatus {
+    /// The upstream's name.
+    pub upstream: String,
+    /// What is asked, or read.
+    pub source: String,
+    /// How many endpoints it has brought, which are in force.
+    pub endpoints: usize,
+    /// Why it brings none, if it does not: those of before stay.
+    pub failure: Option<String>,
 }
 
 /// The breaker of an upstream.
@@ -255,13 +281,17 @@ impl Proxy {
             workers.push(handle.map_err(|source| ProxyError::Worker { index, source })?);
         }
         let steward = Steward::start().map_err(ProxyError::Steward)?;
+        let discovery = Discovery::default();
+        discovery.follow(model).map_err(ProxyError::Discovery)?;
         let proxy = Self {
             workers,
             addresses: Mutex::default(),
             secrets: Mutex::default(),
-            states: Mutex::default(),
+            states: Mutex::new(Arc::new([])),
             access_log: Mutex::default(),
             steward,
+            snapshot: Mutex::new(Arc::new(Snapshot::empty())),
+            discovery,
         };
         proxy.apply(model, bound, secrets, access_log, &mut proxy.addresses())?;
         Ok(proxy)
@@ -273,12 +303,41 @@ impl Proxy {
     /// # Errors
     /// As for [`Proxy::start`]; the former configuration stays in force.
     pub fn reload(&self, model: &model::Proxy) -> Result<Reloaded, ProxyError> {
+        self.discovery.follow(model).map_err(ProxyError::Discovery)?;
+        let reloaded = self.take_over(model);
+        // Only now it is known which sources are not wanted any more.
+        self.discovery.forget_all_but(&self.snapshot().model);
+        reloaded
+    }
+
+    fn take_over(&self, model: &model::Proxy) -> Result<Reloaded, ProxyError> {
         let mut addresses = self.addresses();
         let bound = bind(model, self.workers.len(), &addresses)?;
         let secrets = secure(model, &self.secrets())?;
         let access_log = open_log(model, self.access_log().as_ref())?;
         self.apply(model, bound, secrets, access_log, &mut addresses)?;
         Ok(Reloaded { workers_need_restart: model.workers.max(1) != self.workers.len() })
+    }
+
+    /// Waits until there are other endpoints than those in force; then [`Self::take_endpoints`] is due.
+    pub async fn endpoints_found(&self) {
+        self.discovery.changed().await;
+    }
+
+    /// Sends requests to the endpoints that were found. Those that stay keep their connections and what is known of
+    /// them; those that are gone finish what they have. It waits for the workers: not for an event loop.
+    ///
+    /// # Errors
+    /// A worker that does not answer.
+    pub fn take_endpoints(&self) -> Result<(), ProxyError> {
+        // The lock keeps reloads apart.
+        let _addresses = self.addresses();
+        let (snapshot, former) = (self.snapshot(), self.states());
+        let states = self.update_states(&snapshot);
+        if former.iter().map(Arc::as_ptr).eq(states.iter().map(Arc::as_ptr)) {
+            return Ok(());
+        }
+        self.tell(&snapshot, &states, Vec::new())
     }
 
     /// Stops accepting, answers what is in flight with `Connection: close`, closes what is idle, and cuts
@@ -320,7 +379,8 @@ impl Proxy {
             connections: address.slots.open(),
         });
         let (listeners, endpoints) = (listeners.collect(), self.endpoints());
-        Status { workers: self.workers.len(), listeners, endpoints, breakers: self.breakers() }
+        let discoveries = self.discovery.status(&self.snapshot().model);
+        Status { workers: self.workers.len(), listeners, endpoints, breakers: self.breakers(), discoveries }
     }
 
     /// Whether the endpoints are well that somebody looks after. Asks no worker.
@@ -380,6 +440,23 @@ impl Proxy {
         renewed.filter(|looked| *looked == tls::Looked::Renewed).count()
     }
 
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn states(&self) -> Arc<[Arc<State>]> {
+        Arc::clone(&self.states.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The states of the upstreams as they are now, which are looked after from here on.
+    fn update_states(&self, snapshot: &Snapshot) -> Arc<[Arc<State>]> {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = |upstream: &model::Upstream| self.discovery.endpoints(upstream);
+        *states = upstream::states(&snapshot.model, found, snapshot.upstream_tls(), &states).into();
+        self.steward.look_after(states.to_vec());
+        Arc::clone(&states)
+    }
+
     fn secrets(&self) -> MutexGuard<'_, Known> {
         self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -424,16 +501,26 @@ impl Proxy {
             listeners: tls::distinct(&secrets.listeners),
             upstreams: tls::distinct(&secrets.upstreams),
         };
-        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        *states = upstream::states(model, &secrets.upstreams, &states);
-        self.steward.look_after(states.clone());
         self.access_log().clone_from(&access_log);
-        let snapshot = Arc::new(Snapshot::new(model, secrets, states.clone(), access_log, addresses));
-        drop(states);
+        let snapshot = Arc::new(Snapshot::new(model, secrets, access_log, addresses));
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        let states = self.update_states(&snapshot);
+        self.tell(&snapshot, &states, shares)
+    }
+
+    /// Hands every worker its share, and waits until all have it.
+    fn tell(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        states: &Arc<[Arc<State>]>,
+        shares: Vec<Vec<(Address, Socket)>>,
+    ) -> Result<(), ProxyError> {
         let mut pending = Vec::new();
+        let shares = shares.into_iter().chain(std::iter::repeat_with(Vec::new));
         for (index, (worker, sockets)) in self.workers.iter().zip(shares).enumerate() {
             let (done, applied) = mpsc::channel();
-            let command = Command::Apply { snapshot: Arc::clone(&snapshot), sockets, done };
+            let (snapshot, states) = (Arc::clone(snapshot), Arc::clone(states));
+            let command = Command::Apply { snapshot, states, sockets, done };
             worker.commands.send(command).map_err(|_| ProxyError::WorkerGone { index })?;
             pending.push(applied);
         }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -10,29 +11,30 @@ use http::header::{
 };
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::acme::OPEN;
 use crate::model::{Action, HeaderChanges};
 
-use super::body::{ClientBody, RequestBody, ResponseBody};
+use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
 use super::exchange::{Exchange, Reply};
 use super::framing::Refusal;
+use super::incoming::Incoming;
 use super::problem::{Kind, Problem};
 use super::record::OK;
 use super::request_id::{self, X_REQUEST_ID};
 use super::route::{Facts, Match};
+use super::stream_tunnel::Connect;
 use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
-use super::watch::Watch;
-use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, tunnel};
+use super::watch::{FOREVER, Watch};
+use super::{action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, stream_tunnel, tunnel};
 
 /// Serves one request: the only place where the stages and their order are written down.
 pub(super) async fn serve(
     session: Rc<Session>,
     watch: Rc<Watch>,
-    mut request: Request<ClientBody>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let refusal = watch.count_request();
     let mut exchange = Exchange::new(session, watch, &request);
@@ -57,7 +59,17 @@ pub(super) async fn serve(
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
+    let is_connect = request.extensions().get::<Connect>().is_some();
+    if is_connect && upgrade.is_none() {
+        let problem = Problem::new(Kind::ConnectRefused, "WebSocket is not spoken here.");
+        return Ok(refuse(exchange, problem, has_body));
+    }
     let web = upstream.speaks_grpc().then(|| grpc_web::form(request.headers())).flatten();
+    if (exchange.is_call() || web.is_some())
+        && let Err(problem) = limit(&exchange, request.headers())
+    {
+        return Ok(refuse(exchange, problem, has_body));
+    }
     let client = upstream.wants_client().then(|| client(&exchange, &request));
     let mut request = prepare_request(&exchange, &upstream, upgrade.clone(), web, request);
     if let Some(changes) = changes {
@@ -69,7 +81,9 @@ pub(super) async fn serve(
         record.goes_to(&upstream.settings().name);
     }
     let delivery = Delivery { watch: exchange.watch(), now, ends, client, trail: exchange.trail() };
-    let (response, lease) = match upstream.send(request, delivery).await {
+    let sent = upstream.send(request, delivery).await;
+    exchange.watch().interims_sent().await;
+    let (response, lease) = match sent {
         Ok(answer) => answer,
         Err(kind) => {
             let problem = unanswered(exchange.watch(), kind);
@@ -82,7 +96,7 @@ pub(super) async fn serve(
     {
         return Ok(switch(exchange, &upstream, response, lease, upgrade));
     }
-    if let Err(problem) = check_response(&response) {
+    if let Err(problem) = check_response(&response, is_connect) {
         return Ok(refuse(exchange, problem, has_body));
     }
     exchange.answered(response.status());
@@ -103,7 +117,7 @@ pub(super) async fn serve(
 }
 
 /// Gives a request its name, where the listener says so.
-fn name(exchange: &mut Exchange, request: &mut Request<ClientBody>) {
+fn name(exchange: &mut Exchange, request: &mut Request<Incoming>) {
     if exchange.listener().request_ids {
         let is_trusted = exchange.session().with_trusted(|peer, trusted| peer.is_trusted(trusted));
         let random = exchange.local().random();
@@ -124,7 +138,7 @@ enum Routed {
 }
 
 /// Finds the route, and does what it says.
-fn route(exchange: &mut Exchange, request: &Request<ClientBody>) -> Result<Routed, Problem> {
+fn route(exchange: &mut Exchange, request: &Request<Incoming>) -> Result<Routed, Problem> {
     let nothing = || Problem::new(Kind::NoRoute, "No route matches the request.");
     let path = request::route_path(request.uri())?.path;
     let (local, session) = (Rc::clone(exchange.local()), Rc::clone(exchange.session()));
@@ -194,8 +208,21 @@ fn route(exchange: &mut Exchange, request: &Request<ClientBody>) -> Result<Route
     }
 }
 
+/// A call of gRPC may say how long it may take, all of it.
+fn limit(exchange: &Exchange, headers: &HeaderMap) -> Result<(), Problem> {
+    let malformed = |grpc::Malformed| Problem::new(Kind::BadRequest, "The field grpc-timeout is malformed.");
+    match grpc::timeout(headers).map_err(malformed)? {
+        None => Ok(()),
+        Some(Duration::ZERO) => Err(unanswered(exchange.watch(), Kind::DeadlineExceeded)),
+        Some(timeout) => {
+            exchange.watch().ends_by(exchange.started() + timeout.min(FOREVER));
+            Ok(())
+        }
+    }
+}
+
 /// On whose behalf a request comes.
-fn client(exchange: &Exchange, request: &Request<ClientBody>) -> IpAddr {
+fn client(exchange: &Exchange, request: &Request<Incoming>) -> IpAddr {
     exchange.session().with_trusted(|peer, trusted| peer.client(request.headers(), trusted))
 }
 
@@ -206,7 +233,7 @@ fn prepare_request(
     upstream: &Upstream,
     upgrade: Option<HeaderValue>,
     web: Option<grpc_web::Form>,
-    request: Request<ClientBody>,
+    request: Request<Incoming>,
 ) -> Request<RequestBody> {
     let watch = Rc::clone(exchange.watch());
     let timeout = upstream.settings().response_timeout();
@@ -248,10 +275,14 @@ fn prepare_request(
 }
 
 /// What may be read in two ways is not passed on.
-fn check_response(response: &Response<Incoming>) -> Result<(), Problem> {
+fn check_response(response: &Response<Incoming>, is_connect: bool) -> Result<(), Problem> {
     let bad = |detail| Err(Problem::new(Kind::UpstreamProtocol, detail));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return bad("The upstream switched protocols without being asked to.");
+    }
+    if is_connect && response.status().is_success() {
+        // To the client it would say that the tunnel is there.
+        return bad("The upstream did not switch protocols.");
     }
     let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return Ok(()) };
@@ -308,14 +339,20 @@ fn switch(
         let detail = "The upstream agreed to switch protocols and did not.";
         return refuse(exchange, Problem::new(Kind::UpstreamProtocol, detail), false);
     };
-    exchange.answered(response.status());
-    exchange.because(OK);
-    let mut response = response.map(|_| ResponseBody::Nothing);
-    prepare_response(response.headers_mut());
-    tunnel::write(response.headers_mut(), upgrade);
+    let (mut head, _) = response.into_parts();
+    prepare_response(&mut head.headers);
     let (session, idle) = (Rc::clone(exchange.session()), upstream.settings().idle_timeout);
+    exchange.because(OK);
+    if exchange.is_stream() {
+        stream_tunnel::agree(&mut head.status, &mut head.headers);
+        exchange.answered(head.status);
+        let tunnel = Tunnel { upstream: stream, read, exchange, idle };
+        return Response::from_parts(head, ResponseBody::Tunnel(Box::new(tunnel)));
+    }
+    tunnel::write(&mut head.headers, upgrade);
+    exchange.answered(head.status);
     session.becomes(Tunnel { upstream: stream, read, exchange, idle });
-    response
+    Response::from_parts(head, ResponseBody::Nothing)
 }
 
 /// Answers with a problem.
@@ -373,6 +410,7 @@ fn unanswered(watch: &Watch, kind: Kind) -> Problem {
         (Kind::BodyTimeout, _) => "The body stopped arriving.",
         (Kind::UpstreamProtocol, _) => "The upstream's response could not be read.",
         (Kind::UpstreamClosed, _) => "The upstream closed the connection before it answered.",
+        (Kind::DeadlineExceeded, _) => "The call did not end in time.",
         (Kind::UpstreamTimeout, _) => "The upstream did not answer in time.",
         (Kind::UpstreamBreaker, _) => "Too many requests to the upstream failed lately.",
         (Kind::UpstreamOverloaded, _) => "The upstream has as many requests to answer as it may have.",

@@ -72,8 +72,17 @@ problems! {
     UpstreamUnhealthy SERVICE_UNAVAILABLE "upstream_unhealthy" "The upstream is not healthy" false;
     /// No connection to the upstream within its connect timeout.
     UpstreamConnectTimeout GATEWAY_TIMEOUT "upstream_connect_timeout" "Connecting to the upstream took too long" false;
+    /// The time that a client gave its call of gRPC is over.
+    DeadlineExceeded GATEWAY_TIMEOUT "deadline_exceeded" "The call's deadline is over" false;
     /// No answer within the upstream's response timeout.
     UpstreamTimeout GATEWAY_TIMEOUT "upstream_timeout" "The upstream took too long to respond" false;
+}
+
+impl Kind {
+    /// The code that stays the same between versions.
+    pub(super) fn code(self) -> &'static str {
+        self.row().1
+    }
 }
 
 impl Problem {
@@ -90,9 +99,9 @@ impl Problem {
         self.kind.row().0
     }
 
-    /// The code that stays the same between versions.
+    /// Its kind's code.
     pub(super) fn code(&self) -> &'static str {
-        self.kind.row().1
+        self.kind.code()
     }
 
     /// What was wrong with this very request.

@@ -1,5 +1,6 @@
 //! The model, compiled: shared by all workers, and what each of them adds of its own.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,8 +24,6 @@ pub(super) struct Snapshot {
     pub(super) router: Router,
     pub(super) model: model::Proxy,
     secrets: Secrets,
-    /// In the order of the upstreams.
-    states: Vec<Arc<State>>,
     access_log: Option<Arc<AccessLog>>,
     /// In the order of the listeners.
     alternatives: Vec<Option<HeaderValue>>,
@@ -44,7 +43,6 @@ impl Snapshot {
     pub(super) fn new(
         model: &model::Proxy,
         secrets: Secrets,
-        states: Vec<Arc<State>>,
         access_log: Option<Arc<AccessLog>>,
         addresses: &[(String, Address)],
     ) -> Self {
@@ -59,10 +57,13 @@ impl Snapshot {
             router: Router::new(&model.routes),
             model: model.clone(),
             secrets,
-            states,
             access_log,
             alternatives: model.listeners.iter().map(alternative).collect(),
         }
+    }
+
+    pub(super) fn upstream_tls(&self) -> &tls::InOrder<model::UpstreamTls> {
+        &self.secrets.upstreams
     }
 
     /// What a worker has before it is told anything.
@@ -75,7 +76,7 @@ impl Snapshot {
             upstreams: Vec::new(),
             routes: Vec::new(),
         };
-        Self::new(&nothing, Secrets::default(), Vec::new(), None, &[])
+        Self::new(&nothing, Secrets::default(), None, &[])
     }
 }
 
@@ -84,27 +85,53 @@ impl Snapshot {
 pub(super) struct Local {
     snapshot: Arc<Snapshot>,
     upstreams: Vec<Rc<Upstream>>,
-    meter: HttpMeter,
+    meter: Rc<HttpMeter>,
     random: Random,
     /// In the order of the listeners.
-    listener_meters: Vec<ListenerMeter>,
+    listener_meters: Rc<Vec<ListenerMeter>>,
 }
 
 impl Local {
-    /// Takes over the upstream connections that are still wanted.
-    pub(super) fn new(snapshot: Arc<Snapshot>, former: Option<&Self>) -> Self {
-        let model = &snapshot.model;
-        let upstream = |state: &Arc<State>| {
-            let known = former.into_iter().flat_map(|f| &f.upstreams);
-            let known = known.map(Rc::as_ref).find(|upstream| upstream.settings().name == state.name());
-            Rc::new(Upstream::new(Arc::clone(state), known, UpstreamMeter::new(state.name())))
+    /// Takes over the upstream connections that are still wanted. The states stand in the order of the upstreams.
+    pub(super) fn new(snapshot: Arc<Snapshot>, states: &[Arc<State>], former: Option<&Self>) -> Self {
+        let known: HashMap<_, _> = former
+            .into_iter()
+            .flat_map(|former| &former.upstreams)
+            .map(|upstream| (upstream.state().name(), upstream))
+            .collect();
+        let upstream = |state: &Arc<State>| match known.get(state.name()) {
+            Some(known) if Arc::ptr_eq(known.state(), state) => Rc::clone(known),
+            known => {
+                let meter = UpstreamMeter::new(state.name());
+                Rc::new(Upstream::new(Arc::clone(state), known.map(|known| known.as_ref()), meter))
+            }
         };
-        let upstreams = snapshot.states.iter().map(upstream).collect();
+        let upstreams = states.iter().map(upstream).collect();
+        if let Some(same) = former.filter(|former| Arc::ptr_eq(&former.snapshot, &snapshot)) {
+            // Only endpoints have come or gone.
+            let (meter, listener_meters) = (Rc::clone(&same.meter), Rc::clone(&same.listener_meters));
+            return Self { snapshot, upstreams, meter, random: Random::default(), listener_meters };
+        }
+        let model = &snapshot.model;
         let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
         let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
         let routes = model.routes.iter().map(|route| route.name.clone()).collect();
-        let meter = HttpMeter::new(listeners, routes);
+        let meter = Rc::new(HttpMeter::new(listeners, routes));
+        let listener_meters = Rc::new(listener_meters);
         Self { snapshot, upstreams, meter, random: Random::default(), listener_meters }
+    }
+
+    /// Closes what is idle to endpoints that `next` does not have. Clients that are silent keep this snapshot, so it
+    /// would otherwise wait for them.
+    pub(super) fn retire(&self, next: &Self) {
+        let next: HashMap<_, _> =
+            next.upstreams.iter().map(|upstream| (upstream.state().name(), upstream)).collect();
+        for upstream in &self.upstreams {
+            let next = next.get(upstream.state().name());
+            if !next.is_some_and(|next| Rc::ptr_eq(next, upstream)) {
+                upstream.retire(next.map(|next| next.as_ref()));
+            }
+        }
     }
 
     pub(super) fn router(&self) -> &Router {

@@ -18,10 +18,14 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::connection::Scratch;
 use super::exchange::Exchange;
 use super::stream::Stream;
+use super::stream_tunnel::{Connect, upgrade};
 use super::watch::Watch;
 
 /// The upgrade that a request asks for, if it is one of these (in lower case): the field for the upstream.
 pub(super) fn asked<B>(request: &Request<B>, allowed: &[String]) -> Option<HeaderValue> {
+    if request.extensions().get::<Connect>().is_some() {
+        return allowed.iter().any(|name| *name == upgrade()).then(upgrade);
+    }
     if request.version() != Version::HTTP_11 || !names_upgrade(request.headers()) {
         return None;
     }

@@ -3,10 +3,14 @@
 //! has a watch of its own beside the connection's.
 
 use std::cell::{Cell, RefCell};
-use std::task::Waker;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use http::Response;
+
 use super::framing::Refusal;
+use super::interim::Interims;
 
 /// What the connection waits for, which decides what happens when the wait is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,9 @@ pub(super) struct Watch {
     deadline: Cell<Instant>,
     /// Bytes moved since the timer last looked: cheaper than a new deadline for each of them.
     progress: Cell<bool>,
+    /// When the whole exchange has to be over, whatever moves; and whether that was so before it was.
+    limit: Cell<Option<Instant>>,
+    overdue: Cell<bool>,
     expired: Cell<bool>,
     /// How much longer than its first deadline a wait for a request lasts.
     rest: Cell<Duration>,
@@ -54,6 +61,7 @@ pub(super) struct Watch {
     /// The last frame of a request's body that was asked for has not come.
     awaits_client: Cell<bool>,
     refusal: Cell<Option<Refusal>>,
+    interims: Interims,
     /// Heads given to the parser, and requests that came out of it.
     heads: Cell<u64>,
     requests: Cell<u64>,
@@ -82,6 +90,8 @@ impl Watch {
             phase: Cell::new(Phase::Head),
             deadline: Cell::new(now + header_timeout),
             progress: Cell::new(false),
+            limit: Cell::new(None),
+            overdue: Cell::new(false),
             expired: Cell::new(false),
             rest: Cell::default(),
             rests: Cell::new(false),
@@ -89,6 +99,7 @@ impl Watch {
             flushed: Cell::new(true),
             awaits_client: Cell::new(false),
             refusal: Cell::new(None),
+            interims: Interims::default(),
             heads: Cell::new(0),
             requests: Cell::new(0),
             lingers: Cell::new(false),
@@ -162,6 +173,8 @@ impl Watch {
         if self.holds.replace(false) {
             self.wake();
         }
+        self.limit.set(None);
+        self.overdue.set(false);
         self.enter(Phase::Idle, now + timeout);
     }
 
@@ -188,9 +201,28 @@ impl Watch {
         self.progress.set(true);
     }
 
+    /// The request at hand and its response have to be over by then.
+    pub(super) fn ends_by(&self, limit: Instant) {
+        self.limit.set(Some(limit));
+    }
+
+    /// When they have to be over, if anybody said so.
+    pub(super) fn limit(&self) -> Option<Instant> {
+        self.limit.get()
+    }
+
+    /// Whether they should have been over.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue.get()
+    }
+
     /// When the timer has to look next.
     pub(super) fn deadline(&self) -> Instant {
-        self.deadline.get()
+        let deadline = self.deadline.get();
+        match self.limit.get() {
+            Some(limit) if !self.overdue.get() => deadline.min(limit),
+            _ => deadline,
+        }
     }
 
     /// The timer looks.
@@ -201,8 +233,12 @@ impl Watch {
         {
             self.deadline.set(now + idle);
         }
+        if self.deadline() > now {
+            return Expiry::Later(self.deadline());
+        }
         if self.deadline.get() > now {
-            return Expiry::Later(self.deadline.get());
+            self.overdue.set(true);
+            return Expiry::Run;
         }
         match phase {
             Phase::Head => {
@@ -253,6 +289,32 @@ impl Watch {
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
         self.refusal.get()
+    }
+
+    /// What goes to the client before the response.
+    pub(super) fn interims(&self) -> &Interims {
+        &self.interims
+    }
+
+    /// The upstream sends an interim response. Whoever runs the connection sends it.
+    pub(super) fn hears_interim(&self, interim: Response<()>) {
+        if self.interims.hear(interim) {
+            self.wake();
+        }
+    }
+
+    /// Waits until interim responses are sent: the response must not overtake them. A client that does not read them
+    /// has no longer for it than the upstream had for the response.
+    pub(super) async fn interims_sent(&self) {
+        if !self.interims.are_owed() {
+            return;
+        }
+        poll_fn(|_| {
+            let is_over = !self.interims.are_owed() || self.is_expired();
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        self.interims.are_gone();
     }
 
     /// A head goes to the parser.
@@ -369,6 +431,25 @@ mod tests {
         watch.moves(Phase::Download(idle), now, idle);
         assert_eq!(watch.look(now + idle), Expiry::Later(now + 2 * idle));
         assert_eq!(watch.look(now + 2 * idle), Expiry::Close);
+    }
+
+    #[test]
+    fn a_limit_holds_whatever_moves() {
+        let now = Instant::now();
+        let (second, idle) = (Duration::from_secs(1), Duration::from_secs(10));
+        let watch = Watch::new(now, idle);
+        watch.ends_by(now + 15 * second);
+        watch.moves(Phase::Download(idle), now, idle);
+        assert_eq!(watch.look(now + idle), Expiry::Later(now + 15 * second));
+        assert!(!watch.is_overdue());
+        watch.progressed();
+        assert_eq!(watch.look(now + 15 * second), Expiry::Run);
+        assert!(watch.is_overdue());
+        // Who does not read that it is over does not stay.
+        assert_eq!(watch.look(now + 25 * second), Expiry::Close);
+        // The next request has its own.
+        watch.idles(now, idle);
+        assert_eq!((watch.limit(), watch.is_overdue()), (None, false));
     }
 
     #[test]

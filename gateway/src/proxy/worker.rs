@@ -24,6 +24,7 @@ use super::listen::{self, Address, Slot, Socket};
 #[cfg(feature = "http3")]
 use super::quic;
 use super::snapshot::{Local, Snapshot};
+use super::upstream::State;
 use super::watch::Watch;
 use super::{Admission, Arrival, EndpointStatus};
 
@@ -36,7 +37,12 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// What a worker is told.
 pub(super) enum Command {
     /// Serve by this snapshot; listen on these in addition, and only on what the snapshot names.
-    Apply { snapshot: Arc<Snapshot>, sockets: Vec<(Address, Socket)>, done: sync_mpsc::Sender<()> },
+    Apply {
+        snapshot: Arc<Snapshot>,
+        states: Arc<[Arc<State>]>,
+        sockets: Vec<(Address, Socket)>,
+        done: sync_mpsc::Sender<()>,
+    },
     /// Tell how the endpoints fare.
     Status(sync_mpsc::Sender<Vec<EndpointStatus>>),
     /// Stop accepting, finish what is in flight until then, tell how many connections were cut, and end.
@@ -75,8 +81,8 @@ async fn run(admission: Admission, mut inbox: mpsc::UnboundedReceiver<Command>) 
     spawn_local(keep_pools(Rc::clone(&worker)));
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Apply { snapshot, sockets, done } => {
-                worker.apply(snapshot, sockets);
+            Command::Apply { snapshot, states, sockets, done } => {
+                worker.apply(snapshot, &states, sockets);
                 // The tasks that accepted for listeners that are gone end now, and close their sockets:
                 // whoever is told that the reload is done may bind the address.
                 tokio::task::yield_now().await;
@@ -184,7 +190,7 @@ impl Worker {
         let nothing = Arc::new(Snapshot::empty());
         Self {
             admission,
-            local: RefCell::new(Rc::new(Local::new(nothing, None))),
+            local: RefCell::new(Rc::new(Local::new(nothing, &[], None))),
             listening: RefCell::default(),
             #[cfg(feature = "http3")]
             listening_quic: RefCell::default(),
@@ -230,8 +236,14 @@ impl Worker {
         }
     }
 
-    fn apply(self: &Rc<Self>, snapshot: Arc<Snapshot>, sockets: Vec<(Address, Socket)>) {
-        let next = Rc::new(Local::new(snapshot, Some(&self.local())));
+    fn apply(
+        self: &Rc<Self>,
+        snapshot: Arc<Snapshot>,
+        states: &[Arc<State>],
+        sockets: Vec<(Address, Socket)>,
+    ) {
+        let former = self.local();
+        let next = Rc::new(Local::new(snapshot, states, Some(&former)));
         let is_kept = |l: &Listening| next.listeners().iter().any(|n| n.address == l.address.configured);
         let (kept, gone): (Vec<_>, Vec<_>) = self.listening.take().into_iter().partition(is_kept);
         // Under the snapshot that still knows their listener.
@@ -243,6 +255,7 @@ impl Worker {
             }
         }
         *self.listening.borrow_mut() = kept;
+        former.retire(&next);
         *self.local.borrow_mut() = next;
         #[cfg(feature = "http3")]
         self.leave_quic();

@@ -73,6 +73,26 @@ fn a_breaker_opens_over_all_workers_and_closes_again() {
 }
 
 #[test]
+fn a_reload_of_other_settings_leaves_a_breaker_as_it_is() {
+    let main = moody();
+    let mut model = breaking(main.upstream.address, LONG);
+    let proxy = start(&model);
+    main.is_well.store(false, Ordering::SeqCst);
+    for _ in 0..4 {
+        get(&mut connect(&proxy));
+    }
+    let position = || proxy.status().breakers[0].position;
+    assert_eq!(position(), Position::Open);
+    model.upstreams[0].idle_timeout *= 2;
+    model.upstreams[0].endpoints.push(model::Endpoint::tcp(moody().upstream.address));
+    proxy.reload(&model).unwrap();
+    assert_eq!(position(), Position::Open);
+    model.upstreams[0].breaker.as_mut().unwrap().min_requests = 5;
+    proxy.reload(&model).unwrap();
+    assert_eq!(position(), Position::Closed, "by other rules it begins anew");
+}
+
+#[test]
 fn another_upstream_stands_in() {
     let main = moody();
     let spare = upstream(|mut conn| {

@@ -1,8 +1,10 @@
 //! gRPC, as tonic's client speaks it, through the gateway.
 
 use std::convert::Infallible;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -15,7 +17,7 @@ use tonic::Code;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::harness::{black_hole, model, start};
+use crate::harness::{LONG, black_hole, model, start};
 use crate::http2_upstreams::{Body, server};
 
 /// Messages as they are.
@@ -200,4 +202,144 @@ fn browsers_call_by_grpc_web() {
         b"POST / HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc-web\r\ncontent-length: 0\r\n\r\n",
     );
     assert!(answer.contains("\r\ncontent-type: application/grpc-web\r\n"), "{answer}");
+}
+
+/// A server that says what time it was given, and does what its path says.
+fn timed() -> (crate::streams::Server, mpsc::Receiver<String>) {
+    let (said, heard) = mpsc::channel();
+    let server = crate::streams::server(move |request: Request<h2::RecvStream>, mut reply| {
+        let said = said.clone();
+        async move {
+            let timeout =
+                request.headers().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
+            let _ = said.send(timeout.unwrap_or_default());
+            let mut body = None;
+            if request.uri().path() == "/test/Begin" {
+                let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                let body = body.insert(reply.send_response(head, false).unwrap());
+                body.send_data(Bytes::from("\0\0\0\0\u{2}ok"), false).unwrap();
+            }
+            // Until it is cancelled.
+            let reason = std::future::poll_fn(|cx| match &mut body {
+                Some(body) => body.poll_reset(cx),
+                None => reply.poll_reset(cx),
+            });
+            let _ = said.send(format!("{:?}", reason.await.unwrap()));
+        }
+    });
+    (server, heard)
+}
+
+fn call(path: &str, timeout: &str) -> Request<()> {
+    let request = Request::post(format!("http://a.test{path}")).header("content-type", "application/grpc");
+    request.header("te", "trailers").header("grpc-timeout", timeout).body(()).unwrap()
+}
+
+#[test]
+fn a_deadline_ends_a_call_at_any_stage() {
+    for (name, path) in [("before the answer begins", "/test/Silent"), ("in the answer", "/test/Begin")] {
+        let (server, heard) = timed();
+        let mut model = model(&[server.address]);
+        model.upstreams[0].protocol = Protocol::Http2;
+        let proxy = start(&model);
+        let mut client = crate::streams::Client::new(&proxy);
+        let (answer, mut stream) = client.sender.send_request(call(path, "400m"), false).unwrap();
+        stream.send_data(Bytes::from("\0\0\0\0\0"), false).unwrap();
+        let (head, mut body) = client.run(answer).unwrap().into_parts();
+        let (data, trailers) = client.run(crate::streams::read(&mut body)).unwrap();
+        let end = trailers.unwrap_or(head.headers);
+        assert_eq!((head.status.as_u16(), &end["grpc-status"]), (200, &"4".parse().unwrap()), "{name}");
+        assert_eq!(end["grpc-message"], "The call did not end in time.", "{name}");
+        assert_eq!(data.is_empty(), path == "/test/Silent", "{name}");
+        // In millionths of a second, and less than the client gave.
+        let timeout = heard.recv_timeout(LONG).unwrap();
+        let left: u32 = timeout.strip_suffix('u').unwrap().parse().unwrap();
+        assert!((100_000..400_000).contains(&left), "{name}: {timeout}");
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), "CANCEL", "{name}");
+    }
+}
+
+#[test]
+fn every_attempt_has_what_is_left() {
+    let (server, heard) = timed();
+    let mut model = model(&[server.address]);
+    model.upstreams[0].protocol = Protocol::Http2;
+    model.upstreams[0].retry = Some(gateway::model::Retry {
+        attempts: 1,
+        on: gateway::model::RetryOn { timeout: true, ..gateway::model::RetryOn::default() },
+        budget: 100,
+        min_concurrent: 10,
+        backoff_base: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(1),
+        per_try_timeout: Some(Duration::from_millis(200)),
+        hedge_after: None,
+    });
+    let proxy = start(&model);
+    let mut client = crate::streams::Client::new(&proxy);
+    let mut call = call("/test/Silent", "5S");
+    *call.method_mut() = http::Method::GET;
+    let (answer, _) = client.sender.send_request(call, true).unwrap();
+    let head = client.run(answer).unwrap();
+    assert_eq!(head.headers()["grpc-status"], "4");
+    let mut lefts = Vec::new();
+    while let Ok(said) = heard.recv_timeout(Duration::from_millis(300)) {
+        lefts.extend(said.strip_suffix('u').map(|left| left.parse::<u32>().unwrap()));
+    }
+    assert_eq!(lefts.len(), 2, "{lefts:?}");
+    assert!(lefts[0] < 5_000_000 && lefts[1] + 200_000 <= lefts[0], "{lefts:?}");
+}
+
+#[test]
+fn a_deadline_is_over_or_malformed_before_anybody_is_asked() {
+    let (server, heard) = timed();
+    let mut model = model(&[server.address]);
+    model.upstreams[0].protocol = Protocol::Http2;
+    let proxy = start(&model);
+    let mut client = crate::streams::Client::new(&proxy);
+    for (timeout, expected) in [("0n", "4"), ("soon", "13"), ("100000000S", "13")] {
+        let (answer, _) = client.sender.send_request(call("/test/Silent", timeout), true).unwrap();
+        assert_eq!(client.run(answer).unwrap().headers()["grpc-status"], expected, "{timeout}");
+    }
+    assert!(heard.try_recv().is_err());
+    // Of other requests it is a field like any other.
+    let mut other = call("/test/Silent", "soon");
+    other.headers_mut().remove("content-type");
+    let (answer, _) = client.sender.send_request(other, true).unwrap();
+    assert_eq!(heard.recv_timeout(LONG).unwrap(), "soon");
+    drop(answer);
+}
+
+/// A client that does not read is told by a reset.
+#[test]
+fn a_deadline_does_not_wait_for_a_slow_reader() {
+    let server = crate::streams::server(|_, mut reply| async move {
+        let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+        let mut body = reply.send_response(head, false).unwrap();
+        body.send_data(Bytes::from(vec![0; 10_000_000]), false).unwrap();
+        let _ = std::future::poll_fn(|cx| body.poll_reset(cx)).await;
+    });
+    let mut model = model(&[server.address]);
+    model.upstreams[0].protocol = Protocol::Http2;
+    let proxy = start(&model);
+    let mut client = crate::streams::Client::new(&proxy);
+    let (answer, _) = client.sender.send_request(call("/test/Much", "500m"), true).unwrap();
+    let _unread = client.run(answer).unwrap();
+    crate::harness::eventually("the call stays", || proxy.status().endpoints[0].in_use == 0);
+}
+
+#[test]
+fn a_browsers_call_has_a_deadline_too() {
+    let (server, _heard) = timed();
+    let mut model = model(&[server.address]);
+    model.upstreams[0].protocol = Protocol::Http2;
+    let proxy = start(&model);
+    let mut client = crate::harness::connect(&proxy);
+    let request = "POST /test/Begin HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc-web\r\n\
+                   grpc-timeout: 300m\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0";
+    client.write_all(request.as_bytes()).unwrap();
+    let (answer, _) = crate::harness::read_rest(&mut client, Duration::from_secs(1));
+    assert!(answer.contains("grpc-status: 4\r\n") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+    // The connection goes on.
+    client.write_all(b"GET / HTTP/1.0\r\nhost: a.test\r\ncontent-type: text/plain\r\n\r\n").unwrap();
+    crate::harness::eventually("it is not served", || proxy.status().endpoints[0].in_use == 1);
 }

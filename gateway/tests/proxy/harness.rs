@@ -133,7 +133,11 @@ pub(crate) struct Upstream {
 }
 
 pub(crate) fn upstream(serve: impl Fn(Conn) + Send + Sync + 'static) -> Upstream {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    upstream_on(TcpListener::bind("127.0.0.1:0").unwrap(), serve)
+}
+
+/// The same, with a socket of the test's choice.
+pub(crate) fn upstream_on(listener: TcpListener, serve: impl Fn(Conn) + Send + Sync + 'static) -> Upstream {
     let address = listener.local_addr().unwrap();
     let accepted = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&accepted);

@@ -337,6 +337,41 @@ fn what_is_refused_ends_its_stream_alone() {
     assert_eq!(proxy.status().listeners[0].connections, 1);
 }
 
+/// Whoever gives an upload up says so by a reset, and no server may take what it has of it for all.
+#[test]
+fn an_upload_that_is_given_up_is_no_whole_one() {
+    let (read, all) = mpsc::channel();
+    let up = upstream(move |mut conn| {
+        if conn.head().is_some() {
+            let _ = read.send(conn.body(usize::MAX));
+        }
+    });
+    let proxy = start(&model(&[up.address]));
+    let mut client = crate::streams::Client::new(&proxy);
+    for reason in [h2::Reason::CANCEL, h2::Reason::NO_ERROR, h2::Reason::INTERNAL_ERROR] {
+        let request = Request::post("http://a.test/").body(()).unwrap();
+        let (answer, mut body) = client.sender.send_request(request, false).unwrap();
+        client.run(async {
+            body.send_data(Bytes::from("abc"), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            body.send_reset(reason);
+            assert!(answer.await.is_err());
+        });
+        assert_eq!(all.recv_timeout(LONG).unwrap(), b"3\r\nabc\r\n", "{reason:?}");
+    }
+}
+
+#[test]
+fn an_answer_to_head_has_no_body() {
+    let proxy = start(&model(&["127.0.0.1:1".parse().unwrap()]));
+    let mut client = crate::streams::Client::new(&proxy);
+    let request = Request::head("http://a.test/").body(()).unwrap();
+    let (answer, _) = client.sender.send_request(request, true).unwrap();
+    let (head, body) = client.run(answer).unwrap().into_parts();
+    assert_eq!(head.status, StatusCode::BAD_GATEWAY);
+    assert!(body.is_end_stream() && head.headers["content-length"] != "0", "{head:?}");
+}
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// A header frame of `GET /` with this stream's number, END_STREAM and END_HEADERS, and a reset of it.

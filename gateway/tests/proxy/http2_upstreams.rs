@@ -230,6 +230,55 @@ fn an_upstream_that_speaks_http1_alone_is_said_to() {
     assert_eq!(status(&response(&mut client)), "502");
 }
 
+/// Whatever the reason of a reset is: what it cuts off must not pass for whole.
+#[test]
+fn a_response_that_is_reset_is_no_whole_one() {
+    for reason in [h2::Reason::CANCEL, h2::Reason::NO_ERROR, h2::Reason::INTERNAL_ERROR] {
+        let server = crate::streams::server(move |_, mut reply| async move {
+            let mut body = reply.send_response(Response::new(()), false).unwrap();
+            body.send_data(Bytes::from("half"), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            body.send_reset(reason);
+        });
+        let (answer, is_closed) =
+            talk(&start(&model(&[server.address])), b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n");
+        assert!(is_closed && answer.ends_with("4\r\nhalf\r\n"), "{reason:?}: {answer}");
+    }
+}
+
+/// A request's body goes on while its response comes, and is given up when that is over.
+#[test]
+fn a_response_may_end_before_its_request() {
+    let (reset, is_reset) = mpsc::channel();
+    let server = crate::streams::server(move |request: Request<h2::RecvStream>, mut reply| {
+        let reset = reset.clone();
+        async move {
+            let mut sent = request.into_body();
+            let mut body = reply.send_response(Response::new(()), false).unwrap();
+            for _ in 0..2 {
+                let data = sent.data().await.unwrap().unwrap();
+                body.send_data(data, false).unwrap();
+            }
+            body.send_data(Bytes::new(), true).unwrap();
+            let _ = reset.send(sent.data().await.map(|data| data.is_err()));
+        }
+    });
+    let proxy = start(&model(&[server.address]));
+    let mut client = crate::streams::Client::new(&proxy);
+    let request = Request::post("http://a.test/").body(()).unwrap();
+    let (answer, mut body) = client.sender.send_request(request, false).unwrap();
+    client.run(async {
+        body.send_data(Bytes::from("a"), false).unwrap();
+        let mut read = answer.await.unwrap().into_body();
+        assert_eq!(read.data().await.unwrap().unwrap(), "a");
+        body.send_data(Bytes::from("b"), false).unwrap();
+        assert_eq!(read.data().await.unwrap().unwrap(), "b");
+        assert!(read.data().await.is_none_or(|data| data.unwrap().is_empty()));
+    });
+    assert_eq!(is_reset.recv_timeout(LONG).unwrap(), Some(true));
+    eventually("the request stays", || proxy.status().endpoints[0].in_use == 0);
+}
+
 #[test]
 fn bodies_are_longer_than_windows() {
     let server = server(echo);

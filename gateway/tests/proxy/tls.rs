@@ -22,6 +22,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::harness::*;
+use crate::name_server::NameServer;
 
 pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 
@@ -41,6 +42,28 @@ impl Files {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// A server that shows a certificate for these names, which is good from then to then.
+    pub(crate) fn server(
+        &self,
+        names: &[&str],
+        time: Option<(time::OffsetDateTime, time::OffsetDateTime)>,
+    ) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        if let Some(time) = time {
+            (params.not_before, params.not_after) = time;
+        }
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key);
+        Arc::new(config.unwrap())
     }
 
     /// Writes a certificate for these names and its key.
@@ -488,7 +511,7 @@ fn secure_upstream(files: &Files, names: &[&str]) -> Upstream {
     })
 }
 
-fn trusting(files: &Files) -> model::UpstreamTls {
+pub(crate) fn trusting(files: &Files) -> model::UpstreamTls {
     model::UpstreamTls {
         ca: Some(files.path("ca.pem")),
         name: None,
@@ -498,7 +521,7 @@ fn trusting(files: &Files) -> model::UpstreamTls {
     }
 }
 
-fn to_secure(up: &Upstream, tls: model::UpstreamTls) -> model::Proxy {
+pub(crate) fn to_secure(up: &Upstream, tls: model::UpstreamTls) -> model::Proxy {
     let mut model = model(&[up.address]);
     model.upstreams[0].endpoints[0].is_secure = true;
     model.upstreams[0].tls = Some(tls);
@@ -569,6 +592,29 @@ fn connections_under_tls_serve_many_requests() {
     let stricter = model::UpstreamTls { name: Some("other.test".to_owned()), ..trusting(&files) };
     proxy.reload(&to_secure(&up, stricter)).unwrap();
     assert_eq!(status(&get(&mut client)), "502");
+}
+
+#[test]
+fn an_upstream_that_was_found_by_its_name_has_to_have_it() {
+    let files = Files::new();
+    let names = NameServer::start(60);
+    names.has_addresses("up.test", &["127.0.0.1"]);
+    for (certified, expected) in [("up.test", "200"), ("127.0.0.1", "502")] {
+        let up = secure_upstream(&files, &[certified]);
+        let mut model = to_secure(&up, trusting(&files));
+        model.upstreams[0].endpoints.clear();
+        model.upstreams[0].discovery = Some(model::Discovery::Dns(model::DnsDiscovery {
+            name: "up.test".to_owned(),
+            records: model::Records::Addresses { port: up.address.port() },
+            is_secure: true,
+            family: model::Family::V4,
+            resolvers: Some(vec![names.address]),
+            min_ttl: Duration::from_secs(60),
+            max_ttl: Duration::from_secs(60),
+        }));
+        let answer = get(&mut connect(&start(&model)));
+        assert_eq!(status(&answer), expected, "{certified}: {answer}");
+    }
 }
 
 #[test]

@@ -516,7 +516,7 @@ fn responses_without_a_body_are_right() {
             "after 103",
             "GET",
             "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ndate: x\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\ndate: x\r\ncontent-length: 0\r\n\r\n",
         ),
         (
             "hop-by-hop",

@@ -9,6 +9,7 @@ mod bad_input;
 mod config;
 mod default_drop;
 mod deny;
+mod discovery;
 mod drain;
 mod events;
 mod feeds;

@@ -1,7 +1,7 @@
 //! A new configuration while requests are served.
 
 use std::fmt::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, mpsc};
 use std::time::Duration;
@@ -136,6 +136,16 @@ fn five_thousand_routes(upstreams: &[Upstream; 2], round: usize) -> String {
     )
 }
 
+/// A program that loads the gateway until this is dropped.
+struct Load(Child);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn reloads_of_five_thousand_routes_under_load_fail_nothing_and_cut_no_stream() {
     const ROUNDS: usize = 6;
@@ -199,7 +209,7 @@ fn reloads_of_five_thousand_routes_under_load_fail_nothing_and_cut_no_stream() {
     let load = |protocol: &str, path: &str| {
         let mut h2load = Command::new("h2load");
         h2load.args([protocol, "-t1", "-c4", "-m4", "-D600", &format!("http://198.18.1.1:8080{path}")]);
-        net.client.run(|| h2load.stdout(Stdio::piped()).spawn().unwrap())
+        Load(net.client.run(|| h2load.stdout(Stdio::null()).spawn().unwrap()))
     };
     let loads = [load("-ph2c", "/r4998/"), load("--h1", "/r4999/")];
     let answered = || {
@@ -222,11 +232,7 @@ fn reloads_of_five_thousand_routes_under_load_fail_nothing_and_cut_no_stream() {
         socket.send(format!("round {round}")).unwrap();
         assert_eq!(socket.bytes().unwrap(), format!("round {round}").as_bytes());
     }
-    for mut load in loads {
-        let pid = rustix::process::Pid::from_child(&load);
-        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        let _ = load.wait();
-    }
+    drop(loads);
     let metrics = agent.metrics();
     let all = metrics.sum("gateway_http_requests_total", &[]);
     let good = answered().iter().sum::<f64>();

@@ -11,10 +11,11 @@ use gateway_kernel::{Attach, DefaultVerdict};
 use ipnet::IpNet;
 use serde_json::{Value as Json, json};
 
+use crate::config::discover::{Discover, Discovering, MAX_RESOLVERS, Servers};
 use crate::config::node::{Node, Value};
 use crate::config::notation::{
-    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf, Part,
-    Percent, Portion, Prefix, RawText, Size, Span, WordOr,
+    Address, Count, Country, DnsName, FilePath, Host, Interface, Label, ListName, ListUrl, NameOf,
+    NameServer, Part, Percent, Portion, Prefix, RawText, Size, Span, WordOr,
 };
 use crate::config::reader::Reader;
 use crate::config::shape::{
@@ -41,7 +42,7 @@ record! {
         /// Where clients connect, by name. The name stands in metrics.
         listeners: Vec<Named<Listener>> = OrEmpty(MapOf(section::<Listener>(), 64)),
         /// The servers that requests are sent to, by name.
-        upstreams: Vec<Named<Upstream>> = OrEmpty(MapOf(section::<Upstream>(), 10_000)),
+        upstreams: Vec<Named<Upstream>> = OrEmpty(MapOf(Servers, 10_000)),
         /// Which request goes where, by name. The most specific route wins, whatever the order. Hosts: one written out,
         /// then the longest wildcard, then none. Paths: one written out, then with parameters, then regular expressions
         /// (the longest first), then prefixes (the longest first). Then routes that name methods, then the number of
@@ -50,6 +51,9 @@ record! {
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
         /// Where this gateway is: endpoints of this zone come before others.
         zone: Option<String> = Optional(Label),
+        /// The name servers that are asked for endpoints. Left out, those of /etc/resolv.conf. It does not matter to names
+        /// in `endpoints`, which the system looks up.
+        resolvers: Option<Vec<SocketAddr>> = Optional(ListOf(NameServer, MAX_RESOLVERS)),
         /// A line for each request.
         access_log: Option<AccessLog> = Optional(section::<AccessLog>()),
         /// Threads that serve requests. `auto` is one for each processor this process may use.
@@ -306,7 +310,10 @@ record! {
     Upstream {
         /// Servers that can stand in for each other: each a URL, or a map with the keys below. Those with https:// are
         /// spoken to under TLS; port 80 or 443 if none is named. `unix:` and a path is a socket on this host.
-        endpoints: Option<Vec<Located<Endpoint>>> = Required(ListOf(At(ServerOrMap), 1000)),
+        endpoints: Option<Vec<Located<Endpoint>>> = Optional(ListOf(At(ServerOrMap), 1000)),
+        /// Find servers, beside or in place of those in `endpoints`. What was found last stays in force while nothing can be
+        /// found.
+        discover: Option<Located<Discovering>> = Optional(At(Discover)),
         /// Who of them gets a request: one after the other by weight (`round_robin`); of two that are drawn, the one with
         /// fewer requests in flight (`least_request`) or the one expected to answer first (`peak_ewma`); or a map.
         balance: Located<Balance> = Or(At(Balancing), "round_robin"),

@@ -18,7 +18,7 @@ pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName
 pub(crate) use routes::{
     CookieName, FieldName, FieldValue, FreeText, NewHost, NewPath, Origin, RawText, Regex, Template,
 };
-pub(crate) use upstream::{Cause, HostField, Part, RetryCause, Statuses, Target};
+pub(crate) use upstream::{Cause, HostField, NameServer, Part, RetryCause, Service, Statuses, Target};
 
 /// A duration within bounds, both written as a user would.
 pub(crate) struct Span(pub(crate) &'static str, pub(crate) &'static str);

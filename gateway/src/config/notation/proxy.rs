@@ -89,7 +89,7 @@ fn parse_authority(text: &str, is_secure: bool) -> Option<Endpoint> {
 
 /// Letters, digits, hyphens and underscores in labels of 1 to 63, and not only digits at the end: that
 /// would be an address with a typing mistake.
-fn is_dns_name(name: &str) -> bool {
+pub(super) fn is_dns_name(name: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')

@@ -1,5 +1,6 @@
 //! What the keys of upstreams are written in.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use gateway_kernel::feed::shown;
@@ -8,6 +9,8 @@ use serde_json::{Value as Json, json};
 
 use crate::config::reader::{Wrong, closest};
 use crate::config::shape::Notation;
+
+use super::proxy::is_dns_name;
 
 /// A path with perhaps a query, as it stands in a request.
 pub(crate) struct Target;
@@ -70,6 +73,60 @@ impl Notation for Statuses {
 
     fn schema(&self) -> Json {
         json!({ "type": ["integer", "string"], "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" })
+    }
+}
+
+/// The name of SRV records, and whether their targets are spoken to under TLS.
+pub(crate) struct Service;
+
+impl Notation for Service {
+    type Out = (String, bool);
+
+    fn parse(&self, text: &str) -> Result<(String, bool), Wrong> {
+        let of_scheme = |(scheme, is_secure)| Some((text.strip_prefix(scheme)?, is_secure));
+        let schemes = [("http://", false), ("https://", true)];
+        let (name, is_secure) = schemes.into_iter().find_map(of_scheme).ok_or_else(|| {
+            let message = format!("{} does not begin with http:// or https://", shown(text));
+            if is_dns_name(text) { Wrong::suggest(message, format!("http://{text}")) } else { message.into() }
+        })?;
+        if let Some((name, _)) = name.split_once(':')
+            && is_dns_name(name)
+        {
+            return Err(format!("{} has a port, which is for the records to say", shown(text)).into());
+        }
+        if is_dns_name(name) {
+            return Ok((name.to_ascii_lowercase(), is_secure));
+        }
+        Err(format!("{} is not {}", shown(text), Notation::noun(self)).into())
+    }
+
+    fn noun(&self) -> String {
+        "a name such as http://_http._tcp.example.com".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string", "pattern": "^https?://[^/?#@:\\s]+$" })
+    }
+}
+
+/// A name server: an address, perhaps with a port.
+pub(crate) struct NameServer;
+
+impl Notation for NameServer {
+    type Out = SocketAddr;
+
+    fn parse(&self, text: &str) -> Result<SocketAddr, Wrong> {
+        let alone = |text: &str| text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, 53));
+        let server = alone(text).or_else(|| text.parse().ok()).filter(|server| server.port() > 0);
+        server.ok_or_else(|| format!("{} is not {}", shown(text), Notation::noun(self)).into())
+    }
+
+    fn noun(&self) -> String {
+        "an IP address, perhaps with a port".to_owned()
+    }
+
+    fn schema(&self) -> Json {
+        json!({ "type": "string" })
     }
 }
 

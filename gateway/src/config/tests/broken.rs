@@ -60,14 +60,14 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "a list at the top",
         "- kernel\n",
         &[
-            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
+            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `resolvers`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
         ],
     ),
     (
         "a word at the top",
         "hello\n",
         &[
-            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
+            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `resolvers`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
         ],
     ),
     ("unknown key", "kernels: {}\n", &["1:1+7 unknown key `kernels` -> kernel"]),
@@ -561,6 +561,40 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         &["2:29+11 this endpoint is listed twice; the first is on line 2"],
     ),
     (
+        "where endpoints come from",
+        "resolvers: [ns.test, 10.0.0.1:0]\nupstreams:\n  a: {discover: {}}\n  b: {discover: {dns: \"http://10.0.0.1\"}}\n  \
+         c: {discover: {dns: \"unix:x\"}}\n  d: {discover: {dns: \"http://a\", srv: \"http://b\"}}\n  e: {discover: {srv: \
+         \"http://a:80\"}}\n  f: {discover: {srv: _http._tcp.a}}\n  g: {discover: {srv: \"http://a\", min_ttl: 2m, max_ttl: \
+         1m}}\n  h: {discover: {file: endpoints.yaml, family: ipv4}}\n  i: {}\n  j: {discover: {dns: \"http://a\"}, protocol: \
+         auto}\n  k: {discover: {srv: \"http://a\"}, tls: {verify: false}}\n",
+        &[
+            "1:13+7 ns.test is not an IP address, perhaps with a port",
+            "1:22+10 10.0.0.1:0 is not an IP address, perhaps with a port",
+            "3:17+2 `discover` takes one of `dns`, `srv` and `file`",
+            "4:23+17 an address has nothing to look up; name it in `endpoints`",
+            "5:23+8 a socket on this host has no name to look up",
+            "6:17+34 `discover` takes one of `dns`, `srv` and `file`",
+            "7:23+13 http://a:80 has a port, which is for the records to say",
+            "8:23+12 _http._tcp.a does not begin with http:// or https:// -> http://_http._tcp.a",
+            "9:17+43 `min_ttl` is longer than `max_ttl`",
+            "10:40+6 `family` goes with `dns` or `srv`",
+            "11:3+1 an upstream needs `endpoints` or `discover`",
+            "12:46+4 `auto` asks in the handshake of TLS, and no endpoint has https://; say `http1` or `http2`",
+            "13:3+1 the upstream `k` has `tls` but no endpoint with https://",
+        ],
+    ),
+    (
+        "files of endpoints",
+        "upstreams:\n  a: {discover: {file: absent.yaml}}\n  b: {discover: {file: bad-endpoints.yaml}}\n  c: {discover: \
+         {file: .}}\n",
+        &[
+            "2:24+11 DIR/absent.yaml cannot be read: No such file or directory (os error 2)",
+            "4:24+1 DIR/. cannot be read: Is a directory (os error 21)",
+            "DIR/bad-endpoints.yaml 2:9+8 10.1.0.2 does not begin with http://, https:// or unix: -> http://10.1.0.2",
+            "DIR/bad-endpoints.yaml 2:19+6 unknown key `weigth` -> weight",
+        ],
+    ),
+    (
         "an endpoint without a URL",
         "upstreams:\n  u: {endpoints: [{weight: 2}, {url: \"http://a\", weight: 0}]}\n",
         &[
@@ -646,7 +680,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "no endpoint",
         "upstreams:\n  u: {endpoints: []}\n",
-        &["2:3+1 the upstream `u` needs at least one endpoint"],
+        &["2:3+1 the upstream `u` needs at least one endpoint, or `discover`"],
     ),
     (
         "bad endpoint alone",

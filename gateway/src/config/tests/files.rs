@@ -15,6 +15,8 @@ pub(super) fn directory() -> tempfile::TempDir {
         ("rubbish.mmdb", b"\x00\x01\x02"),
         ("secret.txt", b"hunter2\n"),
         ("name.txt", b"users\r\n"),
+        ("endpoints.yaml", b"- http://10.1.0.1:9001\n- {url: https://10.1.0.2, priority: 1}\n"),
+        ("bad-endpoints.yaml", b"- http://10.1.0.1:9001\n- {url: 10.1.0.2, weigth: 2}\n"),
     ];
     for (name, bytes) in files {
         std::fs::write(dir.path().join(name), bytes).expect("a file in it");

@@ -171,7 +171,7 @@ fn each_mistake_is_told_where_it_is() {
             "",
             &[("conf.d/a.yaml", "upstreams: [u]\n")],
             &[
-                "DIR/conf.d/a.yaml 1:12+3 expected a map from names to maps with `endpoints`, `balance`, …, found a list",
+                "DIR/conf.d/a.yaml 1:12+3 expected a map from names to maps with `endpoints`, `discover`, `balance`, …, found a list",
             ],
         ),
         (

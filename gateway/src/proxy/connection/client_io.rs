@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::model;
 
 use super::super::framing::{Framing, Limits, Refusal, Step};
+use super::super::interim;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
 
@@ -47,6 +48,8 @@ pub(super) struct ClientIo {
     /// How many of the held bytes may go to hyper.
     approved: usize,
     refused: bool,
+    /// Of interim responses, and not yet written.
+    interim: Vec<u8>,
     shut_down: bool,
     /// Bytes thrown away after the end.
     discarded: usize,
@@ -81,6 +84,7 @@ impl ClientIo {
             held: Vec::new(),
             approved: 0,
             refused: false,
+            interim: Vec::new(),
             shut_down: false,
             discarded: 0,
         }
@@ -229,6 +233,33 @@ impl ClientIo {
     }
 }
 
+impl ClientIo {
+    /// Writes interim responses. hyper flushes when it has nothing to write, and that is between two responses: while
+    /// one is waited for, nothing of it is written.
+    fn poll_interims(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for interim in self.watch.interims().take() {
+            interim::write(&interim, &mut self.interim);
+        }
+        ready!(self.poll_interim_rest(cx))?;
+        self.watch.interims().are_gone();
+        self.watch.wake();
+        Poll::Ready(Ok(()))
+    }
+
+    /// What was begun is written to its end before anything else.
+    fn poll_interim_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.interim))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.watch.progressed();
+            self.interim.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 /// What a read from the socket led to.
 enum Filled {
     Delivered,
@@ -280,6 +311,7 @@ impl Write for ClientIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.watch.set_flushed(false);
+        ready!(this.poll_interim_rest(cx))?;
         let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -295,6 +327,7 @@ impl Write for ClientIo {
         }
         let this = self.get_mut();
         this.watch.set_flushed(false);
+        ready!(this.poll_interim_rest(cx))?;
         let count = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices))?;
         this.watch.progressed();
         Poll::Ready(Ok(count))
@@ -308,6 +341,9 @@ impl Write for ClientIo {
     /// written all that it has.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.watch.interims().are_owed() {
+            ready!(this.poll_interims(cx))?;
+        }
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         this.watch.set_flushed(true);
         Poll::Ready(Ok(()))

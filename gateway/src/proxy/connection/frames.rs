@@ -13,26 +13,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::stream::Stream;
-use super::client_io::Scratch;
 
 pub(super) struct FrameIo {
-    stream: TokioIo<Stream>,
+    stream: Stream,
     /// Read before, and not yet given to h2.
     held: Vec<u8>,
-    scratch: Scratch,
     frames: Frames,
     flooded: Rc<Cell<bool>>,
 }
 
 impl FrameIo {
     /// `flooded` is set when the client is cut off.
-    pub(super) fn new(stream: Stream, held: Vec<u8>, scratch: Scratch, flooded: Rc<Cell<bool>>) -> Self {
-        Self { stream: TokioIo::new(stream), held, scratch, frames: Frames::new(Instant::now()), flooded }
+    pub(super) fn new(stream: Stream, held: Vec<u8>, flooded: Rc<Cell<bool>>) -> Self {
+        Self { stream, held, frames: Frames::new(Instant::now()), flooded }
     }
 
     fn look(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -43,33 +39,26 @@ impl FrameIo {
     }
 }
 
-impl Read for FrameIo {
+impl AsyncRead for FrameIo {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        mut cursor: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.held.is_empty() {
-            let count = this.held.len().min(cursor.remaining());
-            let bytes: Vec<u8> = this.held.drain(..count).collect();
-            this.look(&bytes)?;
-            cursor.put_slice(&bytes);
-            return Poll::Ready(Ok(()));
+        let before = buffer.filled().len();
+        if this.held.is_empty() {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        } else {
+            let count = this.held.len().min(buffer.remaining());
+            buffer.put_slice(&this.held[..count]);
+            this.held.drain(..count);
         }
-        // By way of a buffer of ours: what is in hyper's own only unsafe code could look at.
-        let scratch = Rc::clone(&this.scratch);
-        let mut scratch = scratch.borrow_mut();
-        let count = scratch.len().min(cursor.remaining());
-        let mut buffer = ReadBuf::new(&mut scratch[..count]);
-        ready!(Pin::new(this.stream.inner_mut()).poll_read(cx, &mut buffer))?;
-        this.look(buffer.filled())?;
-        cursor.put_slice(buffer.filled());
-        Poll::Ready(Ok(()))
+        Poll::Ready(this.look(&buffer.filled()[before..]))
     }
 }
 
-impl Write for FrameIo {
+impl AsyncWrite for FrameIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let count = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes))?;

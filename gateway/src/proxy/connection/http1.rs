@@ -10,14 +10,15 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::Incoming as Http1;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 
+use super::super::body::ResponseBody;
 use crate::model::Listener;
 
-use super::super::body::{ClientBody, ResponseBody};
 use super::super::framing::Limits;
+use super::super::incoming::Incoming;
 use super::super::pipeline;
 use super::super::stream::Stream;
 use super::super::tunnel::Tunnel;
@@ -145,7 +146,7 @@ fn speak(
     io: ClientIo,
 ) -> http1::Connection<
     ClientIo,
-    impl Service<Request<Incoming>, Response = Response<ResponseBody>, Error = Infallible>,
+    impl Service<Request<Http1>, Response = Response<ResponseBody>, Error = Infallible>,
 > {
     let limits = limits(&session.local().listeners()[session.listener_index()]);
     let mut http = http1::Builder::new();
@@ -153,9 +154,8 @@ fn speak(
     if limits.fields > STACK_FIELDS {
         http.max_headers(limits.fields);
     }
-    let serve = move |request: Request<Incoming>| {
-        let request = request.map(ClientBody::Hyper);
-        pipeline::serve(Rc::clone(&session), Rc::clone(session.watch()), request)
+    let serve = move |request: Request<Http1>| {
+        pipeline::serve(Rc::clone(&session), Rc::clone(session.watch()), request.map(Incoming::Http1))
     };
     http.serve_connection(io, service_fn(serve))
 }

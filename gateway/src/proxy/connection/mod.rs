@@ -2,6 +2,7 @@
 //! may ask it to close.
 
 mod client_io;
+mod date;
 mod frames;
 mod http1;
 mod http2;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use http_body::Body as _;
-use hyper::body::Incoming;
 
 use crate::model::{self, Balance};
 
 use super::super::body::RequestBody;
+use super::super::grpc;
+use super::super::incoming::Incoming;
 use super::super::problem::Kind;
 use super::super::proxy_protocol;
 use super::super::watch::Phase;
@@ -70,6 +71,9 @@ impl Upstream {
         care: Care,
     ) -> Result<Answer, Failed> {
         let watch = delivery.watch;
+        if let (Some(limit), Some(request)) = (watch.limit(), unsent.as_mut()) {
+            grpc::write_timeout(request.headers_mut(), limit.saturating_duration_since(Instant::now()));
+        }
         if unsent.as_ref().is_none_or(|request| request.body().is_end_stream()) {
             watch.awaits_response(delivery.now + self.settings().response_timeout());
         } else {

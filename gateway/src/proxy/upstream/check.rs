@@ -19,7 +19,6 @@ use super::super::proxy_protocol;
 use super::super::stream::Stream;
 use super::link;
 use super::pool::Endpoint;
-use super::shared::Executor;
 use super::state::State;
 
 /// Bytes of an answer about health that are read.
@@ -152,5 +151,15 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Runs hyper's tasks in the worker's own thread.
+#[derive(Clone)]
+struct Executor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, future: F) {
+        spawn_local(future);
     }
 }

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::random::Random;
@@ -15,6 +16,8 @@ use super::view::View;
 pub(super) struct Fleet {
     endpoints: Vec<Rc<Endpoint>>,
     state: Arc<State>,
+    /// The state's.
+    version: Arc<AtomicU64>,
     view: RefCell<Rc<View>>,
     random: Random,
 }
@@ -22,7 +25,8 @@ pub(super) struct Fleet {
 impl Fleet {
     pub(super) fn new(endpoints: Vec<Rc<Endpoint>>, state: Arc<State>) -> Self {
         let view = RefCell::new(Rc::new(show(&state)));
-        Self { endpoints, state, view, random: Random::default() }
+        let version = Arc::clone(state.versions());
+        Self { endpoints, state, version, view, random: Random::default() }
     }
 
     pub(super) fn endpoints(&self) -> &[Rc<Endpoint>] {
@@ -79,7 +83,7 @@ impl Fleet {
     /// Who gets requests, as the newest verdicts have it.
     fn view(&self) -> Rc<View> {
         let mut view = self.view.borrow_mut();
-        if view.version != self.state.version() {
+        if view.version != self.version.load(Ordering::Acquire) {
             *view = Rc::new(show(&self.state));
         }
         Rc::clone(&view)
@@ -88,7 +92,7 @@ impl Fleet {
 
 /// A verdict that changes meanwhile comes with another version: then it is looked at once more.
 fn show(state: &State) -> View {
-    let version = state.version();
+    let version = state.versions().load(Ordering::Acquire);
     View::new(&state.settings, version, |index| state.gets_requests(index))
 }
 

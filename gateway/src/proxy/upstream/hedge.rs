@@ -55,6 +55,9 @@ impl Upstream {
         // It has a time of its own, and when one of both fails, the other one's goes on.
         let watch = Watch::new(now, FOREVER);
         watch.busy(now);
+        if let Some(limit) = delivery.watch.limit() {
+            watch.ends_by(limit);
+        }
         let of_second = Delivery { watch: &watch, now, ..*delivery };
         let aim_of_second = Aim { first: second, tried: &[aim.first] };
         let mut copy = Some(hedge.head.request());

@@ -9,8 +9,10 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::super::stream::Stream;
+use super::early::Early;
 
 /// Shared by a connection's socket and its lease.
 #[derive(Debug, Default)]
@@ -24,7 +26,13 @@ pub(super) struct Tap {
     pub(super) broken: Cell<bool>,
     /// Reads that came to something since the request began: bytes, or the end of the stream.
     pub(super) reads: Cell<u32>,
+    /// What is read next is the begin of a response, and may be interim.
+    pub(super) looks: Cell<bool>,
+    pub(super) early: RefCell<Early>,
 }
+
+/// How much of a response is read at once where it is looked at: most often all of it.
+const LOOK_BYTES: usize = 16 * 1024;
 
 pub(super) struct UpstreamIo {
     stream: TokioIo<Stream>,
@@ -65,6 +73,16 @@ impl UpstreamIo {
         count
     }
 
+    /// Reads what is looked at. By way of a buffer of ours: what is in hyper's own only unsafe code could look at.
+    fn poll_look(&mut self, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let mut bytes = [MaybeUninit::uninit(); LOOK_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut bytes[..LOOK_BYTES.min(cursor.remaining())]);
+        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
+        self.tap.looks.set(self.tap.early.borrow_mut().look(buffer.filled()));
+        cursor.put_slice(buffer.filled());
+        Poll::Ready(Ok(()))
+    }
+
     fn record(&self, slices: &[IoSlice<'_>], mut count: usize) {
         let mut written = self.tap.written.borrow_mut();
         for slice in slices {
@@ -86,7 +104,11 @@ impl Read for UpstreamIo {
             // The end of the stream: hyper gives the request back, unwritten.
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(&mut this.stream).poll_read(cx, cursor))?;
+        if this.tap.looks.get() {
+            ready!(this.poll_look(cx, cursor))?;
+        } else {
+            ready!(Pin::new(&mut this.stream).poll_read(cx, cursor))?;
+        }
         this.tap.reads.set(this.tap.reads.get().saturating_add(1));
         Poll::Ready(Ok(()))
     }

@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use tokio::task::coop::unconstrained;
 use tokio_rustls::TlsConnector;
@@ -20,7 +19,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::model::Protocol;
 use crate::tls;
 
-use super::super::body::RequestBody;
+use super::super::body::{BodyError, RequestBody};
+use super::super::incoming::Incoming;
 use super::super::problem::Kind;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
@@ -30,7 +30,7 @@ use super::load::Permit;
 use super::pool::Endpoint;
 use super::replay;
 use super::retry::Reason;
-use super::shared::Shared;
+use super::shared::{Shared, Upload};
 
 /// The head of a response, and how much of a body may wait in one buffer.
 const MAX_BUFFER: usize = 64 * 1024;
@@ -117,7 +117,9 @@ pub(super) enum ConnectError {
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
-    Http(#[from] hyper::Error),
+    Http1(#[from] hyper::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
 }
 
 impl ConnectError {
@@ -125,7 +127,7 @@ impl ConnectError {
         match self {
             Self::TimedOut(_) => Kind::UpstreamConnectTimeout,
             Self::Tls(_) => Kind::UpstreamTls,
-            Self::Io(_) | Self::Http(_) => Kind::UpstreamConnect,
+            Self::Io(_) | Self::Http1(_) | Self::Http2(_) => Kind::UpstreamConnect,
         }
     }
 }
@@ -139,7 +141,33 @@ pub(super) enum Lost {
         client: bool,
     },
     /// The connection failed. A request that was not written is where it was taken from.
-    Failed(hyper::Error),
+    Failed(NoResponse),
+}
+
+/// What the connection failed of.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoResponse {
+    #[error(transparent)]
+    Http1(hyper::Error),
+    #[error(transparent)]
+    Http2(h2::Error),
+}
+
+impl NoResponse {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Http1(error) if error.is_user() => Kind::BadRequest,
+            Self::Http1(error) if error.is_parse() || error.is_parse_too_large() => Kind::UpstreamProtocol,
+            // It was h2 that ended the stream or the connection, over what it had read.
+            Self::Http2(error) if error.is_library() => Kind::UpstreamProtocol,
+            Self::Http1(_) | Self::Http2(_) => Kind::UpstreamClosed,
+        }
+    }
+
+    /// Whether the stream has ended, and nothing was wrong with it before that.
+    fn is_end(&self) -> bool {
+        matches!(self, Self::Http1(error) if error.is_incomplete_message())
+    }
 }
 
 impl Link {
@@ -186,7 +214,8 @@ pub(in crate::proxy) struct Lease {
 enum Held {
     /// `None` only while it is dropped, or when it has switched protocols.
     Exclusive(Option<Box<Link>>),
-    Shared(Rc<Shared>),
+    /// With the rest of the request's body.
+    Shared(Rc<Shared>, Option<Upload>),
 }
 
 impl Lease {
@@ -196,7 +225,7 @@ impl Lease {
             Opened::Exclusive(link) => Held::Exclusive(Some(link)),
             Opened::Shared(link) => {
                 link.begin();
-                Held::Shared(link)
+                Held::Shared(link, None)
             }
         };
         Self { held, endpoint, index, max_idle, permit: None }
@@ -224,7 +253,7 @@ impl Lease {
     fn link(&mut self) -> Option<&mut Link> {
         match &mut self.held {
             Held::Exclusive(link) => link.as_deref_mut(),
-            Held::Shared(_) => None,
+            Held::Shared(..) => None,
         }
     }
 
@@ -240,7 +269,7 @@ impl Lease {
 
     /// Whether somebody else runs the connection.
     pub(super) fn is_shared(&self) -> bool {
-        matches!(self.held, Held::Shared(_))
+        matches!(self.held, Held::Shared(..))
     }
 
     /// Runs the connection as far as it gets.
@@ -259,7 +288,7 @@ impl Lease {
         &mut self,
         body: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.is_shared() {
             return Pin::new(body).poll_frame(cx);
         }
@@ -288,12 +317,13 @@ impl Lease {
         watch: &Watch,
     ) -> Result<Response<Incoming>, Lost> {
         let link = match &mut self.held {
-            Held::Shared(link) => return link.exchange(unsent, watch).await,
+            Held::Shared(link, upload) => return link.exchange(unsent, watch, upload).await,
             Held::Exclusive(link) => link.as_mut(),
         };
         let (Some(link), Some(request)) = (link, unsent.take()) else {
             return Err(Lost::Expired { client: false });
         };
+        link.tap.looks.set(watch.interims().are_wanted());
         // The answer comes through a channel that is looked at right after the connection was run: its
         // waker has nobody to wake, and the scheduler's budget must not hide an answer that is there.
         let mut answer = pin!(unconstrained(link.sender.try_send_request(request)));
@@ -305,6 +335,14 @@ impl Lease {
             // nobody has to be woken any more.
             for waker in wakers.into_iter().skip(usize::from(!std::mem::replace(&mut sent, true))) {
                 run(&mut link.connection, &mut link.switched, waker);
+                if link.tap.early.borrow().has_found() {
+                    link.tap
+                        .early
+                        .borrow_mut()
+                        .take()
+                        .into_iter()
+                        .for_each(|early| watch.hears_interim(early));
+                }
                 let mut quiet = Context::from_waker(Waker::noop());
                 if let Poll::Ready(answer) = answer.as_mut().poll(&mut quiet) {
                     return Poll::Ready(Some(answer));
@@ -315,10 +353,10 @@ impl Lease {
         .await;
         match answer {
             None => Err(Lost::Expired { client: watch.awaits_client() }),
-            Some(Ok(response)) => Ok(response),
+            Some(Ok(response)) => Ok(response.map(Incoming::Http1)),
             Some(Err(mut failed)) => {
                 *unsent = failed.take_message();
-                Err(Lost::Failed(failed.into_error()))
+                Err(Lost::Failed(NoResponse::Http1(failed.into_error())))
             }
         }
     }
@@ -328,7 +366,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let idle = match &mut self.held {
             Held::Exclusive(link) => link.take().filter(|link| link.is_idle()),
-            Held::Shared(link) => {
+            Held::Shared(link, _) => {
                 link.end();
                 None
             }
@@ -356,14 +394,7 @@ impl Failed {
             Lost::Failed(error) => error,
         };
         tracing::debug!(endpoint = %lease.endpoint, %error, "no response");
-        let kind = if error.is_user() {
-            Kind::BadRequest
-        } else if error.is_parse() || error.is_parse_too_large() {
-            Kind::UpstreamProtocol
-        } else {
-            Kind::UpstreamClosed
-        };
-        let ended = error.is_incomplete_message();
+        let (kind, ended) = (error.kind(), error.is_end());
         if let (None, Held::Exclusive(Some(link))) = (&unsent, &lease.held) {
             let tap = &link.tap;
             // If the one read is the end of the stream, no byte of an answer was.

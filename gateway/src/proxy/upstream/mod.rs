@@ -6,6 +6,7 @@ mod attempt;
 mod balance;
 mod breaker;
 mod check;
+mod early;
 mod ejection;
 mod fleet;
 mod hedge;
@@ -23,6 +24,7 @@ mod steward;
 mod view;
 
 use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
@@ -98,6 +100,9 @@ struct Again {
 
 /// The time for all of a request is over.
 fn overdue(watch: &Watch) -> Kind {
+    if watch.limit().is_some_and(|limit| limit <= Instant::now()) {
+        return Kind::DeadlineExceeded;
+    }
     let kind = if watch.awaits_client() { Kind::BodyTimeout } else { Kind::UpstreamTimeout };
     watch.busy(Instant::now());
     kind
@@ -113,14 +118,16 @@ impl Upstream {
             let former = former.settings();
             former.tls == settings.tls && former.protocol == settings.protocol
         });
-        let endpoints = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| {
-                let known = former.into_iter().flat_map(|f| f.endpoints()).find(|e| e.is(endpoint));
-                known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), Rc::clone)
-            })
+        let known: HashMap<_, _> = former
+            .into_iter()
+            .flat_map(|former| former.endpoints())
+            .map(|endpoint| (endpoint.settings().identity(), endpoint))
             .collect();
+        let endpoint = |endpoint: &model::Endpoint| {
+            let known = known.get(&endpoint.identity());
+            known.map_or_else(|| Rc::new(Endpoint::new(endpoint)), |known| Rc::clone(known))
+        };
+        let endpoints = settings.endpoints.iter().map(endpoint).collect();
         let (sticky, fleet) = (Sticky::new(settings), Fleet::new(endpoints, Arc::clone(&state)));
         Self { state, fleet, sticky, meter, copies }
     }
@@ -129,8 +136,15 @@ impl Upstream {
         &self.state.settings
     }
 
-    pub(super) fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &Arc<State> {
         &self.state
+    }
+
+    /// Closes what is idle to endpoints that `next` does not have.
+    pub(super) fn retire(&self, next: Option<&Self>) {
+        let kept: HashSet<_> = next.into_iter().flat_map(|next| next.endpoints()).map(Rc::as_ptr).collect();
+        let gone = self.endpoints().iter().filter(|endpoint| !kept.contains(&Rc::as_ptr(endpoint)));
+        gone.for_each(|endpoint| endpoint.retire());
     }
 
     /// Whether calls of gRPC can be sent there: they take HTTP/2.
@@ -192,10 +206,11 @@ impl Upstream {
         let permit = Permit::new(&self.state).map_err(|TooMany| self.turn_away(Turned::MaxRequests))?;
         // Pinned where it is made: it is some kilobytes, and to await it by value would move them.
         let sending = pin!(self.send_and_retry(request, delivery, permit));
-        let result = match self.settings().request_timeout {
+        let limits = [self.settings().request_timeout.map(|limit| began + limit), watch.limit()];
+        let result = match limits.into_iter().flatten().min() {
             None => sending.await,
             Some(limit) => {
-                let sent = tokio::time::timeout_at((began + limit).into(), sending).await;
+                let sent = tokio::time::timeout_at(limit.into(), sending).await;
                 sent.unwrap_or_else(|_| Err(overdue(watch)))
             }
         };
@@ -221,7 +236,7 @@ impl Upstream {
         let slow = self.settings().breaker.as_ref().and_then(|breaker| breaker.slow);
         let is_slow = slow.is_some_and(|slow| now.saturating_duration_since(began) > slow);
         let is_failure = match result {
-            Err(Kind::BadRequest | Kind::BodyTimeout) => return,
+            Err(Kind::BadRequest | Kind::BodyTimeout | Kind::DeadlineExceeded) => return,
             Err(_) => true,
             Ok((response, _)) => response.status().is_server_error() || is_slow,
         };

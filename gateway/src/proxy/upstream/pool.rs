@@ -40,6 +40,8 @@ pub(in crate::proxy) struct Endpoint {
     /// that come at once, not each opens one.
     opening: tokio::sync::Mutex<()>,
     in_use: Cell<usize>,
+    /// It is no upstream's any more: a connection on which a request ends is closed.
+    is_retired: Cell<bool>,
     pub(super) latency: Latency,
     cooling_until: Cell<Option<Instant>>,
     last_error: RefCell<Option<String>>,
@@ -64,29 +66,33 @@ impl Endpoint {
             shared: RefCell::default(),
             opening: tokio::sync::Mutex::default(),
             in_use: Cell::new(0),
+            is_retired: Cell::new(false),
             latency: Latency::default(),
             cooling_until: Cell::new(None),
             last_error: RefCell::default(),
         }
     }
 
-    pub(super) fn is(&self, endpoint: &model::Endpoint) -> bool {
-        self.settings.is_same(endpoint)
+    pub(super) fn settings(&self) -> &model::Endpoint {
+        &self.settings
     }
 
     /// Its host, if it is spoken to under TLS.
     pub(super) fn secure_host(&self) -> Option<&str> {
         match &self.settings.at {
-            Location::Tcp { host, .. } if self.settings.is_secure => Some(host),
+            Location::Tcp { host, .. } if self.settings.is_secure => {
+                Some(self.settings.server_name.as_deref().unwrap_or(host))
+            }
             _ => None,
         }
     }
 
     /// What stands for it in a Host field.
     pub(in crate::proxy) fn authority(&self) -> String {
-        match self.settings.at {
-            Location::Tcp { .. } => self.to_string(),
-            Location::Unix(_) => "localhost".to_owned(),
+        match (&self.settings.at, &self.settings.server_name) {
+            (Location::Tcp { port, .. }, Some(name)) => format!("{name}:{port}"),
+            (Location::Tcp { .. }, None) => self.to_string(),
+            (Location::Unix(_), _) => "localhost".to_owned(),
         }
     }
 
@@ -187,9 +193,17 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         if let Some(link) = link
             && idle.len() < max_idle
+            && !self.is_retired.get()
         {
             idle.push(Idle { link, since: Instant::now() });
         }
+    }
+
+    /// Nobody will send it a new request: closes what is idle, and lets the requests that are under way end.
+    pub(super) fn retire(&self) {
+        self.is_retired.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().clear();
     }
 
     /// Closes what was idle for too long; the oldest stand first.

@@ -2,23 +2,26 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
+use bytes::Bytes;
+use h2::Reason;
+use h2::client::{Builder, ResponseFuture, SendRequest};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
-use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::task::spawn_local;
+use http::{Method, Request, Response, Uri, Version};
+use http_body::Body as _;
+use tokio::task::{AbortHandle, spawn_local};
 
 use super::super::body::RequestBody;
+use super::super::incoming::Incoming;
+use super::super::outgoing::Outgoing;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
-use super::link::{Lost, Unsent};
+use super::link::{Lost, NoResponse, Unsent};
 
 /// Requests at a time on one connection; the upstream may allow fewer. A hundred is what RFC 9113 recommends to
 /// allow at least, and more connections spread over more of the upstream's threads.
@@ -35,49 +38,46 @@ const MAX_BUFFER: usize = 64 * 1024;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
 pub(super) struct Shared {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<Bytes>,
     scheme: Scheme,
     streams: Cell<usize>,
     /// As many as the upstream takes at a time, and we want.
     allowed: Rc<Cell<usize>>,
     idle_since: Cell<Instant>,
-    /// An answer did not come in time. The connection itself may be dead, and nothing else would tell: the requests
-    /// that are on it go on, others take another.
-    is_doubtful: Cell<bool>,
+    /// It has ended, or takes no more requests: those that are on it go on, others take another. So it is, too, when an
+    /// answer did not come in time: the connection itself may be dead, and nothing else would tell.
+    is_over: Rc<Cell<bool>>,
 }
 
 impl Shared {
-    pub(super) async fn handshake(stream: Stream, is_secure: bool) -> Result<Rc<Self>, hyper::Error> {
-        let (sender, connection) = Builder::new(Executor)
-            .initial_stream_window_size(STREAM_WINDOW)
+    pub(super) async fn handshake(stream: Stream, is_secure: bool) -> Result<Rc<Self>, h2::Error> {
+        let (sender, connection) = Builder::new()
+            .enable_push(false)
+            .initial_max_send_streams(MAX_STREAMS)
+            .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(MAX_BUFFER)
+            .max_send_buffer_size(MAX_BUFFER)
             .max_header_list_size(MAX_HEADER_BYTES)
-            .handshake(TokioIo::new(stream))
+            .handshake(stream)
             .await?;
-        let allowed = Rc::new(Cell::new(MAX_STREAMS));
-        let known = Rc::clone(&allowed);
+        let (allowed, is_over) = (Rc::new(Cell::new(MAX_STREAMS)), Rc::new(Cell::new(false)));
+        let (known, over) = (Rc::clone(&allowed), Rc::clone(&is_over));
         spawn_local(async move {
             let mut connection = pin!(connection);
             // It ends when the upstream closes it, or when nobody holds its sender any more.
             let ended = poll_fn(|cx| {
                 let ended = connection.as_mut().poll(cx);
-                known.set(connection.current_max_send_streams().clamp(1, MAX_STREAMS));
+                known.set(connection.max_concurrent_send_streams().clamp(1, MAX_STREAMS));
                 ended
             });
             if let Err(error) = ended.await {
                 tracing::debug!(%error, "a connection to an upstream over HTTP/2 ended");
             }
+            over.set(true);
         });
         let scheme = if is_secure { Scheme::HTTPS } else { Scheme::HTTP };
-        Ok(Rc::new(Self {
-            sender,
-            scheme,
-            streams: Cell::new(0),
-            allowed,
-            idle_since: Cell::new(Instant::now()),
-            is_doubtful: Cell::new(false),
-        }))
+        let (streams, idle_since) = (Cell::new(0), Cell::new(Instant::now()));
+        Ok(Rc::new(Self { sender, scheme, streams, allowed, idle_since, is_over }))
     }
 
     /// Whether it takes a request.
@@ -87,7 +87,7 @@ impl Shared {
 
     /// Whether it will never take one again.
     pub(super) fn is_over(&self) -> bool {
-        self.sender.is_closed() || self.is_doubtful.get()
+        self.is_over.get()
     }
 
     /// Whether nobody has used it for so long.
@@ -108,34 +108,92 @@ impl Shared {
         self.idle_since.set(Instant::now());
     }
 
-    /// Sends the request and waits for the head of its response.
+    /// Sends the request and waits for the head of its response. What is left of its body then is `upload`'s.
     pub(super) async fn exchange(
         &self,
         unsent: &mut Unsent,
         watch: &Watch,
+        upload: &mut Option<Upload>,
     ) -> Result<Response<Incoming>, Lost> {
         let Some(mut request) = unsent.take() else { return Err(Lost::Expired { client: false }) };
         address(&mut request, &self.scheme);
-        let mut answer = pin!(self.sender.clone().try_send_request(request));
-        let answer = poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
-                return Poll::Ready(Some(answer));
-            }
-            if watch.is_expired() { Poll::Ready(None) } else { Poll::Pending }
-        })
-        .await;
-        match answer {
-            None => {
-                let client = watch.awaits_client();
-                self.is_doubtful.set(self.is_doubtful.get() || !client);
-                Err(Lost::Expired { client })
-            }
-            Some(Ok(response)) => Ok(response),
-            Some(Err(mut failed)) => {
-                *unsent = failed.take_message();
-                Err(Lost::Failed(failed.into_error()))
-            }
+        let mut sender = self.sender.clone();
+        if let Err(error) = self.unless_expired(watch, |cx| sender.poll_ready(cx)).await? {
+            // The upstream has said good-bye, or is gone.
+            self.is_over.set(true);
+            *unsent = Some(request);
+            return Err(Lost::Failed(NoResponse::Http2(error)));
         }
+        let (head, body) = request.into_parts();
+        let is_whole = body.is_end_stream();
+        let failed = |error| Lost::Failed(NoResponse::Http2(error));
+        let (mut answer, stream) =
+            sender.send_request(Request::from_parts(head, ()), is_whole).map_err(failed)?;
+        drop(sender);
+        if !is_whole {
+            let mut body = Some(Outgoing::new(stream, body, Reason::INTERNAL_ERROR));
+            *upload = poll_fn(|cx| Poll::Ready(body.take().and_then(|body| Upload::start(body, cx)))).await;
+        }
+        let response = self.unless_expired(watch, |cx| poll_answer(&mut answer, watch, cx)).await?;
+        let (head, stream) = response.map_err(failed)?.into_parts();
+        let body = Incoming::of_stream(stream, &head.headers);
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Waits for something, but no longer than for a response.
+    async fn unless_expired<T>(
+        &self,
+        watch: &Watch,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Result<T, Lost> {
+        let came = poll_fn(|cx| match poll(cx) {
+            Poll::Ready(came) => Poll::Ready(Some(came)),
+            Poll::Pending if watch.is_expired() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(came) = came.await {
+            return Ok(came);
+        }
+        let client = watch.awaits_client();
+        self.is_over.set(self.is_over.get() || !client);
+        Err(Lost::Expired { client })
+    }
+}
+
+fn poll_answer(
+    answer: &mut ResponseFuture,
+    watch: &Watch,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<h2::RecvStream>, h2::Error>> {
+    while let Poll::Ready(Some(Ok(interim))) = answer.poll_informational(cx) {
+        watch.hears_interim(interim);
+    }
+    Pin::new(answer).poll(cx)
+}
+
+/// The rest of a request's body, which a task sends while its response comes. Dropped, it is given up.
+pub(super) struct Upload(AbortHandle);
+
+impl Upload {
+    /// What is there goes at once; `None` if that is all. Whoever starts it is woken at its end: it is only then that
+    /// the time for the response begins.
+    fn start(mut body: Outgoing<RequestBody>, cx: &Context<'_>) -> Option<Self> {
+        if body.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            return None;
+        }
+        let starter = cx.waker().clone();
+        let sending = spawn_local(async move {
+            // Who waits for the response sees what became of it.
+            let _stopped = poll_fn(|cx| body.poll(cx)).await;
+            starter.wake();
+        });
+        Some(Self(sending.abort_handle()))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -150,18 +208,15 @@ fn address(request: &mut Request<RequestBody>, scheme: &Scheme) {
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;
     }
+    let length = request.body().size_hint().exact();
+    let has_length =
+        |length| length > 0 || [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
+    let length = length.filter(|length| has_length(*length));
     let headers = request.headers_mut();
+    if let Some(length) = length {
+        headers.entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+    }
     for of_connections in [CONNECTION, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(of_connections);
-    }
-}
-
-/// Runs hyper's tasks in the worker's own thread.
-#[derive(Clone)]
-pub(super) struct Executor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Executor {
-    fn execute(&self, future: F) {
-        spawn_local(future);
     }
 }

@@ -1,6 +1,7 @@
 //! What all workers know of an upstream: whether its endpoints are well. Only atomics, so that nobody waits; whoever
 //! changes a verdict says so by a new version, and workers look again at the next request.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,22 +12,25 @@ use super::breaker::{Breaker, Pass, Position};
 use super::ejection::{self, Outcome, Record};
 use super::load::Load;
 
-/// An upstream over all workers. It lives as long as its part of the configuration stays the same.
+/// An upstream over all workers. It lives as long as its part of the configuration and its endpoints stay the same; what
+/// is counted for all of it outlives that.
 #[derive(Debug)]
 pub(in crate::proxy) struct State {
+    /// With the endpoints that were found.
     pub(super) settings: model::Upstream,
     pub(super) tls: Option<Arc<tls::Client>>,
     /// In the order of the endpoints.
     pub(super) vitals: Vec<Arc<Vitals>>,
-    version: AtomicU64,
-    pub(super) load: Load,
-    breaker: Breaker,
+    /// One for all states of an upstream, like all that follows: requests that began under a former one still report.
+    version: Arc<AtomicU64>,
+    pub(super) load: Arc<Load>,
+    breaker: Arc<Breaker>,
 }
 
 /// An endpoint over all workers. It outlives reloads.
 #[derive(Debug)]
 pub(super) struct Vitals {
-    endpoint: model::Endpoint,
+    pub(super) endpoint: model::Endpoint,
     /// By its health checks.
     is_down: AtomicBool,
     was_checked: AtomicBool,
@@ -65,18 +69,25 @@ pub struct EndpointHealth {
     pub is_healthy: bool,
 }
 
-/// The states of all upstreams. One whose settings have not changed goes on as it is, and of the others what is known of
-/// their endpoints is taken over.
+/// The states of all upstreams, with the endpoints that were found. One whose settings have not changed goes on as it is,
+/// and of the others what is known of their endpoints is taken over.
 pub(in crate::proxy) fn states(
     model: &model::Proxy,
+    found: impl Fn(&model::Upstream) -> Vec<model::Endpoint>,
     clients: &tls::InOrder<model::UpstreamTls>,
     former: &[Arc<State>],
 ) -> Vec<Arc<State>> {
+    let former: HashMap<_, _> = former.iter().map(|state| (state.name(), state)).collect();
     let state = |(index, settings): (usize, &model::Upstream)| {
         // Its place in the list may change while the upstream itself does not.
-        let settings = &model::Upstream { fallback: None, ..settings.clone() };
+        let mut settings = model::Upstream { fallback: None, ..settings.clone() };
+        if settings.discovery.is_some() {
+            let found = found(&settings);
+            add(&mut settings.endpoints, found);
+        }
+        let settings = &settings;
         let tls = clients.get(index).cloned().flatten();
-        let known = former.iter().find(|known| known.settings.name == settings.name);
+        let known = former.get(settings.name.as_str()).copied();
         match known {
             Some(known) if known.settings == *settings && same(known.tls.as_ref(), tls.as_ref()) => {
                 Arc::clone(known)
@@ -87,37 +98,48 @@ pub(in crate::proxy) fn states(
     model.upstreams.iter().enumerate().map(state).collect()
 }
 
+/// What the configuration says of an endpoint goes before what was found.
+fn add(endpoints: &mut Vec<model::Endpoint>, found: Vec<model::Endpoint>) {
+    let said = endpoints.len();
+    for endpoint in found {
+        if !endpoints[..said].iter().any(|known| known.at == endpoint.at) {
+            endpoints.push(endpoint);
+        }
+    }
+}
+
 fn same<T>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
     one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
 impl State {
     fn new(settings: model::Upstream, tls: Option<Arc<tls::Client>>, former: Option<&Self>) -> Self {
+        let version = former.map_or_else(Default::default, |former| Arc::clone(&former.version));
+        let load = former.map_or_else(Default::default, |former| Arc::clone(&former.load));
+        let breaker = former.filter(|former| former.settings.breaker == settings.breaker);
+        let breaker = breaker.map_or_else(Default::default, |former| Arc::clone(&former.breaker));
         // By other rules there would have been other verdicts, and without any nobody would take them back.
         let former = former.filter(|former| {
             let rules = |settings: &model::Upstream| (settings.health.clone(), settings.ejection.clone());
             rules(&former.settings) == rules(&settings)
         });
         let starts_up = settings.health.as_ref().is_none_or(|health| health.starts_up);
+        let known: HashMap<_, _> = former
+            .into_iter()
+            .flat_map(|former| &former.vitals)
+            .map(|vitals| (vitals.endpoint.identity(), vitals))
+            .collect();
         let vitals = |endpoint: &model::Endpoint| {
-            let known =
-                former.into_iter().flat_map(|f| &f.vitals).find(|known| known.endpoint.is_same(endpoint));
-            known.map_or_else(|| Arc::new(Vitals::new(endpoint, starts_up)), Arc::clone)
+            let known = known.get(&endpoint.identity());
+            known.map_or_else(|| Arc::new(Vitals::new(endpoint, starts_up)), |known| Arc::clone(known))
         };
         let vitals = settings.endpoints.iter().map(vitals).collect();
-        Self {
-            settings,
-            tls,
-            vitals,
-            version: AtomicU64::new(0),
-            load: Load::default(),
-            breaker: Breaker::default(),
-        }
+        Self { settings, tls, vitals, version, load, breaker }
     }
 
-    /// Another one than before: a verdict has changed.
-    pub(super) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    /// What is another number than before when a verdict has changed.
+    pub(super) fn versions(&self) -> &Arc<AtomicU64> {
+        &self.version
     }
 
     fn changed(&self) {
@@ -130,8 +152,7 @@ impl State {
     }
 
     /// The endpoint's health checks have come to a verdict. Whether that is news.
-    pub(super) fn judge(&self, index: usize, is_up: bool) -> bool {
-        let Some(vitals) = self.vitals.get(index) else { return false };
+    pub(super) fn judge(&self, vitals: &Vitals, is_up: bool) -> bool {
         if vitals.is_down.swap(!is_up, Ordering::Relaxed) != is_up {
             return false;
         }

@@ -1,6 +1,8 @@
 //! Looks after the endpoints for all workers: one thread for the process, so that each endpoint is asked once and not once
 //! a worker.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc as sync_mpsc};
@@ -8,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, spawn_local};
 
 use crate::model::HealthCheck;
 
 use super::super::random::Random;
 use super::check;
 use super::pool::Endpoint;
-use super::state::State;
+use super::state::{State, Vitals};
 
 /// Checks at a time: each has a connection.
 const MAX_CHECKS: usize = 256;
@@ -57,55 +59,106 @@ impl Steward {
 
 async fn run(mut inbox: mpsc::UnboundedReceiver<Vec<Arc<State>>>) {
     let turns = Rc::new(Semaphore::new(MAX_CHECKS));
-    // Tasks of an upstream end when its set is dropped.
-    let mut known: Vec<(Arc<State>, JoinSet<()>)> = Vec::new();
+    let mut known: HashMap<String, Care> = HashMap::new();
     while let Some(wanted) = inbox.recv().await {
-        known.retain(|(state, _)| wanted.iter().any(|wanted| Arc::ptr_eq(wanted, state)));
-        for state in wanted {
-            if !known.iter().any(|(known, _)| Arc::ptr_eq(known, &state)) {
-                let tasks = look_after(&state, &turns);
-                known.push((state, tasks));
-            }
+        let mut former = std::mem::take(&mut known);
+        for state in wanted.into_iter().filter(|state| state.is_watched()) {
+            let care = match former.remove(state.name()) {
+                Some(mut care) => {
+                    care.turn_to(&state, &turns);
+                    care
+                }
+                None => Care::begin(&state, &turns),
+            };
+            known.insert(state.name().to_owned(), care);
         }
     }
 }
 
-fn look_after(state: &Arc<State>, turns: &Rc<Semaphore>) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
-    if let Some(health) = &state.settings.health {
-        for index in 0..state.settings.endpoints.len() {
-            tasks.spawn_local(keep_checking(Arc::clone(state), index, health.clone(), Rc::clone(turns)));
+/// What is done for one upstream. An endpoint that stays is checked on, with the results that it has in a row, while others
+/// come and go.
+struct Care {
+    newest: Newest,
+    checks: Vec<(Arc<Vitals>, Task)>,
+    looks: Option<Task>,
+}
+
+/// The upstream as it stands now, for the tasks.
+type Newest = Rc<RefCell<Arc<State>>>;
+
+/// Ends when it is dropped.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Care {
+    fn begin(state: &Arc<State>, turns: &Rc<Semaphore>) -> Self {
+        let newest = Rc::new(RefCell::new(Arc::clone(state)));
+        let mut care = Self { newest, checks: Vec::new(), looks: None };
+        care.check(turns);
+        care.look();
+        care
+    }
+
+    fn turn_to(&mut self, state: &Arc<State>, turns: &Rc<Semaphore>) {
+        let former = self.newest.replace(Arc::clone(state));
+        if Arc::ptr_eq(&former, state) {
+            return;
+        }
+        self.check(turns);
+        if former.settings.ejection != state.settings.ejection {
+            self.look();
         }
     }
-    if let Some(ejection) = &state.settings.ejection {
-        tasks.spawn_local(keep_looking(Arc::clone(state), ejection.interval));
+
+    /// Begins and ends checks. By other rules an endpoint has other vitals, so those of before end.
+    fn check(&mut self, turns: &Rc<Semaphore>) {
+        let state = Arc::clone(&self.newest.borrow());
+        let Some(health) = &state.settings.health else { return self.checks.clear() };
+        let mut former: HashMap<_, _> =
+            self.checks.drain(..).map(|(vitals, task)| (Arc::as_ptr(&vitals), task)).collect();
+        for vitals in &state.vitals {
+            let task = former.remove(&Arc::as_ptr(vitals)).unwrap_or_else(|| {
+                let (newest, vitals) = (Rc::clone(&self.newest), Arc::clone(vitals));
+                Task(spawn_local(keep_checking(newest, vitals, health.clone(), Rc::clone(turns))))
+            });
+            self.checks.push((Arc::clone(vitals), task));
+        }
     }
-    tasks
+
+    fn look(&mut self) {
+        let interval = self.newest.borrow().settings.ejection.as_ref().map(|ejection| ejection.interval);
+        self.looks =
+            interval.map(|interval| Task(spawn_local(keep_looking(Rc::clone(&self.newest), interval))));
+    }
 }
 
 /// Lets ejected endpoints back.
-async fn keep_looking(state: Arc<State>, interval: Duration) {
+async fn keep_looking(newest: Newest, interval: Duration) {
     loop {
         tokio::time::sleep(interval).await;
-        state.look(Instant::now());
+        newest.borrow().look(Instant::now());
     }
 }
 
 /// Checks an endpoint until nobody wants to know any more.
-async fn keep_checking(state: Arc<State>, index: usize, health: HealthCheck, turns: Rc<Semaphore>) {
-    let Some(settings) = state.settings.endpoints.get(index) else { return };
-    let Some(vitals) = state.vitals.get(index) else { return };
+async fn keep_checking(newest: Newest, vitals: Arc<Vitals>, health: HealthCheck, turns: Rc<Semaphore>) {
     let (endpoint, random, mut streak) =
-        (Rc::new(Endpoint::new(settings)), Random::default(), Streak::default());
+        (Rc::new(Endpoint::new(&vitals.endpoint)), Random::default(), Streak::default());
     tokio::time::sleep(part_of(FIRST_WITHIN.min(health.interval), &random)).await;
     loop {
         let turn = turns.acquire().await;
+        let state = Arc::clone(&newest.borrow());
         let result = check::check(&endpoint, &state, &health).await;
         drop(turn);
         let is_good = result.is_ok();
         vitals.complain(result.err());
         let verdict = streak.count(is_good, vitals.is_first_check(), &health);
-        if let Some(is_up) = verdict.filter(|is_up| state.judge(index, *is_up)) {
+        if let Some(is_up) = verdict.filter(|is_up| state.judge(&vitals, *is_up)) {
             let verdict = if is_up { "is healthy" } else { "is unhealthy" };
             let why = vitals.complaint().unwrap_or_default();
             tracing::warn!(upstream = state.name(), %endpoint, why, "{verdict}");

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::{FOLLOWED, FOLLOWING, Named, each};
-use crate::harness::{connect, get, model, start, status, upstream};
+use crate::harness::{connect, model, read_rest, start, status, upstream};
 
 struct Reply {
     name: &'static str,
@@ -329,9 +329,12 @@ struct Answer {
 }
 
 impl Answer {
-    /// The first one of a text, and what is left of it. `None`: there is no whole head.
+    /// The first final one of a text, and what is left of it. `None`: there is no whole head.
     #[track_caller]
-    fn read(text: &str, is_head: bool) -> Option<(Self, &str)> {
+    fn read(mut text: &str, is_head: bool) -> Option<(Self, &str)> {
+        while text.starts_with("HTTP/1.1 1") {
+            text = text.split_once("\r\n\r\n")?.1;
+        }
         let (head, rest) = text.split_once("\r\n\r\n")?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|line| line.get(..3)?.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {text}"));
@@ -393,6 +396,10 @@ fn an_upstream_that_never_comes_to_the_answer_times_out() {
     let mut model = model(&[up.address]);
     model.upstreams[0].response_timeout = Duration::from_millis(300);
     let proxy = start(&model);
-    let answer = get(&mut connect(&proxy));
-    assert_eq!(status(&answer), "504", "{answer}");
+    let mut client = connect(&proxy);
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
+    let (text, _) = read_rest(&mut client, Duration::from_secs(1));
+    let heads: Vec<_> = text.split("\r\n\r\n").map(status).collect();
+    let interim = heads.iter().take_while(|status| **status == "102").count();
+    assert_eq!((interim, heads[interim]), (16, "504"), "{text}");
 }

@@ -1,18 +1,17 @@
 //! An answer over HTTP/3: what hyper does for the other versions is done here.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use h3::error::{Code, StreamError};
 use h3::server::RequestStream;
-use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 
 use super::super::super::body::ResponseBody;
+use super::super::date;
 use super::transport::Send;
 
 /// Sends it; a body that breaks off is reset, so that nobody takes it for complete.
@@ -55,25 +54,8 @@ async fn send_body(
 }
 
 fn complete(headers: &mut HeaderMap, length: Option<u64>) {
-    headers.entry(DATE).or_insert_with(date);
+    headers.entry(DATE).or_insert_with(date::now);
     if let Some(length) = length {
         headers.entry(CONTENT_LENGTH).or_insert_with(|| length.into());
     }
-}
-
-/// The date, made once a second.
-fn date() -> HeaderValue {
-    thread_local! {
-        static LAST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
-    }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    LAST.with_borrow_mut(|last| match last {
-        Some((second, date)) if *second == now => date.clone(),
-        _ => {
-            let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(now));
-            let date = HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
-            *last = Some((now, date.clone()));
-            date
-        }
-    })
 }

@@ -28,7 +28,7 @@ use crate::observe::http::Refused;
 
 use super::super::quic::Handshake;
 use super::Session;
-use super::http2::{Open, Streams, run};
+use super::http2::{Open, Streams};
 use super::timer::{Closing, Ended, Timer};
 use request::Request;
 use transport::{Quic, number};
@@ -130,9 +130,9 @@ async fn speak(
             Step::Request(resolver) => {
                 let Some((stopped, known)) = accepted.borrow_mut().take() else { continue };
                 is_quiet = false;
-                let watch = streams.begin();
+                let open = streams.begin();
+                let watch = Rc::clone(&open.watch);
                 watch.begins(Instant::now(), session.header_timeout());
-                let open = Open::new(&streams, Rc::clone(&watch));
                 let request = Request {
                     session: Rc::clone(session),
                     watch,
@@ -141,14 +141,7 @@ async fn speak(
                     cancelled: Rc::clone(&cancelled),
                 };
                 let streams = Rc::clone(&streams);
-                let serving = Box::pin(run(request.serve(*resolver), open));
-                spawn_local(async move {
-                    serving.await;
-                    if streams.are_none() {
-                        // The connection waits for something else now, and perhaps not for so long.
-                        streams.wake();
-                    }
-                });
+                spawn_local(Box::pin(run(request.serve(*resolver), open)));
             }
             // GOAWAY: requests that are open, or on their way, are still served.
             Step::Close => {
@@ -170,6 +163,30 @@ async fn speak(
     }
     if cancelled.are_too_many() {
         session.worker.count_refused(session.listens_on, Refused::Http3Flood);
+    }
+}
+
+/// Runs a request until it ends, or until its time is over: dropped, it is reset.
+async fn run(request: impl Future<Output = ()>, open: Open) {
+    let Open { streams, watch } = &open;
+    let mut request = pin!(request);
+    let mut waker_is_known = false;
+    poll_fn(|cx| {
+        if !std::mem::replace(&mut waker_is_known, true) {
+            watch.set_waker(cx.waker());
+        }
+        if request.as_mut().poll(cx).is_ready() || watch.is_aborted() || watch.is_overdue() {
+            return Poll::Ready(());
+        }
+        streams.see(watch);
+        Poll::Pending
+    })
+    .await;
+    let streams = Rc::clone(streams);
+    drop(open);
+    if streams.are_none() {
+        // The connection waits for something else now, and perhaps not for so long.
+        streams.wake();
     }
 }
 

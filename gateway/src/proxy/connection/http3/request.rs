@@ -12,7 +12,7 @@ use h3::server::RequestResolver;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, Method};
 
-use super::super::super::body::ClientBody;
+use super::super::super::incoming::Incoming;
 use super::super::super::pipeline;
 use super::super::super::watch::Watch;
 use super::super::Session;
@@ -95,7 +95,7 @@ async fn answer_to(
         return Err(Failure::Other);
     }
     let is_head = request.method() == Method::HEAD;
-    let request = request.map(|()| ClientBody::Http3(Box::new(body)));
+    let request = request.map(|()| Incoming::Http3(Box::new(body)));
     let Ok(response) = pipeline::serve(Rc::clone(session), Rc::clone(watch), request).await;
     Ok(answer::send(&mut send, response, is_head).await?)
 }
