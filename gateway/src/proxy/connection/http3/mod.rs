@@ -140,7 +140,6 @@ async fn speak(
                     known,
                     cancelled: Rc::clone(&cancelled),
                 };
-                let streams = Rc::clone(&streams);
                 spawn_local(Box::pin(run(request.serve(*resolver), open)));
             }
             // GOAWAY: requests that are open, or on their way, are still served.
