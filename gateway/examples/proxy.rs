@@ -33,6 +33,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
             address: listen,
             tls: None,
             http2: true,
+            http3: false,
             passthrough: Vec::new(),
             max_concurrent_streams: 100,
             proxy_protocol: Vec::new(),

@@ -12,7 +12,8 @@ use crate::{process, tools, workspace};
 /// A test that cannot run here appends a line with its name and the reason to the file that this variable names.
 const SKIPS: &str = "GATEWAY_TEST_SKIPS";
 /// The kernel programs build for another target; their code is tested in gateway-common and end to end.
-const PACKAGES: [&str; 3] = ["--workspace", "--exclude", "gateway-ebpf"];
+/// With what is off unless it is asked for, in one build: nothing of it changes what the rest does.
+const PACKAGES: [&str; 4] = ["--workspace", "--exclude", "gateway-ebpf", "--features=gateway/http3"];
 /// What the end-to-end tests run.
 const PROGRAMS: [&str; 6] = ["ip", "nginx", "haproxy", "bpftool", "nft", "curl"];
 

@@ -115,6 +115,7 @@ fn listeners(
                 .as_ref()
                 .and_then(|tls| secure(tls, listener.http2, acme, place, reader, base_dir)),
             http2: listener.http2,
+            http3: http3(listener, reader),
             max_concurrent_streams: u32::try_from(listener.max_concurrent_streams).unwrap_or(u32::MAX),
             passthrough: passthrough(&listener.passthrough, upstreams, place, reader),
             proxy_protocol: listener.proxy_protocol.clone(),
@@ -129,6 +130,24 @@ fn listeners(
         });
     }
     lowered
+}
+
+fn http3(listener: &keys::Listener, reader: &mut Reader<'_>) -> bool {
+    if !listener.http3.value {
+        return false;
+    }
+    let message = if listener.tls.is_none() {
+        "HTTP/3 is spoken under TLS alone; give the listener `tls`"
+    } else if !listener.proxy_protocol.is_empty() {
+        "a load balancer that speaks the PROXY protocol cannot say whom a datagram is from; `http3` does not go with \
+         `proxy_protocol`"
+    } else if cfg!(not(feature = "http3")) {
+        "this gateway was built without HTTP/3; build it with `--features http3`, or leave `http3` out"
+    } else {
+        return true;
+    };
+    reader.error::<()>(listener.http3.place, message);
+    false
 }
 
 fn passthrough(

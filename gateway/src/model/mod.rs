@@ -106,7 +106,9 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Whether it speaks HTTP/2 with clients that ask for it, by ALPN or, in the clear, by prior knowledge.
     pub http2: bool,
-    /// Requests at a time on one connection over HTTP/2.
+    /// Whether it speaks HTTP/3, too, on the same port of UDP. There is `tls` then.
+    pub http3: bool,
+    /// Requests at a time on one connection over HTTP/2 or HTTP/3.
     pub max_concurrent_streams: u32,
     /// Connections under TLS that are passed on as they are, by the name that they ask for.
     pub passthrough: Vec<Passthrough>,

@@ -213,10 +213,21 @@ pub(crate) enum Refused {
     ProxyHeader,
     /// It carried more resets, settings, pings and the like than requests explain.
     Http2Flood,
+    /// It carried more requests that were thrown away than a browser does.
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "nobody counts it in this build"))]
+    Http3Flood,
 }
 
-const REFUSED: [&str; 7] =
-    ["denied", "error", "no_file_descriptors", "no_memory", "tls_handshake", "proxy_header", "http2_flood"];
+const REFUSED: [&str; 8] = [
+    "denied",
+    "error",
+    "no_file_descriptors",
+    "no_memory",
+    "tls_handshake",
+    "proxy_header",
+    "http2_flood",
+    "http3_flood",
+];
 
 impl ListenerMeter {
     pub(crate) fn new(listener: &str) -> Self {

@@ -1,4 +1,4 @@
-//! Bodies on their way through: what hyper gives is passed on frame by frame, and the connection's watch
+//! Bodies on their way through: what hyper or h3 gives is passed on frame by frame, and the connection's watch
 //! hears of it. Nothing is gathered, so a slow reader slows the sender.
 
 use std::pin::Pin;
@@ -58,6 +58,12 @@ pub(super) enum BodyError {
     Http1(#[from] hyper::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    #[cfg(feature = "http3")]
+    #[error(transparent)]
+    Http3(#[from] h3::error::StreamError),
+    #[cfg(feature = "http3")]
+    #[error("the body has not the length that Content-Length says")]
+    Length,
     #[error("the body is not in base64")]
     NotBase64,
     #[error("the copy was given up")]

@@ -26,12 +26,14 @@ pub(super) struct Reply {
     pub(super) deprecated: Option<Arc<Deprecation>>,
     /// The request's name.
     pub(super) request_id: Option<HeaderValue>,
+    /// Where HTTP/3 is spoken, for who does not speak it yet.
+    pub(super) alternative: Option<HeaderValue>,
 }
 
 /// Dropping it ends it.
 pub(super) struct Exchange {
     session: Rc<Session>,
-    /// Of the connection or, under HTTP/2, of the stream.
+    /// Of the connection or, under HTTP/2 and HTTP/3, of the stream.
     watch: Rc<Watch>,
     local: Rc<Local>,
     /// Index of the listener in `local`.
@@ -65,8 +67,10 @@ impl Exchange {
         watch.busy(started);
         let record = local.access_log().map(|_| Box::new(Record::of(&session, request)));
         let (method, version) = (MethodLabel::of(request.method()), request.version());
-        watch.interims().begin(version >= Version::HTTP_11);
-        let is_call = version == Version::HTTP_2 && grpc::is_call(request.headers());
+        // Over HTTP/3 none is sent.
+        watch.interims().begin((Version::HTTP_11..=Version::HTTP_2).contains(&version));
+        let alternative = local.alternative(listener).filter(|_| version < Version::HTTP_3).cloned();
+        let is_call = version >= Version::HTTP_2 && grpc::is_call(request.headers());
         Self {
             session,
             watch,
@@ -77,7 +81,7 @@ impl Exchange {
             is_call,
             method,
             route: None,
-            reply: Reply::default(),
+            reply: Reply { alternative, ..Reply::default() },
             record,
             sent: 0,
             why: GONE,
@@ -87,7 +91,7 @@ impl Exchange {
 
     /// Whether several requests share the connection, each as a stream.
     pub(super) fn is_stream(&self) -> bool {
-        self.version == Version::HTTP_2
+        self.version >= Version::HTTP_2
     }
 
     /// Whether the request is a call of gRPC.

@@ -1,4 +1,4 @@
-//! The body of a message as it comes in: of a client's request or of an upstream's response, over either version of
+//! The body of a message as it comes in: of a client's request or of an upstream's response, over every version of
 //! HTTP.
 
 use std::pin::Pin;
@@ -12,12 +12,16 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming as Http1;
 
 use super::body::BodyError;
+#[cfg(feature = "http3")]
+use super::connection::http3::Http3Body;
 
 /// A body that somebody sends us.
 #[derive(Debug)]
 pub(super) enum Incoming {
     Http1(Http1),
     Http2(Received),
+    #[cfg(feature = "http3")]
+    Http3(Box<Http3Body>),
     /// There is none.
     Nothing,
 }
@@ -52,6 +56,8 @@ impl Body for Incoming {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
             Self::Http2(received) => received.poll_frame(cx),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => Pin::new(&mut **body).poll_frame(cx),
             Self::Nothing => Poll::Ready(None),
         }
     }
@@ -60,6 +66,8 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(received) => received.stream.is_end_stream(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.is_end_stream(),
             Self::Nothing => true,
         }
     }
@@ -68,6 +76,8 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(received) => received.left.map_or_else(SizeHint::default, SizeHint::with_exact),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.size_hint(),
             Self::Nothing => SizeHint::with_exact(0),
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::net::SocketFlags;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -22,7 +22,14 @@ pub(super) struct Bound {
     /// What the workers and the handle know of it.
     pub(super) address: Address,
     /// One a worker.
-    pub(super) sockets: Vec<TcpListener>,
+    pub(super) sockets: Vec<Socket>,
+}
+
+/// Where connections come from.
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    #[cfg(feature = "http3")]
+    Udp(std::net::UdpSocket),
 }
 
 /// A listener as long as the proxy runs.
@@ -33,23 +40,33 @@ pub(super) struct Address {
     /// As it is: the port, if the configuration left that to the system.
     pub(super) actual: SocketAddr,
     pub(super) slots: Arc<Slots>,
+    /// Whether there are sockets for HTTP/3 beside those for TCP.
+    #[cfg(feature = "http3")]
+    pub(super) datagrams: bool,
 }
 
 /// Binds one socket for each of `count` workers.
 pub(super) fn bind(listener: &model::Listener, count: usize) -> Result<Bound, ProxyError> {
     let failed = |source: io::Error| ProxyError::bind(listener, source);
     probe(listener.address).map_err(failed)?;
-    let mut sockets: Vec<TcpListener> = Vec::with_capacity(count);
+    let mut sockets = Vec::with_capacity(count);
     let mut actual = listener.address;
     for _ in 0..count {
         let socket = open(actual, true).map_err(failed)?;
         socket.listen(BACKLOG).map_err(failed)?;
         let socket = TcpListener::from(socket);
         actual = socket.local_addr().map_err(failed)?;
-        sockets.push(socket);
+        sockets.push(Socket::Tcp(socket));
     }
     let slots = Arc::new(Slots::new(listener.max_connections));
-    Ok(Bound { address: Address { configured: listener.address, actual, slots }, sockets })
+    let address = Address {
+        configured: listener.address,
+        actual,
+        slots,
+        #[cfg(feature = "http3")]
+        datagrams: false,
+    };
+    Ok(Bound { address, sockets })
 }
 
 /// Finds out whether somebody else listens there. With SO_REUSEPORT the system would let us share the port
@@ -61,8 +78,9 @@ fn probe(address: SocketAddr) -> io::Result<()> {
     open(address, false).map(drop)
 }
 
-fn open(address: SocketAddr, shared: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+fn open(address: SocketAddr, shared: bool) -> io::Result<RawSocket> {
+    let socket =
+        RawSocket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     // Connections of a former process that still wait out their end are no reason to fail.
     socket.set_reuse_address(true)?;
     if shared {

@@ -29,6 +29,8 @@ mod path;
 mod pipeline;
 mod problem;
 pub mod proxy_protocol;
+#[cfg(feature = "http3")]
+mod quic;
 mod random;
 mod record;
 mod request;
@@ -47,7 +49,7 @@ mod worker;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -59,7 +61,7 @@ use crate::observe::access_log::AccessLog;
 use crate::{model, tls};
 
 pub use explain::{Asked, Candidate, Explanation, explain};
-use listen::{Address, Bound};
+use listen::{Address, Bound, Socket};
 pub(crate) use route::shadowed;
 use snapshot::{Secrets, Snapshot};
 pub use upstream::{Condition, EndpointHealth, Position};
@@ -124,6 +126,17 @@ pub enum ProxyError {
         /// What the system said.
         source: io::Error,
     },
+    /// Likewise, for HTTP/3.
+    #[cfg(feature = "http3")]
+    #[error("listener {listener}: cannot take HTTP/3 on port {} of UDP at {}: {source}", address.port(), address.ip())]
+    BindDatagrams {
+        /// The listener's name.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// A file that TLS needs.
     #[error("{whose}: {why}")]
     Tls {
@@ -164,6 +177,11 @@ impl ProxyError {
             io::ErrorKind::AddrInUse => Self::InUse { listener, address },
             _ => Self::Bind { listener, address, source },
         }
+    }
+
+    #[cfg(feature = "http3")]
+    fn bind_datagrams(listener: &model::Listener, address: SocketAddr, source: io::Error) -> Self {
+        Self::BindDatagrams { listener: listener.name.clone(), address, source }
     }
 }
 
@@ -261,8 +279,7 @@ impl Proxy {
     /// An address that is in use or cannot be bound, or a thread that cannot be started. Nothing runs then.
     pub fn start(model: &model::Proxy, admission: Admission) -> Result<Self, ProxyError> {
         let count = model.workers.max(1);
-        let bound = model.listeners.iter().map(|listener| listen::bind(listener, count));
-        let bound = bound.collect::<Result<Vec<_>, _>>()?;
+        let bound = bind(model, count, &[])?;
         let secrets = secure(model, &Known::default())?;
         let access_log = open_log(model, None)?;
         let mut workers = Vec::with_capacity(count);
@@ -302,9 +319,7 @@ impl Proxy {
 
     fn take_over(&self, model: &model::Proxy) -> Result<Reloaded, ProxyError> {
         let mut addresses = self.addresses();
-        let is_new = |l: &&model::Listener| !addresses.iter().any(|(_, a)| a.configured == l.address);
-        let bound = model.listeners.iter().filter(is_new).map(|l| listen::bind(l, self.workers.len()));
-        let bound = bound.collect::<Result<Vec<_>, _>>()?;
+        let bound = bind(model, self.workers.len(), &addresses)?;
         let secrets = secure(model, &self.secrets())?;
         let access_log = open_log(model, self.access_log().as_ref())?;
         self.apply(model, bound, secrets, access_log, &mut addresses)?;
@@ -470,15 +485,7 @@ impl Proxy {
         access_log: Option<Arc<AccessLog>>,
         addresses: &mut Vec<(String, Address)>,
     ) -> Result<(), ProxyError> {
-        *self.secrets() = Known {
-            listeners: tls::distinct(&secrets.listeners),
-            upstreams: tls::distinct(&secrets.upstreams),
-        };
-        self.access_log().clone_from(&access_log);
-        let snapshot = Arc::new(Snapshot::new(model, secrets, access_log));
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
-        let states = self.update_states(&snapshot);
-        let mut shares: Vec<Vec<(Address, TcpListener)>> = self.workers.iter().map(|_| Vec::new()).collect();
+        let mut shares: Vec<Vec<(Address, Socket)>> = self.workers.iter().map(|_| Vec::new()).collect();
         let mut known: Vec<Address> = addresses.drain(..).map(|(_, address)| address).collect();
         for Bound { address, sockets } in bound {
             for (share, socket) in shares.iter_mut().zip(sockets) {
@@ -489,9 +496,22 @@ impl Proxy {
         for listener in &model.listeners {
             if let Some(address) = known.iter().find(|address| address.configured == listener.address) {
                 address.slots.set_limit(listener.max_connections);
-                addresses.push((listener.name.clone(), address.clone()));
+                let address = Address {
+                    #[cfg(feature = "http3")]
+                    datagrams: listener.http3,
+                    ..address.clone()
+                };
+                addresses.push((listener.name.clone(), address));
             }
         }
+        *self.secrets() = Known {
+            listeners: tls::distinct(&secrets.listeners),
+            upstreams: tls::distinct(&secrets.upstreams),
+        };
+        self.access_log().clone_from(&access_log);
+        let snapshot = Arc::new(Snapshot::new(model, secrets, access_log, addresses));
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        let states = self.update_states(&snapshot);
         self.tell(&snapshot, &states, shares)
     }
 
@@ -500,7 +520,7 @@ impl Proxy {
         &self,
         snapshot: &Arc<Snapshot>,
         states: &Arc<[Arc<State>]>,
-        shares: Vec<Vec<(Address, TcpListener)>>,
+        shares: Vec<Vec<(Address, Socket)>>,
     ) -> Result<(), ProxyError> {
         let mut pending = Vec::new();
         let shares = shares.into_iter().chain(std::iter::repeat_with(Vec::new));
@@ -516,6 +536,17 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// Opens what the configuration names and nobody listens on yet.
+fn bind(model: &model::Proxy, workers: usize, known: &[(String, Address)]) -> Result<Vec<Bound>, ProxyError> {
+    let is_new = |l: &&model::Listener| !known.iter().any(|(_, a)| a.configured == l.address);
+    let bound = model.listeners.iter().filter(is_new).map(|l| listen::bind(l, workers));
+    #[cfg_attr(not(feature = "http3"), expect(unused_mut, reason = "there is nothing else in this build"))]
+    let mut bound = bound.collect::<Result<Vec<_>, _>>()?;
+    #[cfg(feature = "http3")]
+    quic::bind(model, workers, known, &mut bound)?;
+    Ok(bound)
 }
 
 /// The access log. One whose settings stay is kept, and opens its file anew.

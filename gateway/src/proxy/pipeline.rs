@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{
+    ALT_SVC, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderValue, SET_COOKIE, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
@@ -362,7 +364,11 @@ fn prepare_response(headers: &mut HeaderMap) {
 
 /// What the route does to the header of an answer, its own or its upstream's.
 fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
-    let Reply { changes, cookie, cors, deprecated, request_id } = reply;
+    let Reply { changes, cookie, cors, deprecated, request_id, alternative } = reply;
+    if let Some(alternative) = alternative {
+        // What an upstream says of itself is not said of the gateway.
+        headers.insert(ALT_SVC, alternative);
+    }
     if let Some(id) = request_id {
         headers.insert(X_REQUEST_ID, id);
     }
@@ -415,9 +421,10 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
     exchange.because(problem.code());
     let mut response = if exchange.is_call() { grpc::answer(&problem) } else { problem.into_response() };
     // Pages that may read answers may read this one; what the route changes is about its answers, if it does not say more.
-    let Reply { changes, cors, deprecated, request_id, .. } = std::mem::take(exchange.reply());
+    let Reply { changes, cors, deprecated, request_id, alternative, .. } = std::mem::take(exchange.reply());
     let changes = changes.filter(|changes| changes.always_errors);
-    prepare_reply(Reply { changes, cookie: None, cors, deprecated, request_id }, response.headers_mut());
+    let reply = Reply { changes, cookie: None, cors, deprecated, request_id, alternative };
+    prepare_reply(reply, response.headers_mut());
     answer_as(exchange, response, status, closes)
 }
 

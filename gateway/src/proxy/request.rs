@@ -35,7 +35,7 @@ pub(super) fn admit<B>(request: &mut Request<B>, max_fields: usize) -> Result<()
 /// HTTP/1.1 such fields are refused before they are parsed.
 fn check_names<B>(request: &Request<B>) -> Result<(), Problem> {
     let imitates = |name| request.headers().contains_key(name);
-    if request.version() == Version::HTTP_2
+    if request.version() >= Version::HTTP_2
         && ["content_length", "transfer_encoding"].into_iter().any(imitates)
     {
         let detail = "A field's name looks like Content-Length or Transfer-Encoding.";
@@ -67,8 +67,8 @@ fn take_authority<B>(request: &mut Request<B>) -> Result<(), Problem> {
     let Some(host) = uri.authority().and_then(authority_value) else {
         return bad("The target's authority is not valid.");
     };
-    // Under HTTP/2 both may come, and then nothing says which of them counts (RFC 9113, section 8.3.1).
-    if request.version() == Version::HTTP_2
+    // Under HTTP/2 and HTTP/3 both may come, and then nothing says which of them counts (RFC 9113, section 8.3.1).
+    if request.version() >= Version::HTTP_2
         && request
             .headers()
             .get_all(HOST)
@@ -87,7 +87,7 @@ fn take_authority<B>(request: &mut Request<B>) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Under HTTP/2 a cookie may come in several fields, so that they compress; HTTP/1.1 has one (RFC 9113, section 8.2.3).
+/// Under HTTP/2 and HTTP/3 a cookie may come in several fields, so that they compress; HTTP/1.1 has one (RFC 9113, section 8.2.3).
 fn join_cookies<B>(request: &mut Request<B>) {
     if request.version() < Version::HTTP_2 || request.headers().get_all(COOKIE).iter().nth(1).is_none() {
         return;

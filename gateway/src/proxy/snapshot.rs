@@ -6,12 +6,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
+
 use crate::model;
 use crate::observe::access_log::AccessLog;
 use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
 use crate::tls;
 
 use super::gather::Budget;
+use super::listen::Address;
 use super::random::Random;
 use super::route::Router;
 use super::upstream::{State, Upstream};
@@ -23,7 +26,12 @@ pub(super) struct Snapshot {
     pub(super) model: model::Proxy,
     secrets: Secrets,
     access_log: Option<Arc<AccessLog>>,
+    /// In the order of the listeners.
+    alternatives: Vec<Option<HeaderValue>>,
 }
+
+/// How long clients may remember that HTTP/3 is spoken (RFC 7838): a day, as unless they are told.
+const ALTERNATIVE_SECONDS: u32 = 24 * 60 * 60;
 
 /// What TLS is spoken with.
 #[derive(Debug, Default)]
@@ -33,8 +41,26 @@ pub(super) struct Secrets {
 }
 
 impl Snapshot {
-    pub(super) fn new(model: &model::Proxy, secrets: Secrets, access_log: Option<Arc<AccessLog>>) -> Self {
-        Self { router: Router::new(&model.routes), model: model.clone(), secrets, access_log }
+    pub(super) fn new(
+        model: &model::Proxy,
+        secrets: Secrets,
+        access_log: Option<Arc<AccessLog>>,
+        addresses: &[(String, Address)],
+    ) -> Self {
+        let alternative = |listener: &model::Listener| {
+            let (_, address) = addresses.iter().find(|(name, _)| *name == listener.name)?;
+            let port = address.actual.port();
+            HeaderValue::try_from(format!("h3=\":{port}\"; ma={ALTERNATIVE_SECONDS}"))
+                .ok()
+                .filter(|_| listener.http3)
+        };
+        Self {
+            router: Router::new(&model.routes),
+            model: model.clone(),
+            secrets,
+            access_log,
+            alternatives: model.listeners.iter().map(alternative).collect(),
+        }
     }
 
     pub(super) fn upstream_tls(&self) -> &tls::InOrder<model::UpstreamTls> {
@@ -51,7 +77,7 @@ impl Snapshot {
             upstreams: Vec::new(),
             routes: Vec::new(),
         };
-        Self::new(&nothing, Secrets::default(), None)
+        Self::new(&nothing, Secrets::default(), None, &[])
     }
 }
 
@@ -129,6 +155,11 @@ impl Local {
     /// How a listener speaks TLS, if it does.
     pub(super) fn tls(&self, listener: usize) -> Option<&Arc<tls::Server>> {
         self.snapshot.secrets.listeners.get(listener)?.as_ref()
+    }
+
+    /// Where a listener speaks HTTP/3, for those who speak another version with it (Alt-Svc).
+    pub(super) fn alternative(&self, listener: usize) -> Option<&HeaderValue> {
+        self.snapshot.alternatives.get(listener)?.as_ref()
     }
 
     pub(super) fn upstreams(&self) -> &[Rc<Upstream>] {

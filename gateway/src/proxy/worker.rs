@@ -20,7 +20,9 @@ use tokio::task::{coop, spawn_local};
 use crate::observe::http::{FLUSH_INTERVAL, Refused};
 
 use super::connection::{self, SCRATCH_BYTES, Scratch, Session};
-use super::listen::{self, Address, Slot};
+use super::listen::{self, Address, Slot, Socket};
+#[cfg(feature = "http3")]
+use super::quic;
 use super::snapshot::{Local, Snapshot};
 use super::upstream::State;
 use super::watch::Watch;
@@ -38,7 +40,7 @@ pub(super) enum Command {
     Apply {
         snapshot: Arc<Snapshot>,
         states: Arc<[Arc<State>]>,
-        sockets: Vec<(Address, TcpListener)>,
+        sockets: Vec<(Address, Socket)>,
         done: sync_mpsc::Sender<()>,
     },
     /// Tell how the endpoints fare.
@@ -138,14 +140,25 @@ pub(super) struct Worker {
     local: RefCell<Rc<Local>>,
     listening: RefCell<Vec<Listening>>,
     scratch: Scratch,
-    /// By number; with the configured address of their listener.
-    connections: RefCell<HashMap<u64, (SocketAddr, Rc<Watch>)>>,
+    #[cfg(feature = "http3")]
+    listening_quic: RefCell<Vec<quic::Listening>>,
+    /// By number.
+    connections: RefCell<HashMap<u64, Connection>>,
     next_connection: Cell<u64>,
     draining: Cell<bool>,
     /// No connection is left.
     empty: Notify,
     has_counts: Cell<bool>,
     counts: Notify,
+}
+
+/// An open connection.
+struct Connection {
+    /// The address of its listener, as it stands in the configuration.
+    listens_on: SocketAddr,
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "none is, in this build"))]
+    is_quic: bool,
+    watch: Rc<Watch>,
 }
 
 /// A listening socket of this worker. Dropping it ends the task that accepts from it.
@@ -179,6 +192,8 @@ impl Worker {
             admission,
             local: RefCell::new(Rc::new(Local::new(nothing, &[], None))),
             listening: RefCell::default(),
+            #[cfg(feature = "http3")]
+            listening_quic: RefCell::default(),
             scratch: Rc::new(RefCell::new(vec![0; SCRATCH_BYTES].into())),
             connections: RefCell::default(),
             next_connection: Cell::new(0),
@@ -225,7 +240,7 @@ impl Worker {
         self: &Rc<Self>,
         snapshot: Arc<Snapshot>,
         states: &[Arc<State>],
-        sockets: Vec<(Address, TcpListener)>,
+        sockets: Vec<(Address, Socket)>,
     ) {
         let former = self.local();
         let next = Rc::new(Local::new(snapshot, states, Some(&former)));
@@ -234,16 +249,45 @@ impl Worker {
         // Under the snapshot that still knows their listener.
         gone.iter().for_each(|listening| listening.take_backlog(self));
         // Those that wait for a request may have one on its way to us: they end with it.
-        for (address, watch) in self.connections.borrow().values() {
-            if watch.has_request() && gone.iter().any(|listening| listening.address.configured == *address) {
+        for Connection { listens_on, watch, .. } in self.connections.borrow().values() {
+            if watch.has_request() && gone.iter().any(|gone| gone.address.configured == *listens_on) {
                 watch.close();
             }
         }
         *self.listening.borrow_mut() = kept;
         former.retire(&next);
         *self.local.borrow_mut() = next;
+        #[cfg(feature = "http3")]
+        self.leave_quic();
         for (address, socket) in sockets {
-            self.listen(address, socket);
+            match socket {
+                Socket::Tcp(socket) => self.listen(address, socket),
+                #[cfg(feature = "http3")]
+                Socket::Udp(socket) => self.listen_quic(address, socket),
+            }
+        }
+    }
+
+    /// Ends HTTP/3 where it is not wanted any more. Its clients are told which of their requests are still served, so
+    /// that none of them has to be waited for.
+    #[cfg(feature = "http3")]
+    fn leave_quic(&self) {
+        let local = self.local();
+        let is_wanted = |address| local.listeners().iter().any(|l| l.http3 && l.address == address);
+        self.listening_quic.borrow_mut().retain(|listening| is_wanted(listening.address.configured));
+        for Connection { listens_on, is_quic, watch } in self.connections.borrow().values() {
+            if *is_quic && !is_wanted(*listens_on) {
+                watch.close();
+            }
+        }
+    }
+
+    #[cfg(feature = "http3")]
+    fn listen_quic(self: &Rc<Self>, address: Address, socket: std::net::UdpSocket) {
+        let actual = address.actual;
+        match quic::listen(self, address, socket) {
+            Ok(listening) => self.listening_quic.borrow_mut().push(listening),
+            Err(error) => tracing::error!(%error, address = %actual, "cannot take HTTP/3"),
         }
     }
 
@@ -276,24 +320,32 @@ impl Worker {
             // It is gone already.
             return self.count_refused(address.configured, Refused::Broken);
         }
-        let Some(session) =
-            Session::new(Rc::clone(self), peer, local_address, address.configured, Instant::now())
-        else {
-            return;
-        };
-        let id = self.next_connection.get();
-        self.next_connection.set(id + 1);
-        let watch = Rc::clone(session.watch());
-        self.connections.borrow_mut().insert(id, (address.configured, watch));
-        if self.draining.get() {
-            session.watch().close();
-        }
-        self.counted();
-        let open = Open { worker: Rc::clone(self), id, _slot: slot };
+        let Some((session, open)) = self.begin((peer, local_address), address, slot, false) else { return };
         spawn_local(async move {
             connection::serve(session, stream).await;
             drop(open);
         });
+    }
+
+    /// Puts a connection into the worker's list; both its addresses, the client's first. `None` if its listener is gone.
+    pub(super) fn begin(
+        self: &Rc<Self>,
+        (peer, ours): (SocketAddr, SocketAddr),
+        address: &Address,
+        slot: Slot,
+        is_quic: bool,
+    ) -> Option<(Rc<Session>, Open)> {
+        let listens_on = address.configured;
+        let session = Session::new(Rc::clone(self), peer, ours, listens_on, Instant::now())?;
+        let id = self.next_connection.get();
+        self.next_connection.set(id + 1);
+        let watch = Rc::clone(session.watch());
+        self.connections.borrow_mut().insert(id, Connection { listens_on, is_quic, watch });
+        if self.draining.get() {
+            session.watch().close();
+        }
+        self.counted();
+        Some((session, Open { worker: Rc::clone(self), id, _slot: slot }))
     }
 
     /// Whether the rules let a connection in.
@@ -312,7 +364,9 @@ impl Worker {
     async fn drain(self: &Rc<Self>, deadline: Instant) -> usize {
         self.draining.set(true);
         self.listening.take().iter().for_each(|listening| listening.take_backlog(self));
-        self.connections.borrow().values().for_each(|(_, watch)| watch.close());
+        #[cfg(feature = "http3")]
+        self.listening_quic.take();
+        self.connections.borrow().values().for_each(|connection| connection.watch.close());
         while !self.connections.borrow().is_empty() {
             let emptied = tokio::time::timeout_at(deadline.into(), self.empty.notified());
             if emptied.await.is_err() {
@@ -344,7 +398,7 @@ impl Worker {
 }
 
 /// A connection in the worker's list, and its slot in the listener's limit.
-struct Open {
+pub(super) struct Open {
     worker: Rc<Worker>,
     id: u64,
     _slot: Slot,

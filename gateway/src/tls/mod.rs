@@ -19,10 +19,14 @@ use crate::model;
 
 pub(crate) use certificates::{check as check_certificate, describe, facts};
 pub(crate) use client::{certificate_reason, system_roots};
+#[cfg(feature = "http3")]
+pub(crate) use server::for_http3;
 
-/// How versions of HTTP are named in ALPN (RFC 7301, RFC 9113).
+/// How versions of HTTP are named in ALPN (RFC 7301, RFC 9113, RFC 9114).
 pub(crate) const HTTP1: &[u8] = b"http/1.1";
 pub(crate) const HTTP2: &[u8] = b"h2";
+#[cfg(feature = "http3")]
+pub(crate) const HTTP3: &[u8] = b"h3";
 
 /// A version of TLS, as OpenSSL and everybody's logs name it.
 pub(crate) fn version_name(version: ProtocolVersion) -> &'static str {

@@ -11,6 +11,8 @@ use tokio_rustls::rustls::{ServerConfig, version};
 use crate::acme::TLS_ALPN;
 use crate::model;
 
+#[cfg(feature = "http3")]
+use super::HTTP3;
 use super::certificates::Certificates;
 use super::{HTTP1, HTTP2, Settings, authorities, of_certificate};
 
@@ -43,6 +45,16 @@ impl Settings for model::Tls {
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| error.to_string())?;
         Ok(config)
     }
+}
+
+/// The same for HTTP/3, which is the only thing that is spoken over QUIC. No early data are taken: whoever records them
+/// could send them once more.
+#[cfg(feature = "http3")]
+pub(crate) fn for_http3(config: &ServerConfig) -> ServerConfig {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![HTTP3.to_vec()];
+    config.max_early_data_size = 0;
+    config
 }
 
 fn verifier(

@@ -26,6 +26,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
             address: "127.0.0.1:0".parse().unwrap(),
             tls: None,
             http2: true,
+            http3: false,
             passthrough: Vec::new(),
             max_concurrent_streams: 100,
             proxy_protocol: Vec::new(),

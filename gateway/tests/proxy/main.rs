@@ -18,6 +18,8 @@ mod health;
 mod hedging;
 mod http2;
 mod http2_upstreams;
+#[cfg(feature = "http3")]
+mod http3;
 mod interim;
 mod lifecycle;
 mod mirrors;

@@ -24,12 +24,12 @@ use tokio_rustls::rustls::{
 use crate::harness::*;
 use crate::name_server::NameServer;
 
-type Client = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 
 /// A directory of certificates, and who signs them.
 pub(crate) struct Files {
     dir: TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
 impl Files {
@@ -40,7 +40,7 @@ impl Files {
         Self { dir, issuer: issuer.0 }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -67,7 +67,7 @@ impl Files {
     }
 
     /// Writes a certificate for these names and its key.
-    fn certificate(&self, file: &str, names: &[&str]) -> model::CertificateFiles {
+    pub(crate) fn certificate(&self, file: &str, names: &[&str]) -> model::CertificateFiles {
         let (certificate, key) = signed(&self.issuer, names);
         let files = model::CertificateFiles {
             cert: self.path(&format!("{file}.pem")),
@@ -89,17 +89,17 @@ fn authority(name: &str) -> (Issuer<'static, KeyPair>, String) {
     (Issuer::new(params, key), pem)
 }
 
-fn signed(issuer: &Issuer<'static, KeyPair>, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
+pub(crate) fn signed(issuer: &Issuer<'static, KeyPair>, names: &[&str]) -> (rcgen::Certificate, KeyPair) {
     let key = KeyPair::generate().unwrap();
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     (CertificateParams::new(names).unwrap().signed_by(&key, issuer).unwrap(), key)
 }
 
-fn tls(certificates: Vec<model::CertificateFiles>) -> model::Tls {
+pub(crate) fn tls(certificates: Vec<model::CertificateFiles>) -> model::Tls {
     model::Tls { certificates, min_version: model::TlsVersion::V1_2, http2: true, clients: None }
 }
 
-fn secure(up: &Upstream, tls: model::Tls) -> model::Proxy {
+pub(crate) fn secure(up: &Upstream, tls: model::Tls) -> model::Proxy {
     let mut model = model(&[up.address]);
     model.listeners[0].tls = Some(tls);
     model
@@ -107,7 +107,7 @@ fn secure(up: &Upstream, tls: model::Tls) -> model::Proxy {
 
 /// What a client saw of the server; it takes every certificate.
 #[derive(Debug, Default)]
-struct Shown {
+pub(crate) struct Shown {
     /// The leaf and the stapled response.
     last: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
@@ -154,7 +154,10 @@ fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }
 
-fn client_config(shown: &Arc<Shown>, identity: Option<(rcgen::Certificate, KeyPair)>) -> ClientConfig {
+pub(crate) fn client_config(
+    shown: &Arc<Shown>,
+    identity: Option<(rcgen::Certificate, KeyPair)>,
+) -> ClientConfig {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -169,13 +172,13 @@ fn client_config(shown: &Arc<Shown>, identity: Option<(rcgen::Certificate, KeyPa
     }
 }
 
-fn greet(proxy: &Proxy, config: &Arc<ClientConfig>, name: &'static str) -> Client {
+pub(crate) fn greet(proxy: &Proxy, config: &Arc<ClientConfig>, name: &'static str) -> Client {
     let name = ServerName::try_from(name).unwrap();
     StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), connect(proxy))
 }
 
 /// Asks for / and reads a response with a length; `None` if the connection breaks.
-fn ask(client: &mut Client, fields: &str) -> Option<String> {
+pub(crate) fn ask(client: &mut Client, fields: &str) -> Option<String> {
     client.write_all(format!("GET / HTTP/1.1\r\nhost: a.test\r\n{fields}\r\n").as_bytes()).ok()?;
     let mut read = Vec::new();
     let mut buffer = [0; 8192];

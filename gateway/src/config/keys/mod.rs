@@ -186,7 +186,10 @@ record! {
         tls: Option<Tls> = Optional(section::<Tls>()),
         /// Speak HTTP/2, too, with clients that ask for it: by ALPN under TLS, else by beginning with its preface.
         http2: bool = Or(Choice(&[("true", true), ("false", false)]), "true"),
-        /// Requests at a time on one connection over HTTP/2.
+        /// Speak HTTP/3, too, on the same port of UDP, and say so in answers over TCP (Alt-Svc). Needs `tls`, and a gateway
+        /// that was built with it.
+        http3: Located<bool> = Or(At(Choice(&[("true", true), ("false", false)])), "false"),
+        /// Requests at a time on one connection over HTTP/2 or HTTP/3.
         max_concurrent_streams: usize = Or(Count(1, 10_000), "100"),
         /// Connections under TLS that are passed on to an upstream as they are, by the name that they ask for. Others are
         /// ended here if there is `tls`, and refused if not.

@@ -99,7 +99,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "map is a list",
         "listeners:\n  - address: 0.0.0.0:80\n",
         &[
-            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids`, `begin_traces` and `max_connections`, found a list",
+            "2:3+1 expected a map from names to maps with `address`, `tls`, `http2`, `http3`, `max_concurrent_streams`, `passthrough`, `proxy_protocol`, `trusted_proxies`, `header_timeout`, `idle_timeout`, `max_header_size`, `max_header_count`, `request_ids`, `begin_traces` and `max_connections`, found a list",
         ],
     ),
     (
@@ -192,6 +192,28 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: site.key}], \
          min_version: 1.1}\n",
         &["4:73+3 expected `1.2` or `1.3`, found `1.1` -> 1.2"],
+    ),
+    (
+        "HTTP/3 in the clear",
+        "listeners:\n  web: {address: 0.0.0.0:8080, http3: true}\n",
+        &["2:39+4 HTTP/3 is spoken under TLS alone; give the listener `tls`"],
+    ),
+    (
+        "HTTP/3 from a load balancer",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: site.key}]}\n    \
+         http3: true\n    proxy_protocol: [10.0.0.0/8]\n",
+        &[
+            "5:12+4 a load balancer that speaks the PROXY protocol cannot say whom a datagram is from; `http3` does not go with `proxy_protocol`",
+        ],
+    ),
+    #[cfg(not(feature = "http3"))]
+    (
+        "HTTP/3 in a build without it",
+        "listeners:\n  web:\n    address: 0.0.0.0:8443\n    tls: {certificates: [{cert: site.pem, key: site.key}]}\n    \
+         http3: true\n",
+        &[
+            "5:12+4 this gateway was built without HTTP/3; build it with `--features http3`, or leave `http3` out",
+        ],
     ),
     (
         "duration without unit",

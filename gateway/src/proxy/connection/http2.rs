@@ -226,8 +226,8 @@ fn send(
     }
 }
 
-/// The streams of a connection that are open.
-struct Streams {
+/// The streams of a connection that are open, of HTTP/2 or HTTP/3.
+pub(super) struct Streams {
     session: Rc<Session>,
     open: RefCell<Vec<Rc<Watch>>>,
     /// No stream is due before this.
@@ -235,13 +235,13 @@ struct Streams {
 }
 
 impl Streams {
-    fn new(session: Rc<Session>) -> Self {
+    pub(super) fn new(session: Rc<Session>) -> Self {
         let due = Cell::new(Instant::now() + FOREVER);
         Self { session, open: RefCell::default(), due }
     }
 
     /// A request came.
-    fn begin(self: &Rc<Self>) -> Open {
+    pub(super) fn begin(self: &Rc<Self>) -> Open {
         let now = Instant::now();
         let watch = Rc::new(Watch::new(now, FOREVER));
         self.session.watch().busy(now);
@@ -264,8 +264,19 @@ impl Streams {
         }
     }
 
+    #[cfg(feature = "http3")]
+    pub(super) fn are_none(&self) -> bool {
+        self.open.borrow().is_empty()
+    }
+
+    /// Lets the connection look again.
+    #[cfg(feature = "http3")]
+    pub(super) fn wake(&self) {
+        self.session.watch().wake();
+    }
+
     /// A stream may have come to wait for something that is due before all the others.
-    fn see(&self, watch: &Watch) {
+    pub(super) fn see(&self, watch: &Watch) {
         if watch.deadline() < self.due.get() {
             self.due.set(watch.deadline());
             self.session.watch().wake();
@@ -300,9 +311,9 @@ impl Timed for Streams {
 }
 
 /// A stream in the list of its connection.
-struct Open {
-    streams: Rc<Streams>,
-    watch: Rc<Watch>,
+pub(super) struct Open {
+    pub(super) streams: Rc<Streams>,
+    pub(super) watch: Rc<Watch>,
 }
 
 impl Drop for Open {

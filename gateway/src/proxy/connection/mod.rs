@@ -1,4 +1,4 @@
-//! One client connection: what comes before requests, then HTTP/1.1 or HTTP/2. One timer ends its waits, the worker
+//! One client connection: what comes before requests, then HTTP/1.1, HTTP/2 or HTTP/3. One timer ends its waits, the worker
 //! may ask it to close.
 
 mod client_io;
@@ -6,6 +6,8 @@ mod date;
 mod frames;
 mod http1;
 mod http2;
+#[cfg(feature = "http3")]
+pub(super) mod http3;
 mod passthrough;
 mod prepare;
 pub(super) mod timer;
@@ -129,6 +131,11 @@ impl Session {
 
     pub(super) fn listener_index(&self) -> usize {
         self.listener.get()
+    }
+
+    #[cfg(feature = "http3")]
+    fn header_timeout(&self) -> Duration {
+        self.local().listeners()[self.listener_index()].header_timeout
     }
 
     /// Hands out who the client is and whom the listener trusts.
