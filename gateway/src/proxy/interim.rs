@@ -12,7 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::hop;
 
 /// Interim responses that one request brings its client; the others are dropped.
-const MAX_INTERIMS: u8 = 16;
+pub(super) const MAX_INTERIMS: u8 = 16;
 
 /// Bytes of names and values in one of them; larger ones are dropped.
 pub(super) const MAX_INTERIM_BYTES: usize = 16 * 1024;

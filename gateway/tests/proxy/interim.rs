@@ -174,6 +174,7 @@ fn who_does_not_read_hints_does_not_keep_the_upstream() {
     let mut model = model(&[up.address]);
     model.upstreams[0].response_timeout = Duration::from_millis(300);
     model.upstreams[0].idle_timeout = Duration::from_millis(300);
+    // What is left of the last answer may wait as long as for a request.
     model.listeners[0].idle_timeout = Duration::from_millis(300);
     let proxy = start(&model);
     let mut client = connect(&proxy);

@@ -3,7 +3,7 @@
 
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-use super::super::interim::{MAX_INTERIM_BYTES, is_interim};
+use super::super::interim::{MAX_INTERIM_BYTES, MAX_INTERIMS, is_interim};
 
 /// How each of them begins.
 const BEGIN: &[u8] = b"HTTP/1.1 1";
@@ -11,18 +11,24 @@ const BEGIN: &[u8] = b"HTTP/1.1 1";
 /// More fields than anybody sends in one.
 const MAX_FIELDS: usize = 64;
 
-/// Interim responses that wait to be passed on; whoever sends more than that at once has the others dropped.
-const MAX_FOUND: usize = 16;
-
 /// What stands in front of a final response.
 #[derive(Debug, Default)]
 pub(super) struct Early {
     /// An interim response that is not complete.
     begun: Vec<u8>,
     found: Vec<Response<()>>,
+    /// How many more are looked for. An upstream that sends them without end is not read twice for that.
+    room: u8,
 }
 
 impl Early {
+    /// A request goes out.
+    pub(super) fn begin(&mut self) {
+        self.begun.clear();
+        self.found.clear();
+        self.room = MAX_INTERIMS;
+    }
+
     /// Looks at the next bytes of the response; `false`: nothing interim comes any more.
     pub(super) fn look(&mut self, bytes: &[u8]) -> bool {
         // Nearly always.
@@ -30,13 +36,12 @@ impl Early {
             return false;
         }
         self.begun.extend_from_slice(bytes);
-        while begins(&self.begun) {
+        while self.room > 0 && begins(&self.begun) {
             match read(&self.begun) {
                 Ok(Some((interim, length))) => {
                     self.begun.drain(..length);
-                    if self.found.len() < MAX_FOUND {
-                        self.found.push(interim);
-                    }
+                    self.found.push(interim);
+                    self.room -= 1;
                     if self.begun.is_empty() {
                         return true;
                     }
@@ -87,6 +92,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_more_are_looked_for_than_are_passed_on() {
+        let mut early = Early::default();
+        for _request in 0..2 {
+            early.begin();
+            let looks = (0..1000).take_while(|_| early.look(b"HTTP/1.1 102 Processing\r\n\r\n")).count();
+            assert!(looks <= usize::from(MAX_INTERIMS), "{looks}");
+            assert_eq!(early.take().len(), usize::from(MAX_INTERIMS));
+        }
+    }
+
+    #[test]
     fn interim_responses_are_found_however_they_come() {
         let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
         let last = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -108,6 +124,7 @@ mod tests {
         ] {
             for size in [1, 7, 100, 1 << 20] {
                 let mut early = Early::default();
+                early.begin();
                 let _went_on = bytes.as_bytes().chunks(size).all(|piece| early.look(piece));
                 let found = early.take();
                 let found: Vec<_> = found.iter().map(|interim| interim.status().as_u16()).collect();

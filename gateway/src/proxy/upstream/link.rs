@@ -355,6 +355,7 @@ impl Lease {
             return Err(Lost::Expired { client: false });
         };
         link.tap.looks.set(watch.interims().are_wanted());
+        link.tap.early.borrow_mut().begin();
         // The answer comes through a channel that is looked at right after the connection was run: its
         // waker has nobody to wake, and the scheduler's budget must not hide an answer that is there.
         let mut answer = pin!(unconstrained(link.sender.try_send_request(request)));
