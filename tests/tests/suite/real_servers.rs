@@ -184,6 +184,30 @@ fn an_application_in_python() {
     check_script("/usr/bin/python3", "server.py", &[Way::Tcp, Way::Unix]);
 }
 
+/// Node writes them by itself, and curl shows every head that it gets.
+#[test]
+fn early_hints_of_node() {
+    require_root!();
+    for needed in ["node", "curl"] {
+        if !is_installed(needed) {
+            return skip(&format!("{needed} is not installed"));
+        }
+    }
+    let net = Net::new();
+    let setup = Setup::new(&net);
+    let _server = Server::start(&net, "node", "server.js", &[&PORT.to_string()]);
+    await_server(&net, Way::Tcp, Path::new(""));
+    let agent = setup.start(&config(&format!("http://198.18.2.2:{PORT}"), ""));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let text = String::from_utf8(fetched(&net, "/hints", &["--include", version])).unwrap();
+        let (hints, answer) = text.split_once("\r\n\r\n").unwrap();
+        let (hints, answer) = (hints.to_lowercase(), answer.to_lowercase());
+        assert!(hints.contains(" 103") && hints.contains("link: </a.css>; rel=preload; as=style"), "{text}");
+        assert!(answer.contains(" 200") && answer.ends_with("hinted"), "{text}");
+    }
+    drop(agent);
+}
+
 #[test]
 fn an_application_in_node() {
     require_root!();

@@ -19,6 +19,9 @@ async function serve(request, response) {
       response.write('two');
       response.addTrailers({ 'X-Sum': '7' });
       return response.end();
+    case '/hints':
+      response.writeEarlyHints({ link: '</a.css>; rel=preload; as=style' });
+      return response.end('hinted');
     case '/events':
       response.setHeader('Content-Type', 'text/event-stream');
       for (let number = 0; number < 5; number++) {
