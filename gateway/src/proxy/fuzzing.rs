@@ -4,11 +4,15 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
+use http::header::{ACCEPT, HeaderValue};
 use ipnet::IpNet;
+
+use crate::model::{self, Pointer, Test};
 
 use super::forwarded::{self, Peer};
 use super::framing::{Framing, Limits, Step};
-use super::{hop, path};
+use super::json::Wanted;
+use super::{hop, media_type, path};
 
 /// The form of a path that routes are matched against, and whether the upstream gets that one. `None`: refused.
 #[must_use]
@@ -59,4 +63,18 @@ pub fn prepare(headers: &mut HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> IpAd
     hop::remove_from_request(headers);
     forwarded::write(headers, &peer, trusted);
     client
+}
+
+/// Whether there is something at each of these places of a JSON text. `None`: it is refused.
+#[must_use]
+pub fn fields(text: &str, pointers: &[Pointer]) -> Option<Vec<bool>> {
+    let wanted = Wanted::new(pointers);
+    let fields = wanted.read(text).ok()?;
+    Some(pointers.iter().map(|pointer| wanted.holds(&fields, pointer, &Test::Present(true))).collect())
+}
+
+/// How much a client with this Accept wants a media type, in thousandths.
+#[must_use]
+pub fn accepted(accept: HeaderValue, wanted: &model::MediaType) -> u16 {
+    media_type::accepted(&HeaderMap::from_iter([(ACCEPT, accept)]), wanted)
 }
