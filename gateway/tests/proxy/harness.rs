@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::{SinkExt as _, StreamExt as _};
 use gateway::model;
 use gateway::observe::Exposition;
 use gateway::observe::metrics::Recorder;
@@ -273,4 +274,25 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         thread::sleep(Duration::from_millis(20));
     }
     panic!("{what}");
+}
+
+/// A WebSocket server that says what it is told.
+pub(crate) fn websocket_echo(runtime: &tokio::runtime::Runtime) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                while let Some(Ok(message)) = socket.next().await {
+                    if !message.is_close() {
+                        socket.send(message).await.unwrap();
+                    }
+                }
+            });
+        }
+    });
+    address
 }

@@ -55,22 +55,7 @@ fn head(stream: &mut std::net::TcpStream) -> String {
 #[test]
 fn messages_of_any_size_travel_both_ways() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    runtime.spawn(async move {
-        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
-                while let Some(Ok(message)) = socket.next().await {
-                    if !message.is_close() {
-                        socket.send(message).await.unwrap();
-                    }
-                }
-            });
-        }
-    });
+    let address = websocket_echo(&runtime);
     let proxy = start(&model(&[address]));
     let stream = connect(&proxy);
     stream.set_nonblocking(true).unwrap();
