@@ -212,6 +212,24 @@ fn a_stream_becomes_a_request() {
 }
 
 #[test]
+fn the_end_of_a_request_may_come_after_its_head() {
+    let up = echo();
+    let proxy = Site::new(&up).start();
+    let client = Client::new(&proxy);
+    for (method, is_chunked) in [("GET", false), ("DELETE", false), ("POST", true)] {
+        let request = Request::builder().method(method).uri("https://a.test/").body(()).unwrap();
+        let mut stream = client.begin(request);
+        let (_, _, head, _) = client.runtime.block_on(async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            // The upstream may have answered the one with a body before its end.
+            let _ = stream.finish().await;
+            read(&mut stream).await.unwrap()
+        });
+        assert_eq!(head.contains("transfer-encoding: chunked"), is_chunked, "{method}\n{head}");
+    }
+}
+
+#[test]
 fn who_does_not_speak_it_is_told_where_it_is_spoken() {
     let up = upstream(|mut conn| {
         while conn.head().is_some() {

@@ -1,6 +1,7 @@
 //! A request's body over HTTP/3, as the pipeline reads it.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -39,17 +40,24 @@ impl Http3Body {
         Self { stream, watch, at: At::Data, first: None, trailers: None, left: length }
     }
 
-    /// Looks whether there is a body at all: most requests have none, and their end is there already.
-    pub(super) fn look(&mut self, cx: &mut Context<'_>) {
-        if let Poll::Ready(Ok(first)) = self.poll_data(cx) {
-            self.first = first;
+    /// Looks whether there is a body at all, and waits until that is known if it should.
+    pub(super) async fn begins(&mut self, waits: bool) {
+        poll_fn(|cx| match self.poll_begin(cx) {
+            Poll::Pending if waits => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        if self.at == At::Data {
+            self.first = ready!(self.poll_data(cx))?;
         }
-        if self.at == At::Trailers
-            && let Poll::Ready(Ok(trailers)) = self.stream.poll_recv_trailers(cx)
-        {
+        if self.at == At::Trailers {
+            self.trailers = ready!(self.stream.poll_recv_trailers(cx))?;
             self.at = At::End;
-            self.trailers = trailers;
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether it has ended, and has not the length that was promised.

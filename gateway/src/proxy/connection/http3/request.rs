@@ -74,22 +74,23 @@ async fn answer_to(
     known: &Known,
     resolver: RequestResolver<Quic, Bytes>,
 ) -> Result<(), Failure> {
-    let is_late = poll_fn(|_| if watch.refusal().is_some() { Poll::Ready(()) } else { Poll::Pending });
+    let mut is_late = poll_fn(|_| if watch.refusal().is_some() { Poll::Ready(()) } else { Poll::Pending });
     let (request, stream) = tokio::select! {
         biased;
         // h3 itself answers 431 to a head that is too long.
         resolved = resolver.resolve_request() => resolved?,
-        () = is_late => return Err(Failure::Other),
+        () = &mut is_late => return Err(Failure::Other),
     };
     known.set();
     let (mut send, receive) = stream.split();
     let length = length(request.headers());
     let mut body = Http3Body::new(receive, Rc::clone(watch), length.unwrap_or_default());
-    poll_fn(|cx| {
-        body.look(cx);
-        Poll::Ready(())
-    })
-    .await;
+    let waits = length == Ok(None) && has_seldom_a_body(request.method());
+    tokio::select! {
+        biased;
+        () = body.begins(waits) => {}
+        () = is_late => return Err(Failure::Other),
+    }
     if length.is_err() || body.is_short() || is_of_http1(request.headers()) {
         send.stop_stream(Code::H3_MESSAGE_ERROR);
         return Err(Failure::Other);
@@ -98,6 +99,13 @@ async fn answer_to(
     let request = request.map(|()| Incoming::Http3(Box::new(body)));
     let Ok(response) = pipeline::serve(Rc::clone(session), Rc::clone(watch), request).await;
     Ok(answer::send(&mut send, response, is_head).await?)
+}
+
+/// Whether a request of this kind ends with its head as a rule. Its end may come in a packet of its own, and what the
+/// upstream is asked should not depend on how packets were cut: it is worth to wait for. Others may have a body that
+/// waits for the answer, as in a gRPC stream.
+fn has_seldom_a_body(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS)
 }
 
 /// What Content-Length says, if it is there; an error, if that is no length or there are several.
