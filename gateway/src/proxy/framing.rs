@@ -9,10 +9,9 @@
 //! Should this file and hyper ever disagree about where a message ends, hyper still decides what is
 //! forwarded; the doorman would then refuse, or wait until the header timeout.
 
-use http::Version;
 use memchr::memchr;
 
-use super::grammar;
+use super::grammar::{self, Minor};
 
 /// Why a request is not passed to the parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +20,8 @@ pub(super) enum Refusal {
     Malformed(&'static str),
     /// It is no request but what HTTP/2 begins with.
     Preface,
+    /// It is of another major version of HTTP.
+    Version,
     /// Too many bytes or too many fields.
     TooLarge,
     /// The head did not arrive in time. Set by the connection's timer, not here.
@@ -60,6 +61,8 @@ pub(super) struct Framing {
     head: Head,
     /// The head before this byte asks for another protocol, perhaps.
     asks_upgrade: bool,
+    /// Where in it the minor version stands, if that is one that hyper does not know.
+    later: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +87,7 @@ struct Head {
     empty_lines: u8,
     /// HTTP/1.0.
     old: bool,
+    later: Option<usize>,
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
@@ -91,7 +95,7 @@ struct Head {
 
 impl Framing {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Head, head: Head::default(), asks_upgrade: false }
+        Self { limits, state: State::Head, head: Head::default(), asks_upgrade: false, later: None }
     }
 
     /// Whether the next byte belongs to a head.
@@ -102,6 +106,14 @@ impl Framing {
     /// Whether the last head has the field Upgrade.
     pub(super) fn asks_upgrade(&self) -> bool {
         self.asks_upgrade
+    }
+
+    /// The last head speaks of HTTP/1.1 from here on, where it spoke of a later version: all that is done about it is
+    /// what would be done about HTTP/1.1.
+    pub(super) fn settle_version(&self, head: &mut [u8]) {
+        if let Some(digit) = self.later.and_then(|at| head.get_mut(at)) {
+            *digit = b'1';
+        }
     }
 
     /// Whether the next byte is the first of a message.
@@ -172,7 +184,7 @@ impl Framing {
 
     fn end_head(&mut self, length: usize) -> Step {
         let head = std::mem::take(&mut self.head);
-        self.asks_upgrade = head.upgrade;
+        (self.asks_upgrade, self.later) = (head.upgrade, head.later);
         self.state = match (head.chunked, head.length) {
             (true, Some(_)) => {
                 return Step::Refuse(Refusal::Malformed(
@@ -258,7 +270,9 @@ fn chunk_size(line: &[u8]) -> Option<u64> {
 impl Head {
     fn look_at(&mut self, line: &[u8]) -> Result<(), Refusal> {
         if self.lines == 1 {
-            self.old = grammar::request_line(line)? < Version::HTTP_11;
+            let minor = grammar::request_line(line)?;
+            self.old = minor == Minor::Zero;
+            self.later = (minor == Minor::Later).then(|| line.len() - 1);
             return Ok(());
         }
         if let [b' ' | b'\t', ..] = line {
@@ -323,13 +337,18 @@ mod tests {
         let (mut messages, mut message, mut start, mut end) = (Vec::new(), Vec::new(), 0, 0);
         let mut pieces = pieces.iter().cycle();
         loop {
+            let was_head = framing.in_head();
             match framing.step(&bytes[start..end]) {
                 Step::More if end == bytes.len() => break,
                 Step::More => end = (end + pieces.next().unwrap()).min(bytes.len()),
                 Step::Skip(count) => start += count,
                 Step::Refuse(refusal) => return (messages, Some(refusal)),
                 Step::Pass(count) => {
+                    let from = message.len();
                     message.extend_from_slice(&bytes[start..start + count]);
+                    if was_head {
+                        framing.settle_version(&mut message[from..]);
+                    }
                     start += count;
                     if framing.at_start() {
                         messages.push(String::from_utf8(std::mem::take(&mut message)).unwrap());
@@ -356,6 +375,11 @@ mod tests {
             ("with a body", format!("{length}{plain}"), vec![length, plain]),
             ("in chunks", format!("{chunked}{length}{chunked}"), vec![chunked, length, chunked]),
             ("empty lines between", format!("{length}\r\n{plain}"), vec![length, plain]),
+            (
+                "a later version of HTTP/1",
+                format!("{}\r\n{}{plain}", chunked.replace("1.1", "1.2"), plain.replace("1.1", "1.9")),
+                vec![chunked, plain, plain],
+            ),
             ("an incomplete one waits", format!("{plain}GET / HT"), vec![plain]),
         ] {
             for pieces in [&[1][..], &[7], &[4096]] {
@@ -374,7 +398,7 @@ mod tests {
         ] {
             assert_eq!(run(input, &[1]).1, expected);
         }
-        assert!(malformed(&run(b"PRI / HTTP/2.0\r\n\r\n", &[64])));
+        assert_eq!(run(b"PRI / HTTP/2.0\r\n\r\n", &[64]).1, Some(Refusal::Version));
     }
 
     #[test]
@@ -458,7 +482,7 @@ mod tests {
         #[test]
         fn the_pieces_in_which_bytes_arrive_do_not_matter(
             parts in proptest::collection::vec(proptest::sample::select(vec![
-                "GET / HTTP/1.1\r\n", "\r\n", "\n", "content-length: 3\r\n", "transfer-encoding: chunked\r\n",
+                "GET / HTTP/1.1\r\n", "GET / HTTP/1.3\r\n", "\r\n", "\n", "content-length: 3\r\n", "transfer-encoding: chunked\r\n",
                 "abc", "3\r\n", "0\r\n", " x: y\r\n", "a: b\r\n", "\r",
             ]), 0..24),
             pieces in proptest::collection::vec(1usize..9, 1..6),

@@ -37,6 +37,7 @@ pub fn messages(bytes: &[u8], pieces: &[usize], max_bytes: usize, max_fields: us
     let (mut start, mut end) = (0, 0);
     let mut pieces = pieces.iter().cycle();
     loop {
+        let was_head = framing.in_head();
         match framing.step(&bytes[start..end]) {
             Step::More if end == bytes.len() => return passed,
             Step::More => end = (end + pieces.next().unwrap_or(&1)).min(bytes.len()),
@@ -46,7 +47,11 @@ pub fn messages(bytes: &[u8], pieces: &[usize], max_bytes: usize, max_fields: us
                 return passed;
             }
             Step::Pass(count) => {
+                let from = message.len();
                 message.extend_from_slice(&bytes[start..start + count]);
+                if was_head {
+                    framing.settle_version(&mut message[from..]);
+                }
                 start += count;
                 if framing.at_start() {
                     passed.messages.push(std::mem::take(&mut message));

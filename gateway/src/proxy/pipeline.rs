@@ -453,7 +453,8 @@ fn answer_as(
 fn refused(refusal: Refusal) -> Problem {
     match refusal {
         Refusal::Malformed(detail) => Problem::new(Kind::BadRequest, detail),
-        Refusal::Preface => Problem::new(Kind::BadRequest, "HTTP/2 is not spoken here."),
+        Refusal::Preface => Problem::new(Kind::VersionUnknown, "HTTP/2 is not spoken here."),
+        Refusal::Version => Problem::new(Kind::VersionUnknown, "Such a request is of HTTP/1.1 or HTTP/1.0."),
         Refusal::TooLarge => {
             Problem::new(Kind::HeadersTooLarge, "The header has more bytes or more fields than are taken.")
         }

@@ -64,6 +64,8 @@ problems! {
     ExpectationFailed EXPECTATION_FAILED "expectation_failed" "The expectation is not supported" true;
     /// The head of the request is longer, or has more fields, than the listener takes.
     HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large" "The request's header is too large" true;
+    /// Another major version of HTTP, in a request of HTTP/1.
+    VersionUnknown HTTP_VERSION_NOT_SUPPORTED "version_not_supported" "The version of HTTP is not supported" true;
     /// CONNECT.
     ConnectRefused NOT_IMPLEMENTED "connect_refused" "CONNECT is not supported" true;
     /// No endpoint of the upstream could be connected to.

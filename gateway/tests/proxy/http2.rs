@@ -453,7 +453,7 @@ fn a_listener_may_speak_http1_alone() {
     let mut model = model(&[up.address]);
     model.listeners[0].http2 = false;
     let (answer, closed) = talk(&start(&model), PREFACE);
-    assert_eq!((status(&answer), closed), ("400", true), "{answer}");
+    assert_eq!((status(&answer), closed), ("505", true), "{answer}");
     assert!(answer.contains("HTTP/2 is not spoken here"), "{answer}");
 }
 

@@ -122,7 +122,7 @@ impl ClientIo {
 
     /// Looks at bytes up to the end of one message: what follows waits until hyper asks again, because the
     /// refusal of one request must not overtake the one before it.
-    fn look(&mut self, bytes: &[u8]) -> Found {
+    fn look(&mut self, bytes: &mut [u8]) -> Found {
         let mut found = Found { skipped: 0, approved: 0, refusal: None };
         loop {
             let was_head = self.framing.in_head();
@@ -130,6 +130,7 @@ impl ClientIo {
                 Step::Skip(count) => found.skipped += count,
                 Step::Pass(count) => {
                     if was_head {
+                        self.framing.settle_version(&mut bytes[found.skipped + found.approved..]);
                         self.watch.count_head();
                         if self.framing.asks_upgrade() {
                             self.watch.hold();
@@ -185,8 +186,8 @@ impl ClientIo {
         if self.held.is_empty() {
             return Ok(false);
         }
-        let held = std::mem::take(&mut self.held);
-        let found = self.look(&held);
+        let mut held = std::mem::take(&mut self.held);
+        let found = self.look(&mut held);
         self.held = held;
         self.held.drain(..found.skipped);
         self.approved = found.approved;
@@ -210,7 +211,7 @@ impl ClientIo {
             if self.framing.in_head() { HEAD_BYTES } else { cursor.remaining().clamp(1, SCRATCH_BYTES) };
         let mut buffer = ReadBuf::new(&mut scratch[..count]);
         ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
-        let bytes = buffer.filled();
+        let bytes = buffer.filled_mut();
         if bytes.is_empty() {
             return Poll::Ready(Ok(Filled::End));
         }

@@ -156,12 +156,12 @@ fn upgrades() -> Vec<Case> {
         case(
             "an upgrade, and at once what would follow it",
             format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n{preface}"),
-            &[204, 400],
+            &[204, 505],
             Closed,
             &["GET /"],
         ),
-        case("HTTP/2 at once", preface, &[400], Closed, &[]),
-        case("HTTP/2 behind a request", get("/") + preface, &[204, 400], Closed, &["GET /"]),
+        case("HTTP/2 at once", preface, &[505], Closed, &[]),
+        case("HTTP/2 behind a request", get("/") + preface, &[204, 505], Closed, &["GET /"]),
     ]
 }
 

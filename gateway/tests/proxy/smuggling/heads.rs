@@ -78,6 +78,9 @@ fn methods() -> Vec<Case> {
 
 fn versions() -> Vec<Case> {
     let refused = |name, version: &str| refused(name, with_line(&format!("GET / {version}")));
+    let later = |name, version: &str| passes(name, with_line(&format!("GET / {version}")), &["GET /"]);
+    let unknown =
+        |name, version: &str| case(name, with_line(&format!("GET / {version}")), &[505], Closed, &[]);
     vec![
         case("HTTP/1.0", with_line("GET / HTTP/1.0"), &[204], Closed, &["GET /"]),
         case("HTTP/1.0 without Host", "GET / HTTP/1.0\r\n\r\n", &[204], Closed, &["GET /"]),
@@ -88,8 +91,21 @@ fn versions() -> Vec<Case> {
         ),
         super::refused("HTTP/0.9", "GET /\r\n"),
         refused("HTTP/0.9 by name", "HTTP/0.9"),
-        refused("HTTP/1.2", "HTTP/1.2"),
-        refused("HTTP/1.9", "HTTP/1.9"),
+        later("HTTP/1.2", "HTTP/1.2"),
+        later("HTTP/1.9", "HTTP/1.9"),
+        passes(
+            "HTTP/1.9 in chunks",
+            with_line("POST / HTTP/1.9\r\ntransfer-encoding: chunked") + "3\r\nabc\r\n0\r\n\r\n",
+            &["POST / chunked:abc"],
+        ),
+        case(
+            "HTTP/1.9 that is closed",
+            with_line("GET / HTTP/1.9\r\nconnection: close"),
+            &[204],
+            Closed,
+            &["GET /"],
+        ),
+        super::refused("HTTP/1.9 without Host", "GET / HTTP/1.9\r\n\r\n"),
         refused("HTTP/1.10", "HTTP/1.10"),
         refused("HTTP/1.01", "HTTP/1.01"),
         refused("HTTP/01.1", "HTTP/01.1"),
@@ -101,9 +117,13 @@ fn versions() -> Vec<Case> {
         refused("HTTP/-1.1", "HTTP/-1.1"),
         refused("HTTP/1.1 with a letter", "HTTP/1.1x"),
         refused("HTTP/1.1 with NUL", "HTTP/1.1\0"),
-        refused("HTTP/2.0", "HTTP/2.0"),
+        unknown("HTTP/2.0", "HTTP/2.0"),
+        unknown("HTTP/2.1", "HTTP/2.1"),
+        unknown("HTTP/9.9", "HTTP/9.9"),
+        refused("HTTP/2.00", "HTTP/2.00"),
+        refused("HTTP/10.0", "HTTP/10.0"),
         refused("HTTP/2", "HTTP/2"),
-        refused("HTTP/3.0", "HTTP/3.0"),
+        unknown("HTTP/3.0", "HTTP/3.0"),
         refused("a version in small letters", "http/1.1"),
         refused("a version in mixed letters", "Http/1.1"),
         refused("a space in the version", "HTTP /1.1"),
