@@ -315,6 +315,8 @@ const TURNED: [&str; 4] = ["breaker", "max_requests", "max_pending", "max_connec
 pub(crate) enum RetryReason {
     /// The pooled connection had been closed before.
     Stale,
+    /// The upstream has not looked at the request, and said so.
+    Refused,
     /// No endpoint could be connected to.
     Connect,
     /// The connection ended before the response began.
@@ -327,7 +329,7 @@ pub(crate) enum RetryReason {
     Hedge,
 }
 
-const RETRY_REASONS: [&str; 6] = ["stale", "connect", "reset", "timeout", "status", "hedge"];
+const RETRY_REASONS: [&str; 7] = ["stale", "refused", "connect", "reset", "timeout", "status", "hedge"];
 
 /// A shared counter and what is not yet added to it.
 struct Pending {

@@ -1,6 +1,7 @@
 //! Bodies on their way through: what hyper or h3 gives is passed on frame by frame, and the connection's watch
 //! hears of it. Nothing is gathered, so a slow reader slows the sender.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -39,6 +40,42 @@ struct Upload {
     text: Option<grpc_web::TextReader>,
     /// Where copies of it go.
     tee: Option<Tee>,
+    /// What has gone, while it may have to go once more.
+    memory: Memory,
+    /// What has gone once, and goes before the rest.
+    again: VecDeque<Bytes>,
+}
+
+/// What of a body has gone.
+#[derive(Debug, Default)]
+enum Memory {
+    /// Nobody asks.
+    #[default]
+    Off,
+    Kept {
+        pieces: VecDeque<Bytes>,
+        bytes: usize,
+    },
+    /// More than is kept.
+    Lost,
+}
+
+/// As much of a body is kept until the upstream takes the request. Most bodies are no longer, and of those that are, most
+/// of what h2 buffers for a stream is in here, too.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
+
+impl Memory {
+    fn note(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
+        let Self::Kept { pieces, bytes } = self else { return };
+        let Some(frame) = frame else { return };
+        match frame.as_ref().ok().and_then(Frame::data_ref) {
+            Some(piece) if *bytes + piece.len() <= MAX_KEPT_BYTES => {
+                *bytes += piece.len();
+                pieces.push_back(piece.clone());
+            }
+            _ => *self = Self::Lost,
+        }
+    }
 }
 
 /// Where it comes from.
@@ -110,11 +147,43 @@ impl RequestBody {
             upload.tee = Some(tee);
         }
     }
+
+    /// Keeps what goes from here on, in case that it has to go once more.
+    pub(super) fn remember(&mut self) {
+        if let Some(upload) = &mut self.0 {
+            upload.memory = Memory::Kept { pieces: VecDeque::new(), bytes: 0 };
+        }
+    }
+
+    /// It will not have to.
+    pub(super) fn forget(&mut self) {
+        if let Some(upload) = &mut self.0 {
+            upload.memory = Memory::Off;
+        }
+    }
+
+    /// The body as it was when it began to be remembered. `None` if more of it has gone than is kept.
+    pub(super) fn rewound(mut self) -> Option<Self> {
+        if let Some(upload) = &mut self.0 {
+            let Memory::Kept { mut pieces, .. } = std::mem::take(&mut upload.memory) else { return None };
+            pieces.append(&mut upload.again);
+            upload.again = pieces;
+        }
+        Some(self)
+    }
 }
 
 impl Upload {
     fn of(source: Source) -> Self {
-        Self { incoming: Some(source), watch: None, response_timeout: Duration::ZERO, text: None, tee: None }
+        Self {
+            incoming: Some(source),
+            watch: None,
+            response_timeout: Duration::ZERO,
+            text: None,
+            tee: None,
+            memory: Memory::Off,
+            again: VecDeque::new(),
+        }
     }
 
     /// Reads a piece that came in base64. The last one has to be whole.
@@ -132,10 +201,19 @@ impl Upload {
 
     fn ended(&mut self) {
         self.incoming = None;
-        if let Some(watch) = self.watch.take() {
+        if let Some(watch) = &self.watch {
             watch.set_awaits_client(false);
             watch.upload_ended(Instant::now() + self.response_timeout);
         }
+    }
+
+    /// A piece that has gone once.
+    fn next_again(&mut self) -> Option<Frame<Bytes>> {
+        let piece = self.again.pop_front()?;
+        if self.again.is_empty() && self.incoming.is_none() {
+            self.ended();
+        }
+        Some(Frame::data(piece))
     }
 }
 
@@ -148,6 +226,11 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(this) = &mut self.get_mut().0 else { return Poll::Ready(None) };
+        if let Some(piece) = this.next_again() {
+            let frame = Some(Ok(piece));
+            this.memory.note(&frame);
+            return Poll::Ready(frame);
+        }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let frame = Pin::new(incoming).poll_frame(cx);
         if let Some(watch) = &this.watch {
@@ -177,6 +260,7 @@ impl Body for RequestBody {
         if let Some(tee) = &this.tee {
             tee.pass(&frame, is_over);
         }
+        this.memory.note(&frame);
         if is_over {
             this.ended();
         }
@@ -184,8 +268,8 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let incoming = self.0.as_ref().and_then(|upload| upload.incoming.as_ref());
-        incoming.is_none_or(Body::is_end_stream)
+        let Some(upload) = &self.0 else { return true };
+        upload.again.is_empty() && upload.incoming.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -193,7 +277,9 @@ impl Body for RequestBody {
         if upload.text.is_some() {
             return SizeHint::default();
         }
-        upload.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let rest = upload.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+        let again: usize = upload.again.iter().map(Bytes::len).sum();
+        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + again as u64))
     }
 }
 

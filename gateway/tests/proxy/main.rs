@@ -25,6 +25,7 @@ mod lifecycle;
 mod mirrors;
 mod name_server;
 mod parsing;
+mod refusals;
 mod retries;
 mod routing;
 mod smuggling;

@@ -2,7 +2,7 @@
 //! first that takes one.
 
 use std::cell::Cell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -21,6 +21,7 @@ use super::link::{ConnectError, Failed, Lease, Unsent};
 use super::load::{Pending, TooMany};
 use super::pool::Endpoint;
 use super::retry::{Reason, is_idempotent};
+use super::shared::Shared;
 use super::slots::{self, Slot};
 use super::{Delivery, Turned, Upstream};
 
@@ -53,28 +54,40 @@ impl Upstream {
         delivery: &Delivery<'_>,
     ) -> Result<Answer, Failed> {
         let care = unsent.as_ref().map(Care::of).unwrap_or_default();
-        if let Some(mut lease) = self.take_pooled(aim.first, delivery.now) {
+        let mut pooled = self.take_pooled(aim.first, delivery.now, None);
+        if let Some(lease) = &pooled {
             delivery.tries(lease.endpoint());
-            lease.prepare(care);
-            let failed = match self.exchange(lease, unsent, delivery, care).await {
+        }
+        let mut refused_by = None;
+        for is_last in [false, true] {
+            let way = match pooled.take() {
+                Some(lease) => Way::Pooled(lease),
+                None => {
+                    let connected = self.connect(aim, refused_by.as_ref(), delivery).await;
+                    connected.map_err(Failed::to_connect)?
+                }
+            };
+            let (lease, care) = match way {
+                Way::New(lease) => (lease, Care::default()),
+                Way::Pooled(mut lease) => {
+                    lease.prepare(care);
+                    (lease, care)
+                }
+            };
+            let failed = match self.exchange(lease, unsent, delivery, care, is_last).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            // The pooled connection had been closed. A fresh one is tried, once, if the request was not
-            // written, or may be written twice.
-            if unsent.is_none() {
+            // Another connection is tried, once, where the pooled one had been closed, and the request was not written or
+            // may be written twice; and where the upstream has not looked at the request. Neither takes of the budget of
+            // retries: that is there for an upstream which has too much to do, and this one has done nothing.
+            refused_by = failed.refused_by().cloned();
+            if is_last || unsent.is_none() || (refused_by.is_none() && !care.is_for_pooled()) {
                 return Err(failed);
             }
-            self.meter.count_retry(Reason::Stale);
+            self.meter.count_retry(if refused_by.is_some() { Reason::Refused } else { Reason::Stale });
         }
-        match self.connect(aim, delivery).await {
-            Ok(Way::New(lease)) => self.exchange(lease, unsent, delivery, Care::default()).await,
-            Ok(Way::Pooled(mut lease)) => {
-                lease.prepare(care);
-                self.exchange(lease, unsent, delivery, care).await
-            }
-            Err(kind) => Err(Failed::to_connect(kind)),
-        }
+        Err(Failed::to_connect(Kind::UpstreamConnect))
     }
 
     /// One attempt over one connection.
@@ -84,6 +97,7 @@ impl Upstream {
         unsent: &mut Unsent,
         delivery: &Delivery<'_>,
         care: Care,
+        is_last: bool,
     ) -> Result<Answer, Failed> {
         let watch = delivery.watch;
         if let (Some(limit), Some(request)) = (watch.limit(), unsent.as_mut()) {
@@ -113,9 +127,9 @@ impl Upstream {
             Err(lost) => {
                 watch.busy(delivery.now);
                 let failed = Failed::new(lost, &lease, care, unsent);
-                // That a pooled connection was closed says nothing of the endpoint.
-                let is_stale = care.is_for_pooled() && unsent.is_some();
-                if failed.is_endpoints() && !is_stale {
+                // That a pooled connection was closed, or takes no more requests, says nothing of the endpoint.
+                let is_spent = care.is_for_pooled() || (failed.refused_by().is_some() && !is_last);
+                if failed.is_endpoints() && !(is_spent && unsent.is_some()) {
                     self.note(lease.index(), || Outcome::GatewayError);
                 }
                 Err(failed)
@@ -123,14 +137,14 @@ impl Upstream {
         }
     }
 
-    /// A pooled connection to the endpoint whose turn it is.
-    fn take_pooled(&self, start: usize, now: Instant) -> Option<Lease> {
+    /// A pooled connection to the endpoint whose turn it is, but not `shunned`.
+    fn take_pooled(&self, start: usize, now: Instant, shunned: Option<&Weak<Shared>>) -> Option<Lease> {
         if self.settings().proxy_protocol.is_some() {
             // It is some other client's.
             return None;
         }
         let endpoint = self.endpoints().get(start)?;
-        let link = endpoint.take(now, self.settings().keepalive_timeout)?;
+        let link = endpoint.take(now, self.settings().keepalive_timeout, shunned)?;
         Some(Lease::new(link, Rc::clone(endpoint), start, self.settings().max_idle_connections))
     }
 
@@ -162,12 +176,17 @@ impl Upstream {
 
     /// Opens a connection to the first endpoint that takes one. Where their number is bounded, that may take until there
     /// is room.
-    async fn connect(&self, aim: Aim<'_>, delivery: &Delivery<'_>) -> Result<Way<Lease>, Kind> {
+    async fn connect(
+        &self,
+        aim: Aim<'_>,
+        shunned: Option<&Weak<Shared>>,
+        delivery: &Delivery<'_>,
+    ) -> Result<Way<Lease>, Kind> {
         let _pending = self.pend()?;
         let mut slot = None;
         if let Some(limit) = self.settings().limits.max_connections {
             // Boxed, as most upstreams have no such bound, and every request would be larger by it.
-            let pooled = || self.take_pooled(aim.first, Instant::now());
+            let pooled = || self.take_pooled(aim.first, Instant::now(), shunned);
             match Box::pin(self.way(limit, pooled)).await? {
                 Way::Pooled(lease) => {
                     delivery.tries(lease.endpoint());
@@ -183,8 +202,8 @@ impl Upstream {
         let max_idle = if announce.is_some() { 0 } else { max_idle_connections };
         self.first(aim, delivery.now, async |index, endpoint, timeout| {
             delivery.tries(endpoint);
-            let mut opened =
-                endpoint.open(self.state.tls.as_deref(), protocol, announce.as_deref(), timeout).await?;
+            let tls = self.state.tls.as_deref();
+            let mut opened = endpoint.open(tls, protocol, announce.as_deref(), timeout, shunned).await?;
             opened.occupy(slot.take());
             Ok(Way::New(Lease::new(opened, Rc::clone(endpoint), index, max_idle)))
         })

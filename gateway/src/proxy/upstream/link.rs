@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -155,6 +155,8 @@ pub(super) enum Lost {
     },
     /// The connection failed. A request that was not written is where it was taken from.
     Failed(NoResponse),
+    /// The upstream has not looked at the request. It is where it was taken from if it can be sent again.
+    Refused(NoResponse),
 }
 
 /// What the connection failed of.
@@ -413,18 +415,21 @@ pub(super) struct Failed {
     kind: Kind,
     /// The endpoint's.
     index: Option<usize>,
+    /// The connection on which the request was refused, unprocessed.
+    refused_by: Option<Weak<Shared>>,
 }
 
 impl Failed {
     /// Afterwards the request is there again if it was not written, or may be written twice.
     pub(super) fn new(lost: Lost, lease: &Lease, care: Care, unsent: &mut Unsent) -> Self {
         let index = Some(lease.index);
-        let error = match lost {
+        let (error, is_refused) = match lost {
             Lost::Expired { client } => {
                 let kind = if client { Kind::BodyTimeout } else { Kind::UpstreamTimeout };
-                return Self { kind, index };
+                return Self { kind, index, refused_by: None };
             }
-            Lost::Failed(error) => error,
+            Lost::Failed(error) => (error, false),
+            Lost::Refused(error) => (error, true),
         };
         tracing::debug!(endpoint = %lease.endpoint, %error, "no response");
         let (kind, ended) = (error.kind(), error.is_end());
@@ -436,12 +441,21 @@ impl Failed {
                 *unsent = replay::request(&tap.written.borrow());
             }
         }
-        Self { kind, index }
+        let refused_by = match &lease.held {
+            Held::Shared(link, _) if is_refused => Some(Rc::downgrade(link)),
+            _ => None,
+        };
+        Self { kind, index, refused_by }
     }
 
     /// There was no connection to send it over.
     pub(super) fn to_connect(kind: Kind) -> Self {
-        Self { kind, index: None }
+        Self { kind, index: None, refused_by: None }
+    }
+
+    /// The connection on which the upstream has not looked at the request. It may be closed for another one's sake.
+    pub(super) fn refused_by(&self) -> Option<&Weak<Shared>> {
+        self.refused_by.as_ref()
     }
 
     pub(super) fn kind(&self) -> Kind {

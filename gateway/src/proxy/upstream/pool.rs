@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,13 +136,14 @@ impl Endpoint {
         tokio::task::spawn_blocking(lookup).await.map_err(io::Error::other)?
     }
 
-    /// Opens a connection. Over HTTP/2 that may be one that somebody else has opened meanwhile.
+    /// Opens a connection. Over HTTP/2 that may be one that somebody else has opened meanwhile, but not `shunned`.
     pub(super) async fn open(
         &self,
         tls: Option<&tls::Client>,
         protocol: Protocol,
         announce: Option<&[u8]>,
         timeout: Duration,
+        shunned: Option<&Weak<Shared>>,
     ) -> Result<Opened, ConnectError> {
         if protocol == Protocol::Http1 {
             return link::open(self, tls, protocol, announce, timeout).await;
@@ -150,7 +151,7 @@ impl Endpoint {
         let began = Instant::now();
         let turn = tokio::time::timeout(timeout, self.opening.lock()).await;
         let _turn = turn.map_err(|_| ConnectError::TimedOut(timeout))?;
-        if let Some(shared) = self.take_shared() {
+        if let Some(shared) = self.take_shared(shunned) {
             return Ok(Opened::Shared(shared));
         }
         let opened =
@@ -163,15 +164,22 @@ impl Endpoint {
 
     /// A connection over HTTP/2 that takes one request more: the one that has most already, so that those that are
     /// not needed any more get idle and are closed.
-    fn take_shared(&self) -> Option<Rc<Shared>> {
+    fn take_shared(&self, shunned: Option<&Weak<Shared>>) -> Option<Rc<Shared>> {
         let shared = self.shared.borrow();
-        let room = shared.iter().filter(|link| link.has_room());
+        let is_shunned =
+            |link: &Rc<Shared>| shunned.is_some_and(|shunned| Weak::as_ptr(shunned) == Rc::as_ptr(link));
+        let room = shared.iter().filter(|link| link.has_room() && !is_shunned(link));
         room.max_by_key(|link| link.streams()).map(Rc::clone)
     }
 
     /// Takes an idle connection, or one that can be shared.
-    pub(super) fn take(&self, now: Instant, keepalive: Duration) -> Option<Opened> {
-        if let Some(shared) = self.take_shared() {
+    pub(super) fn take(
+        &self,
+        now: Instant,
+        keepalive: Duration,
+        shunned: Option<&Weak<Shared>>,
+    ) -> Option<Opened> {
+        if let Some(shared) = self.take_shared(shunned) {
             return Some(Opened::Shared(shared));
         }
         let idle = self.idle.borrow_mut().pop()?;

@@ -16,7 +16,7 @@ pub(super) use crate::observe::http::RetryReason as Reason;
 /// Whether the upstream is asked once more after this.
 pub(super) fn wants(reason: Reason, on: &RetryOn) -> bool {
     match reason {
-        Reason::Stale | Reason::Hedge => true,
+        Reason::Stale | Reason::Refused | Reason::Hedge => true,
         Reason::Connect => on.connect,
         Reason::Reset => on.reset,
         Reason::Timeout => on.timeout,

@@ -1,6 +1,6 @@
 //! A connection to an upstream over HTTP/2: requests share it, and a task of its own runs it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -13,15 +13,16 @@ use h2::client::{Builder, ResponseFuture, SendRequest};
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, Parts, Scheme};
 use http::{Method, Request, Response, Uri, Version};
-use http_body::Body as _;
+use http_body::{Body, Frame, SizeHint};
 use tokio::task::{AbortHandle, spawn_local};
 
-use super::super::body::RequestBody;
+use super::super::body::{BodyError, RequestBody};
 use super::super::incoming::Incoming;
 use super::super::outgoing::Outgoing;
 use super::super::stream::Stream;
 use super::super::watch::Watch;
 use super::link::{Lost, NoResponse, Unsent};
+use super::replay;
 use super::slots::Slot;
 
 /// Requests at a time on one connection; the upstream may allow fewer. A hundred is what RFC 9113 recommends to
@@ -123,6 +124,9 @@ impl Shared {
     }
 
     /// Sends the request and waits for the head of its response. What is left of its body then is `upload`'s.
+    ///
+    /// Where the upstream says that it has not looked at the request, it is there again afterwards, unless too much of its
+    /// body has gone.
     pub(super) async fn exchange(
         &self,
         unsent: &mut Unsent,
@@ -130,7 +134,6 @@ impl Shared {
         upload: &mut Option<Upload>,
     ) -> Result<Response<Incoming>, Lost> {
         let Some(mut request) = unsent.take() else { return Err(Lost::Expired { client: false }) };
-        address(&mut request, &self.scheme);
         let mut sender = self.sender.clone();
         if let Err(error) = self.unless_expired(watch, |cx| sender.poll_ready(cx)).await? {
             // The upstream has said good-bye, or is gone.
@@ -138,20 +141,37 @@ impl Shared {
             *unsent = Some(request);
             return Err(Lost::Failed(NoResponse::Http2(error)));
         }
+        let kept = replay::head(&request);
+        address(&mut request, &self.scheme);
         let (head, body) = request.into_parts();
         let is_whole = body.is_end_stream();
         let failed = |error| Lost::Failed(NoResponse::Http2(error));
         let (mut answer, stream) =
             sender.send_request(Request::from_parts(head, ()), is_whole).map_err(failed)?;
         drop(sender);
-        if !is_whole {
-            let mut body = Some(Outgoing::new(stream, body, Reason::INTERNAL_ERROR));
+        let lent = (!is_whole).then(|| Lent::new(body));
+        if let Some(lent) = &lent {
+            let mut body = Some(Outgoing::new(stream, lent.clone(), Reason::INTERNAL_ERROR));
             *upload = poll_fn(|cx| Poll::Ready(body.take().and_then(|body| Upload::start(body, cx)))).await;
         }
-        let response = self.unless_expired(watch, |cx| poll_answer(&mut answer, watch, cx)).await?;
-        let (head, stream) = response.map_err(failed)?.into_parts();
-        let body = Incoming::of_stream(stream, &head.headers);
-        Ok(Response::from_parts(head, body))
+        match self.unless_expired(watch, |cx| poll_answer(&mut answer, watch, cx)).await? {
+            Ok(response) => {
+                if let Some(lent) = &lent {
+                    lent.0.borrow_mut().forget();
+                }
+                let (head, stream) = response.into_parts();
+                let body = Incoming::of_stream(stream, &head.headers);
+                Ok(Response::from_parts(head, body))
+            }
+            Err(error) if is_refusal(&error) => {
+                // After a good-bye it refuses all others, too.
+                self.is_over.set(self.is_over.get() || error.is_go_away());
+                let body = lent.map_or_else(|| Some(RequestBody::empty()), Lent::back);
+                *unsent = body.and_then(|body| again(&kept, body));
+                Err(Lost::Refused(NoResponse::Http2(error)))
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Waits for something, but no longer than for a response.
@@ -174,6 +194,54 @@ impl Shared {
     }
 }
 
+/// Whether the upstream has not processed the request (RFC 9113, section 8.7). Of a good-bye those streams hear that are
+/// above the last one that it names; the others go on.
+fn is_refusal(error: &h2::Error) -> bool {
+    let is_refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (is_refused || error.is_go_away())
+}
+
+/// The request as it was before it was sent.
+fn again(kept: &[u8], body: RequestBody) -> Unsent {
+    Some(replay::request(kept)?.map(|_| body))
+}
+
+/// A body that goes out and can be had back.
+#[derive(Clone)]
+struct Lent(Rc<RefCell<RequestBody>>);
+
+impl Lent {
+    fn new(mut body: RequestBody) -> Self {
+        body.remember();
+        Self(Rc::new(RefCell::new(body)))
+    }
+
+    /// Whoever sends it finds it empty from here on.
+    fn back(self) -> Option<RequestBody> {
+        self.0.replace(RequestBody::empty()).rewound()
+    }
+}
+
+impl Body for Lent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut *self.0.borrow_mut()).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.borrow().is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.borrow().size_hint()
+    }
+}
+
 fn poll_answer(
     answer: &mut ResponseFuture,
     watch: &Watch,
@@ -191,7 +259,7 @@ pub(super) struct Upload(AbortHandle);
 impl Upload {
     /// What is there goes at once; `None` if that is all. Whoever starts it is woken at its end: it is only then that
     /// the time for the response begins.
-    fn start(mut body: Outgoing<RequestBody>, cx: &Context<'_>) -> Option<Self> {
+    fn start(mut body: Outgoing<Lent>, cx: &Context<'_>) -> Option<Self> {
         if body.poll(&mut Context::from_waker(Waker::noop())).is_ready() {
             return None;
         }
