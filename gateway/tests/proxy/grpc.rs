@@ -282,11 +282,11 @@ fn every_attempt_has_what_is_left() {
     let head = client.run(answer).unwrap();
     assert_eq!(head.headers()["grpc-status"], "4");
     let mut lefts = Vec::new();
-    while let Ok(said) = heard.recv_timeout(Duration::from_millis(300)) {
+    while let Ok(said) = heard.recv_timeout(Duration::from_millis(500)) {
         lefts.extend(said.strip_suffix('u').map(|left| left.parse::<u32>().unwrap()));
     }
     assert_eq!(lefts.len(), 2, "{lefts:?}");
-    assert!(lefts[0] < 5_000_000 && lefts[1] + 200_000 <= lefts[0], "{lefts:?}");
+    assert!(lefts[0] < 5_000_000 && lefts[1] + 100_000 <= lefts[0], "{lefts:?}");
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn a_browsers_call_has_a_deadline_too() {
     let request = "POST /test/Begin HTTP/1.1\r\nhost: a.test\r\ncontent-type: application/grpc-web\r\n\
                    grpc-timeout: 300m\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0";
     client.write_all(request.as_bytes()).unwrap();
-    let (answer, _) = crate::harness::read_rest(&mut client, Duration::from_secs(1));
+    let (answer, _) = crate::harness::read_rest(&mut client, Duration::from_secs(3));
     assert!(answer.contains("grpc-status: 4\r\n") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
     // The connection goes on.
     client.write_all(b"GET / HTTP/1.0\r\nhost: a.test\r\ncontent-type: text/plain\r\n\r\n").unwrap();

@@ -198,12 +198,24 @@ pub(crate) fn reporting() -> (Upstream, mpsc::Receiver<String>) {
     (upstream, heads)
 }
 
-/// Sends bytes and reads until the gateway closes or nothing comes for a while. Returns what came and whether
-/// it closed.
+/// Sends bytes and reads until the gateway closes or, behind an answer, nothing comes for a while. Returns what came and
+/// whether it closed.
 pub(crate) fn talk(proxy: &Proxy, bytes: &[u8]) -> (String, bool) {
     let mut stream = connect(proxy);
     let _ = stream.write_all(bytes);
-    read_rest(&mut stream, Duration::from_millis(300))
+    // How long an answer takes is the machine's to say; only behind one, silence means something.
+    let mut begin = [0; 8192];
+    let count = match stream.read(&mut begin) {
+        Ok(count) => count,
+        Err(error) => return (String::new(), error.kind() == std::io::ErrorKind::ConnectionReset),
+    };
+    let begin = String::from_utf8_lossy(&begin[..count]).into_owned();
+    if count == 0 {
+        return (begin, true);
+    }
+    let is_last = begin.contains("connection: close");
+    let (rest, closed) = read_rest(&mut stream, if is_last { LONG } else { Duration::from_millis(300) });
+    (begin + &rest, closed)
 }
 
 pub(crate) fn read_rest(stream: &mut TcpStream, patience: Duration) -> (String, bool) {

@@ -176,13 +176,13 @@ fn a_drain_finishes_what_is_in_flight() {
     assert_eq!(status(&get(&mut idle)), "200");
     let mut busy = connect(&proxy);
     busy.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-    thread::sleep(Duration::from_millis(100));
+    eventually("it is on its way", || proxy.status().endpoints[0].in_use == 1);
     let address = proxy.status().listeners[0].address;
     let drained = thread::spawn(move || block_on(proxy.drain(LONG)));
-    let (answer, closed) = read_rest(&mut busy, Duration::from_secs(3));
+    let (answer, closed) = read_rest(&mut busy, LONG);
     assert_eq!((status(&answer), closed), ("200", true));
     assert!(answer.contains("connection: close"), "{answer}");
-    assert_eq!(read_rest(&mut idle, Duration::from_secs(3)), (String::new(), true));
+    assert_eq!(read_rest(&mut idle, LONG), (String::new(), true));
     assert_eq!(drained.join().unwrap().cut, 0);
     assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
 }
@@ -199,7 +199,7 @@ fn a_drain_serves_a_connection_that_was_just_made() {
     let drained = thread::spawn(move || block_on(drain));
     late.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     for stream in [&mut fresh, &mut late] {
-        let (answer, closed) = read_rest(stream, Duration::from_secs(3));
+        let (answer, closed) = read_rest(stream, LONG);
         assert_eq!((status(&answer), closed), ("200", true));
     }
     assert_eq!(drained.join().unwrap().cut, 0);
@@ -222,7 +222,7 @@ fn a_drain_does_not_keep_the_status_from_being_read() {
         assert_eq!(proxy.status().endpoints[0].in_use, 1);
         thread::sleep(Duration::from_millis(20));
     }
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     drop(busy);
     assert_eq!(drained.join().unwrap().cut, 0);
 }
@@ -236,11 +236,11 @@ fn a_drain_cuts_at_its_deadline() {
     let proxy = start(&model(&[up.address]));
     let mut busy = connect(&proxy);
     busy.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-    thread::sleep(Duration::from_millis(100));
+    eventually("it is on its way", || proxy.status().endpoints[0].in_use == 1);
     let begun = Instant::now();
     assert_eq!(block_on(proxy.drain(Duration::from_millis(300))).cut, 1);
     assert!(begun.elapsed() < Duration::from_secs(2));
-    assert_eq!(read_rest(&mut busy, Duration::from_secs(1)), (String::new(), true));
+    assert_eq!(read_rest(&mut busy, LONG), (String::new(), true));
 }
 
 #[test]
@@ -357,8 +357,12 @@ fn a_connection_that_rested_goes_on() {
     client
         .write_all("GET /1 HTTP/1.1\r\nhost: a\r\n\r\nGET /2 HTTP/1.1\r\nhost: a\r\n\r\n".as_bytes())
         .unwrap();
-    assert_eq!(status(&response(&mut client)), "200");
-    assert_eq!(status(&response(&mut client)), "200");
+    // Both may come at once.
+    let mut answers = response(&mut client);
+    while answers.matches("HTTP/1.1 200").count() < 2 {
+        answers.push_str(&response(&mut client));
+        assert!(!answers.contains("HTTP/1.1 4"), "{answers}");
+    }
     thread::sleep(UNTIL_REST);
     client.write_all(b"nonsense\r\n\r\n").unwrap();
     assert_eq!(status(&response(&mut client)), "400");

@@ -17,7 +17,7 @@ fn a_slow_head_is_told_so_and_an_idle_connection_is_not() {
         let mut stream = connect(&proxy);
         let begun = Instant::now();
         stream.write_all(bytes).unwrap();
-        let (answer, closed) = read_rest(&mut stream, Duration::from_secs(3));
+        let (answer, closed) = read_rest(&mut stream, LONG);
         assert_eq!((status(&answer), closed), ("408", true), "{name}");
         assert!(answer.contains("header_timeout"), "{name}: {answer}");
         assert!(begun.elapsed() >= Duration::from_millis(280), "{name}: too early");
@@ -26,13 +26,13 @@ fn a_slow_head_is_told_so_and_an_idle_connection_is_not() {
     let mut stream = connect(&proxy);
     assert_eq!(status(&get(&mut stream)), "200");
     let begun = Instant::now();
-    assert_eq!(read_rest(&mut stream, Duration::from_secs(3)), (String::new(), true));
+    assert_eq!(read_rest(&mut stream, LONG), (String::new(), true));
     assert!(begun.elapsed() >= Duration::from_millis(500));
 
     let mut stream = connect(&proxy);
     assert_eq!(status(&get(&mut stream)), "200");
     stream.write_all(b"GET / HT").unwrap();
-    let (answer, closed) = read_rest(&mut stream, Duration::from_secs(3));
+    let (answer, closed) = read_rest(&mut stream, LONG);
     assert_eq!((status(&answer), closed), ("408", true), "a slow second head");
 }
 

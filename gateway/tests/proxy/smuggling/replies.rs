@@ -398,7 +398,7 @@ fn an_upstream_that_never_comes_to_the_answer_times_out() {
     let proxy = start(&model);
     let mut client = connect(&proxy);
     client.write_all(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n").unwrap();
-    let (text, _) = read_rest(&mut client, Duration::from_secs(1));
+    let (text, _) = read_rest(&mut client, Duration::from_secs(3));
     let heads: Vec<_> = text.split("\r\n\r\n").map(status).collect();
     let interim = heads.iter().take_while(|status| **status == "102").count();
     assert_eq!((interim, heads[interim]), (16, "504"), "{text}");
