@@ -218,12 +218,14 @@ impl Agent {
         if let Some(acme) = &model.acme {
             crate::acme::prepare(acme).map_err(StartError::Acme)?;
         }
-        let proxy = Arc::new(Proxy::start(
+        let rulings = rules.clone();
+        let proxy = Arc::new(Proxy::start_with(
             &model.proxy,
             Arc::new(move |arrival: Arrival| match arrival.announced {
                 false => judge.admits(arrival.peer, arrival.local),
                 true => judge.admits_announced(arrival.peer, arrival.local),
             }),
+            Arc::new(move |client| rulings.ruling(client).ok()),
         )?);
         let tcp = model.admin.address.map(listen).transpose()?;
         let socket_path = options.socket.clone().unwrap_or_else(|| model.admin.socket.clone());

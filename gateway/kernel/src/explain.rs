@@ -1,8 +1,28 @@
-//! Remembers what each stage said of a packet, for `explain`.
+//! What the stages say of a packet: remembered one by one for `explain`, and as little as a log has room for.
 
 use gateway_common::stages::{Match, Observer, Outcome, Stage};
 
+use crate::rulebook::Name;
 use crate::rules::{Entry, StageTrace};
+
+/// What comes of a source's packets, and by which rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruling {
+    /// The reason's stable name, as in metrics.
+    pub reason: &'static str,
+    /// The named list of the entry that decides, or would if it were not in shadow mode; `allow`, `ban` or `deny` if it
+    /// was made singly.
+    pub list: Option<String>,
+    /// The label that the entry's hits are counted under.
+    pub rule: Option<String>,
+}
+
+impl Ruling {
+    pub(crate) fn new(reason: &'static str, rule: Option<Name>) -> Self {
+        let (list, rule) = rule.map(|rule| (rule.list, rule.label)).unzip();
+        Self { reason, list, rule }
+    }
+}
 
 /// The stages a packet went through, in order.
 #[derive(Debug, Default)]

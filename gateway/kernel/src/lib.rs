@@ -36,6 +36,7 @@ pub use entry::{
 };
 pub use error::Error;
 pub use events::{Event, Events, Lost, Share};
+pub use explain::Ruling;
 pub use generations::{MAX_LISTS, Preview, Replaced, check_list_name};
 pub use protection::{
     DETACHED, Enforcement, InterfaceState, Plan, Protection, State, attachments, default_verdict, detach,

@@ -109,7 +109,8 @@ pub(crate) fn label(memory: &Memory, number: u32) -> Option<String> {
     name(memory, number).map(|name| name.label)
 }
 
-fn name(memory: &Memory, number: u32) -> Option<Name> {
+/// What a rule's row says.
+pub(crate) fn name(memory: &Memory, number: u32) -> Option<Name> {
     let line = number * RECORD_LINES;
     let head = memory.get(line, 0);
     let (label_len, list_len) = ((head >> 32) as u16 as usize, (head >> 48) as u16 as usize);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use gateway_common::abi::{self, List};
+use gateway_common::abi::{self, List, NO_RULE};
 use gateway_common::packet::{Fragment, Headers, Packet};
 use gateway_common::stages::{Inline, Judgement, Match, Observer, judge, judge_packet};
 use gateway_common::verdict::Verdict;
@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use crate::edit::{Edit, rules_in_force};
 use crate::entry::{BanBounds, DefaultVerdict, ListKind, NewEntry, NewList, Note, Owner, SetBy};
 use crate::error::Error;
+use crate::explain::Ruling;
 use crate::generations::{self, Preview, Replaced, Turn};
 use crate::pin::PinDir;
 use crate::read_back::Reader;
-use crate::rulebook::Rulebook;
+use crate::rulebook::{self, Rulebook};
 use crate::store::{InForce, InterfaceCounters, Pinned, Slot, Store, StoreFlows, Userspace};
 use crate::table::{Generation, ListInfo, Live};
 
@@ -462,6 +463,24 @@ impl Rules {
             stages: trace.into_stages(|found| reader.matched(source, found)),
             shadow: reader.in_shadow(source),
         })
+    }
+
+    /// What comes of a source's packets at this moment, by the stages that [`Self::explain`] replays. It reads no more than
+    /// it has to, as a log asks for every line.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn ruling(&self, source: IpAddr) -> Result<Ruling, Error> {
+        let tables = InForce::of(&*self.store)?;
+        let flows = StoreFlows::new(&*self.store);
+        let mut stages = Inline { tables: &&tables, flows: flows.by_default()?, observer: &mut () };
+        let judgement = judge_packet(&syn(source.to_canonical(), None), &mut stages);
+        let name = match judgement.rule {
+            NO_RULE => None,
+            number => rulebook::name(&*self.store.rules()?, number),
+        };
+        let ruling = Ruling::new(judgement.reason.name(), name);
+        flows.into_failure().map_or(Ok(ruling), Err)
     }
 
     /// Judges a frame with the code the kernel runs, over the same tables, and counts nothing.

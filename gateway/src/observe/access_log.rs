@@ -4,6 +4,7 @@
 //! Queries are not written: secrets stand in them. Whatever clients send is escaped, so that nobody can write a line
 //! of his own.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,12 +14,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use gateway_kernel::Ruling;
 use http::{HeaderValue, Method, Version};
 use metrics::{Counter, counter, describe_counter};
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::model::{self, LogFormat, LogTarget};
+use crate::proxy::Rulings;
 
 const DROPPED: &str = "gateway_access_log_dropped_total";
 
@@ -30,6 +33,11 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// How soon a full queue is looked at again by who has to get something into it.
 const FLUSH_RETRY: Duration = Duration::from_millis(5);
+
+/// How long what the rules for packets say of a client is remembered, and of how many: a client's requests come together,
+/// and to ask takes some system calls.
+const RULINGS_LAST: Duration = Duration::from_secs(1);
+const MAX_RULINGS: usize = 4096;
 
 /// Describes the metric; call it once, after the recorder is installed.
 pub(crate) fn describe() {
@@ -93,11 +101,11 @@ impl AccessLog {
     ///
     /// # Errors
     /// What the system says.
-    pub(crate) fn start(settings: &model::AccessLog) -> io::Result<Self> {
-        Self::over(settings, Sink::open(&settings.to)?)
+    pub(crate) fn start(settings: &model::AccessLog, rulings: Rulings) -> io::Result<Self> {
+        Self::over(settings, Sink::open(&settings.to)?, rulings)
     }
 
-    fn over(settings: &model::AccessLog, sink: Sink) -> io::Result<Self> {
+    fn over(settings: &model::AccessLog, sink: Sink, rulings: Rulings) -> io::Result<Self> {
         let dropped = counter!(DROPPED);
         let (queue, messages) = sync_channel(settings.queue);
         let reopen = Arc::new(AtomicBool::new(false));
@@ -105,6 +113,7 @@ impl AccessLog {
             sink,
             target: settings.to.clone(),
             format: settings.format,
+            rulings: Known { rulings, by_client: HashMap::new(), since: Instant::now() },
             reopen: Arc::clone(&reopen),
             dropped: dropped.clone(),
             is_torn: false,
@@ -185,6 +194,7 @@ struct Writer {
     sink: Sink,
     target: LogTarget,
     format: LogFormat,
+    rulings: Known,
     reopen: Arc<AtomicBool>,
     dropped: Counter,
     /// The last write failed, and may have left half a line behind.
@@ -207,7 +217,11 @@ impl Writer {
     fn take(&mut self, message: Message, batch: &mut Batch) {
         match message {
             Message::Entry(entry) => {
-                line(&mut batch.text, &entry, self.format);
+                let kernel = match self.format {
+                    LogFormat::Json => self.rulings.of(entry.client),
+                    LogFormat::Common | LogFormat::Combined => None,
+                };
+                line(&mut batch.text, &entry, self.format, kernel);
                 batch.lines += 1;
                 if batch.text.len() >= BATCH_BYTES {
                     self.put(batch);
@@ -253,9 +267,27 @@ impl Writer {
     }
 }
 
-fn line(out: &mut String, entry: &Entry, format: LogFormat) {
+/// What was said of clients lately. It is asked for where lines are written and not where requests are served: they pay
+/// nothing for it, and lists rarely change between the two.
+struct Known {
+    rulings: Rulings,
+    by_client: HashMap<IpAddr, Option<Ruling>>,
+    since: Instant,
+}
+
+impl Known {
+    fn of(&mut self, client: IpAddr) -> Option<&Ruling> {
+        if self.since.elapsed() >= RULINGS_LAST || self.by_client.len() >= MAX_RULINGS {
+            self.by_client.clear();
+            self.since = Instant::now();
+        }
+        self.by_client.entry(client).or_insert_with(|| (self.rulings)(client)).as_ref()
+    }
+}
+
+fn line(out: &mut String, entry: &Entry, format: LogFormat, kernel: Option<&Ruling>) {
     match format {
-        LogFormat::Json => json(out, entry),
+        LogFormat::Json => json(out, entry, kernel),
         LogFormat::Common => common(out, entry, false),
         LogFormat::Combined => common(out, entry, true),
     }
@@ -293,10 +325,21 @@ struct Row<'a> {
     trace_id: Option<String>,
     referer: Option<String>,
     user_agent: Option<String>,
+    kernel: Option<Kernel<'a>>,
     why: &'a str,
 }
 
-fn json(out: &mut String, entry: &Entry) {
+/// What the rules for packets say of the client.
+#[derive(Serialize)]
+struct Kernel<'a> {
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    list: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+}
+
+fn json(out: &mut String, entry: &Entry, kernel: Option<&Ruling>) {
     let millis = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
     let asked = (!entry.is_unread).then_some(entry);
     let row = Row {
@@ -324,6 +367,11 @@ fn json(out: &mut String, entry: &Entry) {
             .and_then(|value| Some(trace_id(value.to_str().ok()?)?.to_owned())),
         referer: entry.referer.as_ref().map(text),
         user_agent: entry.user_agent.as_ref().map(text),
+        kernel: kernel.map(|ruling| Kernel {
+            reason: ruling.reason,
+            list: ruling.list.as_deref(),
+            rule: ruling.rule.as_deref(),
+        }),
         why: entry.why,
     };
     // There is nothing in it that JSON cannot say.
@@ -458,6 +506,44 @@ mod tests {
         }
     }
 
+    fn nobody() -> Rulings {
+        Arc::new(|_| None)
+    }
+
+    #[test]
+    fn rulings_are_asked_for_once_a_while() {
+        let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let rulings: Rulings = Arc::new(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Some(Ruling { reason: "no_match", list: None, rule: None })
+        });
+        let mut known = Known { rulings, by_client: HashMap::new(), since: Instant::now() };
+        let address = |number: u32| IpAddr::from(std::net::Ipv4Addr::from(number));
+        for (name, clients, expected) in [
+            ("one client", vec![1; 100], 1),
+            ("two", vec![1, 2, 1, 2], 2),
+            (
+                "more than there is room for",
+                (0..2 * MAX_RULINGS as u32).chain([0]).collect(),
+                2 * MAX_RULINGS + 1,
+            ),
+        ] {
+            known.by_client.clear();
+            known.since = Instant::now();
+            asked.store(0, Ordering::Relaxed);
+            for client in clients {
+                assert_eq!(known.of(address(client)).unwrap().reason, "no_match");
+            }
+            assert!(known.by_client.len() <= MAX_RULINGS);
+            assert_eq!(asked.load(Ordering::Relaxed), expected, "{name}");
+        }
+        known.since = Instant::now().checked_sub(RULINGS_LAST).unwrap();
+        asked.store(0, Ordering::Relaxed);
+        known.of(address(0));
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "later");
+    }
+
     fn settings(to: LogTarget) -> model::AccessLog {
         model::AccessLog { to, format: LogFormat::Common, sample: 1_000_000, queue: 2 }
     }
@@ -465,17 +551,17 @@ mod tests {
     #[test]
     fn a_line_has_no_quote_that_it_did_not_write() {
         let mut out = String::new();
-        line(&mut out, &entry(), LogFormat::Combined);
+        line(&mut out, &entry(), LogFormat::Combined, None);
         assert_eq!(
             out,
             "192.0.2.1 - - [29/Feb/2024:12:34:56 +0000] \"GET /a\\\"b\\\\c HTTP/1.1\" 200 1234 \"-\" \
              \"a \\\"b\\\"\\xe9\\x09\"\n"
         );
         out.clear();
-        line(&mut out, &Entry { bytes: 0, ..entry() }, LogFormat::Common);
+        line(&mut out, &Entry { bytes: 0, ..entry() }, LogFormat::Common, None);
         assert_eq!(out, "192.0.2.1 - - [29/Feb/2024:12:34:56 +0000] \"GET /a\\\"b\\\\c HTTP/1.1\" 200 -\n");
         out.clear();
-        line(&mut out, &entry(), LogFormat::Json);
+        line(&mut out, &entry(), LogFormat::Json, None);
         let row: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((out.matches('\n').count(), row["path"].as_str()), (1, Some("/a\"b\\c")));
         assert_eq!(row["time"], "2024-02-29T12:34:56.789Z");
@@ -486,12 +572,12 @@ mod tests {
         out.clear();
         // An escape sequence for terminals, in UTF-8.
         let obeyed = Some(HeaderValue::from_bytes("\u{9b}31m".as_bytes()).unwrap());
-        line(&mut out, &Entry { user_agent: obeyed, is_unread: true, ..entry() }, LogFormat::Json);
+        line(&mut out, &Entry { user_agent: obeyed, is_unread: true, ..entry() }, LogFormat::Json, None);
         let row: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!((&row["user_agent"], &row["method"]), (&"\u{fffd}31m".into(), &serde_json::Value::Null));
         assert!(row["path"].is_null() && row["protocol"].is_null());
         out.clear();
-        line(&mut out, &Entry { is_unread: true, ..entry() }, LogFormat::Common);
+        line(&mut out, &Entry { is_unread: true, ..entry() }, LogFormat::Common, None);
         assert!(out.ends_with("] \"-\" 200 1234\n"), "{out}");
     }
 
@@ -516,10 +602,10 @@ mod tests {
     #[test]
     fn errors_are_always_taken_and_others_by_their_share() {
         let settings = |sample| model::AccessLog { sample, ..settings(LogTarget::Stderr) };
-        let some = AccessLog::start(&settings(300)).unwrap();
+        let some = AccessLog::start(&settings(300), nobody()).unwrap();
         assert_eq!((0..1_000_000).filter(|chance| some.takes(200, *chance)).count(), 300);
         assert!((0..1000).all(|chance| some.takes(503, chance)));
-        assert!(!AccessLog::start(&settings(0)).unwrap().takes(404, 0));
+        assert!(!AccessLog::start(&settings(0), nobody()).unwrap().takes(404, 0));
     }
 
     const PATIENCE: Duration = Duration::from_secs(10);
@@ -565,7 +651,7 @@ mod tests {
         let (written, recorder) = (Arc::default(), Recorder::default());
         let disk = Disk { asks, answers, written: Arc::clone(&written), fails: false };
         let log = metrics::with_local_recorder(&recorder, || {
-            AccessLog::over(&settings(LogTarget::Stdout), Sink::Test(Box::new(disk))).unwrap()
+            AccessLog::over(&settings(LogTarget::Stdout), Sink::Test(Box::new(disk)), nobody()).unwrap()
         });
         Rig { log, asked, answer, written, recorder }
     }
@@ -633,7 +719,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (logs, moved) = (dir.path().join("logs"), dir.path().join("moved"));
         std::fs::create_dir(&logs).unwrap();
-        let log = AccessLog::start(&settings(LogTarget::File(logs.join("a.log")))).unwrap();
+        let log = AccessLog::start(&settings(LogTarget::File(logs.join("a.log"))), nobody()).unwrap();
         std::fs::rename(&logs, &moved).unwrap();
         log.reopen();
         log.write(entry());

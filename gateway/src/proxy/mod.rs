@@ -49,10 +49,11 @@ mod worker;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use gateway_kernel::Ruling;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -70,6 +71,9 @@ use worker::{Command, Handle};
 
 /// Judges a connection before a byte of a request is read.
 pub type Admission = Arc<dyn Fn(Arrival) -> bool + Send + Sync>;
+
+/// Says for the access log what the rules for packets say of a client; `None` where nobody knows.
+pub type Rulings = Arc<dyn Fn(IpAddr) -> Option<Ruling> + Send + Sync>;
 
 /// A connection that wants in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +94,7 @@ pub struct Proxy {
     /// What TLS is spoken with, each setting once.
     secrets: Mutex<Known>,
     access_log: Mutex<Option<Arc<AccessLog>>>,
+    rulings: Rulings,
     /// What all workers know of the upstreams.
     states: Mutex<Arc<[Arc<State>]>>,
     steward: Steward,
@@ -278,10 +283,22 @@ impl Proxy {
     /// # Errors
     /// An address that is in use or cannot be bound, or a thread that cannot be started. Nothing runs then.
     pub fn start(model: &model::Proxy, admission: Admission) -> Result<Self, ProxyError> {
+        Self::start_with(model, admission, Arc::new(|_| None))
+    }
+
+    /// The same, with rulings for the access log.
+    ///
+    /// # Errors
+    /// As for [`Self::start`].
+    pub fn start_with(
+        model: &model::Proxy,
+        admission: Admission,
+        rulings: Rulings,
+    ) -> Result<Self, ProxyError> {
         let count = model.workers.max(1);
         let bound = bind(model, count, &[])?;
         let secrets = secure(model, &Known::default())?;
-        let access_log = open_log(model, None)?;
+        let access_log = open_log(model, None, &rulings)?;
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
             let handle = worker::start(index, Arc::clone(&admission));
@@ -296,6 +313,7 @@ impl Proxy {
             secrets: Mutex::default(),
             states: Mutex::new(Arc::new([])),
             access_log: Mutex::default(),
+            rulings,
             steward,
             snapshot: Mutex::new(Arc::new(Snapshot::empty())),
             discovery,
@@ -321,7 +339,7 @@ impl Proxy {
         let mut addresses = self.addresses();
         let bound = bind(model, self.workers.len(), &addresses)?;
         let secrets = secure(model, &self.secrets())?;
-        let access_log = open_log(model, self.access_log().as_ref())?;
+        let access_log = open_log(model, self.access_log().as_ref(), &self.rulings)?;
         self.apply(model, bound, secrets, access_log, &mut addresses)?;
         Ok(Reloaded { workers_need_restart: model.workers.max(1) != self.workers.len() })
     }
@@ -553,13 +571,14 @@ fn bind(model: &model::Proxy, workers: usize, known: &[(String, Address)]) -> Re
 fn open_log(
     model: &model::Proxy,
     known: Option<&Arc<AccessLog>>,
+    rulings: &Rulings,
 ) -> Result<Option<Arc<AccessLog>>, ProxyError> {
     let Some(settings) = &model.access_log else { return Ok(None) };
     if let Some(known) = known.filter(|known| known.settings() == settings) {
         known.reopen();
         return Ok(Some(Arc::clone(known)));
     }
-    AccessLog::start(settings).map(Arc::new).map(Some).map_err(ProxyError::AccessLog)
+    AccessLog::start(settings, Arc::clone(rulings)).map(Arc::new).map(Some).map_err(ProxyError::AccessLog)
 }
 
 /// What listeners and upstreams speak TLS with. A setting that is in use stays, but its files are read again: whoever

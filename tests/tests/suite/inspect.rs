@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use gateway_tests::{
-    Agent, CLIENT_V4, CLIENT_V6, DENIED_V4, DENIED_V6, Net, Setup, Traffic, Upstream, require_root,
+    Agent, CLIENT_V4, CLIENT_V6, DENIED_V4, DENIED_V6, Net, Setup, Traffic, Upstream, eventually,
+    require_root,
 };
+use serde_json::json;
 
 use crate::config;
 
@@ -156,4 +158,50 @@ fn explain(agent: &Agent, source: IpAddr) -> serde_json::Value {
     let explained = answer.json();
     assert_eq!(answer.code, i32::from(explained["verdict"] == "drop"), "{explained}");
     explained
+}
+
+#[test]
+fn the_access_log_says_what_the_packet_rules_say() {
+    require_root!();
+    for attach in ["", "attach: off"] {
+        let net = Net::new();
+        let upstream = Upstream::echo(&net);
+        let config = config::to(&upstream, &format!("allow: [\"2001:db8:1::2/128\"]\n{attach}"));
+        let agent = Setup::new(&net).start(&format!("{config}access_log: {{path: access.log}}\n"));
+        let log = agent.directory().join("access.log");
+        let lines = || -> Vec<serde_json::Value> {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+        };
+        let on_trial = || {
+            agent.cli(&["deny", "add", "198.18.1.0/24", "--shadow", "--reason", "on trial"]).ok();
+            // So long what was said before is taken for true.
+            std::thread::sleep(Duration::from_millis(1100));
+        };
+        for (step, client, before, expected) in [
+            ("nothing names it", CLIENT_V4, None, json!({"reason": "no_match"})),
+            (
+                "in shadow mode",
+                CLIENT_V4,
+                Some(&on_trial),
+                json!({"reason": "deny_shadow", "list": "deny", "rule": "on trial"}),
+            ),
+            (
+                "allowed",
+                CLIENT_V6,
+                None,
+                json!({"reason": "allow_list", "list": "config-allow", "rule": "2001:db8:1::2/128"}),
+            ),
+        ] {
+            if let Some(before) = before {
+                before();
+            }
+            let count = lines().len();
+            assert_eq!(Agent::connect(&net, client).unwrap().get("/").unwrap().status(), 200);
+            eventually("the line", Duration::from_secs(5), || {
+                if lines().len() > count { Ok(()) } else { Err(format!("{:?}", lines())) }
+            });
+            assert_eq!(lines().pop().unwrap()["kernel"], expected, "{step}, {attach:?}");
+        }
+    }
 }

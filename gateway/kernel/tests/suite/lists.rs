@@ -73,6 +73,11 @@ pub(crate) fn check_explained(rules: &Rules, table: &[(&str, &str, &str)]) {
     for (source, reason, entry) in table {
         let found = explained(rules, source);
         assert_eq!((found.0.as_str(), found.1.as_str()), (*reason, *entry), "{source}");
+        let ruling = rules.ruling(source.parse().unwrap()).unwrap();
+        let mut named = entry.splitn(3, ' ').map(str::to_owned);
+        let (list, _prefix, rule) =
+            (named.next().filter(|list| !list.is_empty()), named.next(), named.next());
+        assert_eq!((ruling.reason, ruling.list, ruling.rule), (*reason, list, rule), "{source}, as a ruling");
     }
 }
 
