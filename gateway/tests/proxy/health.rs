@@ -38,7 +38,7 @@ fn patient(name: &'static str) -> Patient {
     Patient { upstream, is_well }
 }
 
-fn check(probe: Probe) -> HealthCheck {
+pub(crate) fn check(probe: Probe) -> HealthCheck {
     HealthCheck {
         probe,
         interval: Duration::from_millis(20),
@@ -62,7 +62,7 @@ fn checked(endpoints: &[SocketAddr]) -> model::Proxy {
 
 /// Waits until this many endpoints are well.
 #[track_caller]
-fn until_well(proxy: &Proxy, count: usize) {
+pub(crate) fn until_well(proxy: &Proxy, count: usize) {
     eventually("the verdicts", || proxy.health().iter().filter(|one| one.is_healthy).count() == count);
 }
 

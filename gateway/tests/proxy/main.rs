@@ -15,6 +15,7 @@ mod grpc;
 mod harness;
 mod headers;
 mod health;
+mod health_wires;
 mod hedging;
 mod http2;
 mod http2_upstreams;

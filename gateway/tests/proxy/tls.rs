@@ -474,7 +474,7 @@ fn large_bodies_go_both_ways() {
 }
 
 /// A server under TLS that tells each request how it was spoken to: by which name, and with a certificate or without.
-fn secure_upstream(files: &Files, names: &[&str]) -> Upstream {
+pub(crate) fn secure_upstream(files: &Files, names: &[&str]) -> Upstream {
     let (certificate, key) = signed(&files.issuer, names);
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let mut roots = RootCertStore::empty();
