@@ -68,7 +68,7 @@ impl Exchange {
         let record = local.access_log().map(|_| Box::new(Record::of(&session, request)));
         let (method, version) = (MethodLabel::of(request.method()), request.version());
         // Over HTTP/3 none is sent.
-        watch.interims().begin((Version::HTTP_11..=Version::HTTP_2).contains(&version));
+        watch.interims().begin(version >= Version::HTTP_11);
         let alternative = local.alternative(listener).filter(|_| version < Version::HTTP_3).cloned();
         let is_call = version >= Version::HTTP_2 && grpc::is_call(request.headers());
         Self {

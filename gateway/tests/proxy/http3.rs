@@ -300,6 +300,29 @@ fn more_streams_than_there_may_be_at_a_time_take_turns() {
 }
 
 #[test]
+fn interim_responses_come_before_the_response_is_there() {
+    let (up, go) = crate::interim::http1_upstream();
+    let proxy = Site::new(&up).start();
+    let client = Client::new(&proxy);
+    let mut stream = client.begin(get("/"));
+    let next = |stream: &mut Stream| {
+        let head = async { tokio::time::timeout(LONG, stream.recv_response()).await.unwrap().unwrap() };
+        client.runtime.block_on(head)
+    };
+    client.runtime.block_on(stream.finish()).unwrap();
+    let hints = next(&mut stream);
+    assert_eq!(
+        (hints.status().as_u16(), &hints.headers()["link"]),
+        (103, &"</a.css>; rel=preload".parse().unwrap())
+    );
+    assert_eq!(hints.headers().len(), 1, "no field of a connection: {hints:?}");
+    assert_eq!(next(&mut stream).status(), 102);
+    go();
+    let (status, _, body, _) = client.runtime.block_on(read(&mut stream)).unwrap();
+    assert_eq!((status, body.as_str()), (StatusCode::OK, "ok"));
+}
+
+#[test]
 fn bodies_and_trailers_arrive_whole_both_ways() {
     let length = 3_000_000;
     let up = upstream(move |mut conn| {

@@ -17,7 +17,7 @@ const HINTS: &str =
     "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n";
 
 /// Sends hints, and the response when it is told to.
-fn http1_upstream() -> (Upstream, Box<dyn Fn()>) {
+pub(crate) fn http1_upstream() -> (Upstream, Box<dyn Fn()>) {
     let (go, gone) = mpsc::channel();
     let gone = Mutex::new(gone);
     let up = upstream(move |mut conn| {

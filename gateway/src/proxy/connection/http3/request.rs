@@ -1,23 +1,25 @@
 //! One request over HTTP/3, from the head of it to the moment when its client has the answer.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
 use h3::error::{Code, StreamError};
-use h3::server::RequestResolver;
+use h3::server::{RequestResolver, RequestStream};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Response};
 
+use super::super::super::body::ResponseBody;
 use super::super::super::incoming::Incoming;
 use super::super::super::pipeline;
 use super::super::super::watch::Watch;
 use super::super::Session;
 use super::body::Http3Body;
-use super::transport::{Known, Quic, Stopped};
+use super::transport::{Known, Quic, Send, Stopped};
 use super::{Cancelled, answer};
 
 /// What a request has beside its stream.
@@ -97,8 +99,38 @@ async fn answer_to(
     }
     let is_head = request.method() == Method::HEAD;
     let request = request.map(|()| Incoming::Http3(Box::new(body)));
-    let Ok(response) = pipeline::serve(Rc::clone(session), Rc::clone(watch), request).await;
+    // Pinned where it is made, as it is large.
+    let serving = pin!(pipeline::serve(Rc::clone(session), Rc::clone(watch), request));
+    let response = with_interims(serving, watch, &mut send).await?;
     Ok(answer::send(&mut send, response, is_head).await?)
+}
+
+/// Waits for the response, and sends what comes in front of it. A client that does not read that has no longer for it than
+/// the upstream has for the response.
+async fn with_interims(
+    mut serving: Pin<&mut impl Future<Output = Result<Response<ResponseBody>, Infallible>>>,
+    watch: &Watch,
+    send: &mut RequestStream<Send, Bytes>,
+) -> Result<Response<ResponseBody>, Failure> {
+    loop {
+        let response = poll_fn(|cx| match serving.as_mut().poll(cx) {
+            Poll::Ready(Ok(response)) => Poll::Ready(Some(response)),
+            Poll::Pending if watch.interims().are_owed() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Some(response) = response.await {
+            return Ok(response);
+        }
+        for interim in watch.interims().take() {
+            let mut sending = pin!(send.send_response(interim));
+            poll_fn(|cx| match sending.as_mut().poll(cx) {
+                Poll::Pending if watch.is_expired() => Poll::Ready(Err(Failure::Other)),
+                sent => sent.map_err(Failure::from),
+            })
+            .await?;
+        }
+        watch.interims().are_gone();
+    }
 }
 
 /// Whether a request of this kind ends with its head as a rule. Its end may come in a packet of its own, and what the
