@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite as _, ReadBuf};
 
 use super::super::stream::Stream;
 use super::early::Early;
@@ -31,22 +31,42 @@ pub(super) struct Tap {
     pub(super) early: RefCell<Early>,
 }
 
-/// How much of a response is read at once where it is looked at: most often all of it.
-const LOOK_BYTES: usize = 16 * 1024;
-
 pub(super) struct UpstreamIo {
-    stream: TokioIo<Stream>,
+    stream: TokioIo<Looked>,
     tap: Rc<Tap>,
+}
+
+/// A socket whose bytes are looked at where they were read to, if they may be interim: what is in a buffer of hyper's, only
+/// unsafe code could look at, but here it is still one of tokio's.
+struct Looked {
+    stream: Stream,
+    tap: Rc<Tap>,
+}
+
+impl AsyncRead for Looked {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { stream, tap } = self.get_mut();
+        let before = buffer.filled().len();
+        ready!(Pin::new(stream).poll_read(cx, buffer))?;
+        if tap.looks.get() {
+            tap.looks.set(tap.early.borrow_mut().look(&buffer.filled()[before..]));
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl UpstreamIo {
     pub(super) fn new(stream: Stream, tap: Rc<Tap>) -> Self {
-        Self { stream: TokioIo::new(stream), tap }
+        Self { stream: TokioIo::new(Looked { stream, tap: Rc::clone(&tap) }), tap }
     }
 
     /// The socket, for another protocol.
     pub(super) fn into_stream(self) -> Stream {
-        self.stream.into_inner()
+        self.stream.into_inner().stream
     }
 
     /// Whether the upstream has closed, or says something although nothing was asked. The runtime learns
@@ -54,7 +74,7 @@ impl UpstreamIo {
     /// nobody has read yet: then a good connection is given up, which costs no more than a new one.
     fn is_spoiled(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        match self.stream.inner().socket().peek(&mut byte) {
+        match self.stream.inner().stream.socket().peek(&mut byte) {
             Ok(_) => true,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
@@ -73,14 +93,8 @@ impl UpstreamIo {
         count
     }
 
-    /// Reads what is looked at. By way of a buffer of ours: what is in hyper's own only unsafe code could look at.
-    fn poll_look(&mut self, cx: &mut Context<'_>, mut cursor: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let mut bytes = [MaybeUninit::uninit(); LOOK_BYTES];
-        let mut buffer = ReadBuf::uninit(&mut bytes[..LOOK_BYTES.min(cursor.remaining())]);
-        ready!(Pin::new(self.stream.inner_mut()).poll_read(cx, &mut buffer))?;
-        self.tap.looks.set(self.tap.early.borrow_mut().look(buffer.filled()));
-        cursor.put_slice(buffer.filled());
-        Poll::Ready(Ok(()))
+    fn socket(&mut self) -> Pin<&mut Stream> {
+        Pin::new(&mut self.stream.inner_mut().stream)
     }
 
     fn record(&self, slices: &[IoSlice<'_>], mut count: usize) {
@@ -104,11 +118,7 @@ impl Read for UpstreamIo {
             // The end of the stream: hyper gives the request back, unwritten.
             return Poll::Ready(Ok(()));
         }
-        if this.tap.looks.get() {
-            ready!(this.poll_look(cx, cursor))?;
-        } else {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, cursor))?;
-        }
+        ready!(Pin::new(&mut this.stream).poll_read(cx, cursor))?;
         this.tap.reads.set(this.tap.reads.get().saturating_add(1));
         Poll::Ready(Ok(()))
     }
@@ -117,7 +127,7 @@ impl Read for UpstreamIo {
 impl Write for UpstreamIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_write(cx, bytes));
+        let result = ready!(this.socket().poll_write(cx, bytes));
         Poll::Ready(Ok(this.written(&[IoSlice::new(bytes)], result)))
     }
 
@@ -130,7 +140,7 @@ impl Write for UpstreamIo {
             return self.poll_write(cx, one);
         }
         let this = self.get_mut();
-        let result = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, slices));
+        let result = ready!(this.socket().poll_write_vectored(cx, slices));
         Poll::Ready(Ok(this.written(slices, result)))
     }
 
@@ -141,7 +151,7 @@ impl Write for UpstreamIo {
     /// A socket keeps nothing back; under TLS, what it did not take waits in front of it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if ready!(Pin::new(&mut this.stream).poll_flush(cx)).is_err() {
+        if ready!(this.socket().poll_flush(cx)).is_err() {
             // As for a write that fails.
             this.tap.broken.set(true);
         }
@@ -149,6 +159,6 @@ impl Write for UpstreamIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        self.get_mut().socket().poll_shutdown(cx)
     }
 }
