@@ -12,7 +12,7 @@ use gateway_kernel::{Enforcement, Error, Plan, Protection, SourceSampling, State
 use thiserror::Error as ThisError;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::config;
@@ -33,6 +33,11 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 /// How often workers are told of other endpoints at most: sources that change together are taken together.
 const TAKE_ENDPOINTS_EVERY: Duration = Duration::from_millis(200);
+/// How far a reload stands back behind requests. On a machine that is busy throughout it still gets some of each hundredth
+/// of a second: in the class of idle work it might wait for minutes.
+const RELOAD_NICENESS: i32 = 19;
+/// How long the requests of a configuration that was replaced may keep it from being freed by the thread for that.
+const FREE_WITHIN: Duration = Duration::from_secs(2);
 /// Reloads that wait for the one under way.
 const RELOAD_QUEUE: usize = 4;
 /// Threads for what reads and writes maps beside the event loop.
@@ -326,14 +331,15 @@ impl Agent {
     async fn try_reload(&mut self) -> Result<Reloaded, String> {
         let path = self.options.config.clone();
         let changes = self.live.feeds.changes();
-        let model = beside(move || load(&path)).await?.map_err(|report| report.render(false))?;
+        let model = aside(move || load(&path)).await?.map_err(|report| report.render(false))?;
         // Another cache holds nothing of what was fetched so far.
         let other_cache = model.lists.cache != self.list_cache;
         let plan = if other_cache { self.as_of_now(&model.kernel).await? } else { model.kernel };
         self.apply(plan.clone()).await?;
         let proxy = Arc::clone(&self.proxy);
-        let (wanted, acme) = (model.proxy.clone(), model.acme.clone());
-        let served = beside(move || {
+        let drain_timeout = model.proxy.drain_timeout;
+        let (wanted, acme) = (model.proxy, model.acme.clone());
+        let served = aside(move || {
             acme.as_ref().map_or(Ok(()), crate::acme::prepare)?;
             proxy.reload(&wanted).map_err(|error| error.to_string())
         })
@@ -357,7 +363,10 @@ impl Agent {
         }
         self.acme.send_replace(model.acme);
         self.plan = plan;
-        self.drain_timeout = model.proxy.drain_timeout;
+        self.drain_timeout = drain_timeout;
+        let proxy = Arc::clone(&self.proxy);
+        // Nobody waits for it.
+        drop(aside(move || free_former(&proxy)));
         Ok(Reloaded { hash: model.config_hash, needs_restart })
     }
 
@@ -506,7 +515,12 @@ async fn renew_certificates(proxy: Arc<Proxy>) {
     loop {
         looks.tick().await;
         let proxy = Arc::clone(&proxy);
-        if let Err(why) = beside(move || proxy.renew_certificates()).await {
+        let look = move || {
+            // What idle connections kept of former configurations, if their clients have left.
+            proxy.free_former();
+            proxy.renew_certificates()
+        };
+        if let Err(why) = beside(look).await {
             tracing::error!("certificates are not looked at: {why}");
         }
     }
@@ -528,6 +542,33 @@ async fn take_endpoints(proxy: Arc<Proxy>) {
 /// Runs what may take long beside the event loop.
 async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("the work broke off: {error}"))
+}
+
+/// Runs what a reload takes in a thread of its own, which leaves the processors to requests: with as many workers as
+/// processors, whatever reads thousands of routes at the same priority makes some of them wait. The thread begins at once.
+/// It is used for nothing else, because a priority that was given up cannot be had back without a privilege.
+fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, String>> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+        // If it is refused, requests wait a little.
+        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), RELOAD_NICENESS);
+        let _ = done.send(work());
+    });
+    async move {
+        thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        result.await.map_err(|_| "the work broke off".to_owned())
+    }
+}
+
+/// Frees the configurations before the one in force. Requests that are under way keep theirs for a moment; what idle
+/// connections keep is freed with a later one.
+fn free_former(proxy: &Proxy) {
+    let begin = Instant::now();
+    while proxy.free_former() && begin.elapsed() < FREE_WITHIN {
+        std::thread::sleep(FREE_WITHIN / 20);
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -5,6 +5,7 @@
 //! on the path of a request. The recorder has to be installed before the proxy starts.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -80,10 +81,17 @@ impl MethodLabel {
     }
 }
 
+/// What a snapshot's listeners and routes are called. Shared by all workers: thousands of names would be copied by each of
+/// them when it takes over, while its requests wait.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) listeners: Vec<String>,
+    pub(crate) routes: Vec<String>,
+}
+
 /// What a worker has counted for a snapshot's listeners and routes.
 pub(crate) struct HttpMeter {
-    listeners: Vec<String>,
-    routes: Vec<String>,
+    names: Arc<Names>,
     /// By listener, then by route; the last one is for requests without a route. Most pairs are never used.
     cells: Vec<OnceCell<Box<RouteMeter>>>,
 }
@@ -103,10 +111,10 @@ struct RouteMeter {
 const STATUSES: usize = 900;
 
 impl HttpMeter {
-    pub(crate) fn new(listeners: Vec<String>, routes: Vec<String>) -> Self {
-        let count = listeners.len() * (routes.len() + 1);
+    pub(crate) fn new(names: Arc<Names>) -> Self {
+        let count = names.listeners.len() * (names.routes.len() + 1);
         let cells = std::iter::repeat_with(OnceCell::new).take(count).collect();
-        Self { listeners, routes, cells }
+        Self { names, cells }
     }
 
     /// Counts a request.
@@ -118,14 +126,15 @@ impl HttpMeter {
         status: u16,
         elapsed: Duration,
     ) {
-        let route = route.unwrap_or(self.routes.len());
-        let Some(cell) = self.cells.get(listener * (self.routes.len() + 1) + route) else { return };
+        let routes = self.names.routes.len();
+        let route = route.unwrap_or(routes);
+        let Some(cell) = self.cells.get(listener * (routes + 1) + route) else { return };
         cell.get_or_init(|| Box::new(self.open(listener, route))).record(method, status, elapsed);
     }
 
     fn open(&self, listener: usize, route: usize) -> RouteMeter {
-        let listener = self.listeners.get(listener).cloned().unwrap_or_default();
-        let route = self.routes.get(route).map_or_else(|| "none".to_owned(), Clone::clone);
+        let listener = self.names.listeners.get(listener).cloned().unwrap_or_default();
+        let route = self.names.routes.get(route).map_or_else(|| "none".to_owned(), Clone::clone);
         let duration = histogram!(REQUEST_DURATION, "listener" => listener.clone(), "route" => route.clone());
         RouteMeter {
             listener,
@@ -446,7 +455,10 @@ mod tests {
     fn what_was_counted_is_exported_exactly() {
         let recorder = Recorder::default();
         let text = metrics::with_local_recorder(&recorder, || {
-            let meter = HttpMeter::new(vec!["web".to_owned()], vec!["users".to_owned()]);
+            let meter = HttpMeter::new(Arc::new(Names {
+                listeners: vec!["web".to_owned()],
+                routes: vec!["users".to_owned()],
+            }));
             let get = MethodLabel::of(&Method::GET);
             for (route, status, millis) in
                 [(Some(0), 200, 1), (Some(0), 200, 2), (Some(0), 503, 700), (None, 404, 1)]

@@ -100,6 +100,8 @@ pub struct Proxy {
     steward: Steward,
     /// Without the endpoints that were found.
     snapshot: Mutex<Arc<Snapshot>>,
+    /// Those before it, as long as a worker may have them.
+    former: Mutex<Vec<Arc<Snapshot>>>,
     discovery: Discovery,
 }
 
@@ -316,6 +318,7 @@ impl Proxy {
             rulings,
             steward,
             snapshot: Mutex::new(Arc::new(Snapshot::empty())),
+            former: Mutex::default(),
             discovery,
         };
         proxy.apply(model, bound, secrets, access_log, &mut proxy.addresses())?;
@@ -386,6 +389,18 @@ impl Proxy {
             }
             drained
         }
+    }
+
+    /// Frees the configurations that no worker has any more. Not for workers: thousands of routes take milliseconds, in
+    /// which requests would wait. Returns whether some are still in use.
+    pub fn free_former(&self) -> bool {
+        let mut former = self.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let (used, unused) = former.drain(..).partition::<Vec<_>, _>(|one| Arc::strong_count(one) > 1);
+        *former = used;
+        let are_used = !former.is_empty();
+        drop(former);
+        drop(unused);
+        are_used
     }
 
     /// Has the access log open its file anew, which somebody may have moved away.
@@ -528,7 +543,13 @@ impl Proxy {
         };
         self.access_log().clone_from(&access_log);
         let snapshot = Arc::new(Snapshot::new(model, secrets, access_log, addresses));
-        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&snapshot);
+        // Those that nobody has any more make room.
+        self.free_former();
+        let former = std::mem::replace(
+            &mut *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner),
+            Arc::clone(&snapshot),
+        );
+        self.former.lock().unwrap_or_else(PoisonError::into_inner).push(former);
         let states = self.update_states(&snapshot);
         self.tell(&snapshot, &states, shares)
     }

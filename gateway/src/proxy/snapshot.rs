@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use crate::model;
 use crate::observe::access_log::AccessLog;
-use crate::observe::http::{HttpMeter, ListenerMeter, UpstreamMeter};
+use crate::observe::http::{HttpMeter, ListenerMeter, Names, UpstreamMeter};
 use crate::tls;
 
 use super::gather::Budget;
@@ -26,6 +26,7 @@ pub(super) struct Snapshot {
     pub(super) model: model::Proxy,
     secrets: Secrets,
     access_log: Option<Arc<AccessLog>>,
+    names: Arc<Names>,
     /// In the order of the listeners.
     alternatives: Vec<Option<HeaderValue>>,
 }
@@ -59,6 +60,10 @@ impl Snapshot {
             model: model.clone(),
             secrets,
             access_log,
+            names: Arc::new(Names {
+                listeners: model.listeners.iter().map(|listener| listener.name.clone()).collect(),
+                routes: model.routes.iter().map(|route| route.name.clone()).collect(),
+            }),
             alternatives: model.listeners.iter().map(alternative).collect(),
         }
     }
@@ -124,9 +129,7 @@ impl Local {
         }
         let model = &snapshot.model;
         let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
-        let listeners = model.listeners.iter().map(|listener| listener.name.clone()).collect();
-        let routes = model.routes.iter().map(|route| route.name.clone()).collect();
-        let meter = Rc::new(HttpMeter::new(listeners, routes));
+        let meter = Rc::new(HttpMeter::new(Arc::clone(&snapshot.names)));
         let listener_meters = Rc::new(listener_meters);
         Self { snapshot, upstreams, meter, random: Random::default(), held_bodies, listener_meters }
     }
