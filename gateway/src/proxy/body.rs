@@ -17,6 +17,7 @@ use super::gather::Gathered;
 use super::grpc;
 use super::grpc_web;
 use super::incoming::Incoming;
+use super::kept::Kept;
 use super::mirror::{Copied, GivenUp, Tee};
 use super::problem::Kind;
 use super::trailers;
@@ -41,41 +42,9 @@ struct Upload {
     /// Where copies of it go.
     tee: Option<Tee>,
     /// What has gone, while it may have to go once more.
-    memory: Memory,
+    kept: Kept,
     /// What has gone once, and goes before the rest.
     again: VecDeque<Bytes>,
-}
-
-/// What of a body has gone.
-#[derive(Debug, Default)]
-enum Memory {
-    /// Nobody asks.
-    #[default]
-    Off,
-    Kept {
-        pieces: VecDeque<Bytes>,
-        bytes: usize,
-    },
-    /// More than is kept.
-    Lost,
-}
-
-/// As much of a body is kept until the upstream takes the request. Most bodies are no longer, and of those that are, most
-/// of what h2 buffers for a stream is in here, too.
-const MAX_KEPT_BYTES: usize = 64 * 1024;
-
-impl Memory {
-    fn note(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
-        let Self::Kept { pieces, bytes } = self else { return };
-        let Some(frame) = frame else { return };
-        match frame.as_ref().ok().and_then(Frame::data_ref) {
-            Some(piece) if *bytes + piece.len() <= MAX_KEPT_BYTES => {
-                *bytes += piece.len();
-                pieces.push_back(piece.clone());
-            }
-            _ => *self = Self::Lost,
-        }
-    }
 }
 
 /// Where it comes from.
@@ -151,21 +120,21 @@ impl RequestBody {
     /// Keeps what goes from here on, in case that it has to go once more.
     pub(super) fn remember(&mut self) {
         if let Some(upload) = &mut self.0 {
-            upload.memory = Memory::Kept { pieces: VecDeque::new(), bytes: 0 };
+            upload.kept = Kept::begin();
         }
     }
 
     /// It will not have to.
     pub(super) fn forget(&mut self) {
         if let Some(upload) = &mut self.0 {
-            upload.memory = Memory::Off;
+            upload.kept = Kept::Nothing;
         }
     }
 
     /// The body as it was when it began to be remembered. `None` if more of it has gone than is kept.
     pub(super) fn rewound(mut self) -> Option<Self> {
         if let Some(upload) = &mut self.0 {
-            let Memory::Kept { mut pieces, .. } = std::mem::take(&mut upload.memory) else { return None };
+            let mut pieces = std::mem::take(&mut upload.kept).into_pieces()?;
             pieces.append(&mut upload.again);
             upload.again = pieces;
         }
@@ -181,7 +150,7 @@ impl Upload {
             response_timeout: Duration::ZERO,
             text: None,
             tee: None,
-            memory: Memory::Off,
+            kept: Kept::Nothing,
             again: VecDeque::new(),
         }
     }
@@ -228,7 +197,7 @@ impl Body for RequestBody {
         let Some(this) = &mut self.get_mut().0 else { return Poll::Ready(None) };
         if let Some(piece) = this.next_again() {
             let frame = Some(Ok(piece));
-            this.memory.note(&frame);
+            this.kept.note(&frame);
             return Poll::Ready(frame);
         }
         let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
@@ -260,7 +229,7 @@ impl Body for RequestBody {
         if let Some(tee) = &this.tee {
             tee.pass(&frame, is_over);
         }
-        this.memory.note(&frame);
+        this.kept.note(&frame);
         if is_over {
             this.ended();
         }

@@ -21,6 +21,7 @@ mod hop;
 mod incoming;
 mod interim;
 mod json;
+mod kept;
 mod listen;
 mod media_type;
 mod mirror;

@@ -14,7 +14,8 @@ use crate::http2_upstreams::{self, server};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n";
 
-/// A server that answers when it is told to, and counts its connections.
+/// A server that answers when it is told to, and counts the connections that a request is on: of one that was closed for
+/// another's sake it may hear after that one has come.
 struct Held {
     upstream: Upstream,
     asked: Arc<AtomicUsize>,
@@ -29,13 +30,13 @@ fn held() -> Held {
     let wait = Mutex::new(wait);
     let (count, now, peak) = (Arc::clone(&asked), Arc::clone(&open), Arc::clone(&most));
     let upstream = upstream(move |mut conn| {
-        peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         while conn.head().is_some() {
+            peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             count.fetch_add(1, Ordering::SeqCst);
             let _ = wait.lock().unwrap().recv();
+            now.fetch_sub(1, Ordering::SeqCst);
             conn.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
         }
-        now.fetch_sub(1, Ordering::SeqCst);
     });
     Held { upstream, asked, open, most, release }
 }
