@@ -233,24 +233,32 @@ pub(crate) fn read_rest(stream: &mut TcpStream, patience: Duration) -> (String, 
     }
 }
 
-/// Reads one response with a length.
+/// Reads one response with a length, and nothing of the next one, which may have come with it.
 pub(crate) fn response(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     let mut buffer = [0; 8192];
     loop {
-        let text = String::from_utf8_lossy(&read).into_owned();
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
-                return text;
-            }
-        }
-        match stream.read(&mut buffer) {
-            Ok(0) => return text,
-            Ok(count) => read.extend_from_slice(&buffer[..count]),
-            Err(error) => panic!("{error}: {text}"),
+        let available = match stream.peek(&mut buffer) {
+            Ok(available) => available,
+            Err(error) => panic!("{error}: {}", String::from_utf8_lossy(&read)),
+        };
+        let seen = [&read[..], &buffer[..available]].concat();
+        let length = length_of(&seen);
+        let taken = length.map_or(available, |length| available.min(length - read.len()));
+        stream.read_exact(&mut buffer[..taken]).unwrap();
+        read.extend_from_slice(&buffer[..taken]);
+        if available == 0 || length.is_some_and(|length| read.len() >= length) {
+            return String::from_utf8_lossy(&read).into_owned();
         }
     }
+}
+
+/// The bytes of a response whose head is there; all that there are, if it does not say how many its body has.
+fn length_of(seen: &[u8]) -> Option<usize> {
+    let text = String::from_utf8_lossy(seen);
+    let (head, _) = text.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    Some(length.map_or(seen.len(), |length| head.len() + 4 + length.parse::<usize>().unwrap()))
 }
 
 pub(crate) fn get(stream: &mut TcpStream) -> String {
