@@ -28,6 +28,7 @@ fn configuration(listen: SocketAddr, upstream: SocketAddr, workers: usize) -> mo
         workers,
         drain_timeout: minute,
         access_log: None,
+        llm: Arc::default(),
         listeners: vec![model::Listener {
             name: "web".to_owned(),
             address: listen,

@@ -104,6 +104,7 @@ pub fn run(options: Options) -> Result<(), StartError> {
     let recorder = Recorder::default();
     recorder.install();
     crate::observe::http::describe();
+    crate::observe::llm::describe();
     crate::sources::describe();
     crate::discovery::describe();
     crate::tls::describe();

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod discovery;
 mod files;
+pub mod mock_provider;
 pub mod model;
 pub mod observe;
 pub mod proxy;

@@ -8,6 +8,7 @@ mod ci;
 mod ebpf;
 mod fuzz;
 mod process;
+mod sdks;
 mod test;
 mod tools;
 mod workspace;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process, tools, workspace};
+use crate::{process, sdks, tools, workspace};
 
 /// A test that cannot run here appends a line with its name and the reason to the file that this variable names.
 const SKIPS: &str = "GATEWAY_TEST_SKIPS";
@@ -15,7 +15,7 @@ const SKIPS: &str = "GATEWAY_TEST_SKIPS";
 /// With what is off unless it is asked for, in one build: nothing of it changes what the rest does.
 const PACKAGES: [&str; 4] = ["--workspace", "--exclude", "gateway-ebpf", "--features=gateway/http3"];
 /// What the end-to-end tests run.
-const PROGRAMS: [&str; 6] = ["ip", "nginx", "haproxy", "bpftool", "nft", "curl"];
+const PROGRAMS: [&str; 8] = ["ip", "nginx", "haproxy", "bpftool", "nft", "curl", "node", "python3"];
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -65,6 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn prepare() -> Result<Vec<String>> {
     let missing = tools::ensure_system_programs(&PROGRAMS);
     let mut skipped: Vec<String> = missing.iter().map(|program| program.advice()).collect();
+    skipped.extend(sdks::ensure());
     if !workspace::is_root() {
         skipped.push(
             "not root: nothing that loads programs or makes namespaces can run (sudo -E cargo xtask test)"

@@ -32,7 +32,13 @@ mod tests {
     fn every_command_has_a_page() {
         let directory = tempfile::tempdir().expect("a directory");
         run(&Arguments { directory: directory.path().join("man1") }).expect("written");
-        for page in ["gateway.1", "gateway-run.1", "gateway-deny-add.1", "gateway-explain-packet.1"] {
+        for page in [
+            "gateway.1",
+            "gateway-run.1",
+            "gateway-deny-add.1",
+            "gateway-explain-packet.1",
+            "gateway-translate.1",
+        ] {
             let text = std::fs::read_to_string(directory.path().join("man1").join(page)).expect(page);
             assert!(text.contains(".SH NAME"), "{page}");
         }

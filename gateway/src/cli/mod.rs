@@ -11,6 +11,7 @@ mod failure;
 mod import;
 mod lists;
 mod man;
+mod mock_provider;
 mod named_lists;
 mod output;
 mod own_address;
@@ -19,6 +20,7 @@ mod reload;
 mod run;
 mod schema;
 mod status;
+mod translate;
 mod watch;
 
 use std::path::PathBuf;
@@ -125,6 +127,8 @@ pub enum Command {
     Counters(counters::Arguments),
     /// Show sampled verdicts as they happen, or packets a second
     Watch(watch::Arguments),
+    /// Show what becomes of a request, a reply, a stream or an error of an LLM's API in another dialect, and what is lost
+    Translate(Box<translate::Arguments>),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Make the running agent load its configuration again
@@ -133,6 +137,9 @@ pub enum Command {
     Detach,
     /// Show everything on one machine: XDP, lists and the proxy, in network namespaces of its own
     Demo,
+    /// Run a provider of language models that says what requests tell it to, for tests
+    #[command(hide = true)]
+    MockProvider(mock_provider::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
     /// Write the manual pages into a directory
@@ -170,9 +177,11 @@ fn dispatch(cli: Cli, out: &mut Out) -> Outcome {
         Command::Status(arguments) => status::run(&arguments, &global, out),
         Command::Counters(arguments) => counters::run(&arguments, &global, out),
         Command::Watch(arguments) => watch::run(&arguments, &global, out),
+        Command::Translate(arguments) => translate::run(&arguments, out),
         Command::Schema => schema::run(out),
         Command::Reload => reload::run(&global, out),
         Command::Demo => demo::run(out),
+        Command::MockProvider(arguments) => mock_provider::run(&arguments, out),
         Command::Detach => detach::run(&global, out),
         Command::Completions(arguments) => completions::run(&arguments, out),
         Command::Man(arguments) => man::run(&arguments),
@@ -242,12 +251,26 @@ mod tests {
             ("watch --rule ", false),
             ("watch --prefix 192.0.2.1/24", false),
             ("watch --rate --prefix 192.0.2.0/24", false),
+            ("translate --from openai_chat --to gemini", true),
+            ("translate --from openai_chat --to gemini body.json --model gemini-2.5-pro --json", true),
+            ("translate --from gemini --to openai_chat --quirks mistral --losses-only -", true),
+            ("translate --from gemini --to anthropic_messages --reply", true),
+            ("translate --from gemini --to anthropic_messages --stream", true),
+            ("translate --from gemini --to anthropic_messages --error 429", true),
+            ("translate --from gemini --to anthropic_messages --error", false),
+            ("translate --from gemini --to anthropic_messages --error 42", false),
+            ("translate --from gemini --to anthropic_messages --reply --stream", false),
+            ("translate --from gemini", false),
+            ("translate --from cobol --to gemini", false),
+            ("translate --from openai_chat --to openai_chat --quirks none", false),
             ("schema", true),
             ("reload", true),
             ("detach", true),
             ("completions bash", true),
             ("completions tcsh", false),
             ("man /tmp/man", true),
+            ("mock-provider --address 127.0.0.1:0", true),
+            ("mock-provider --address localhost", false),
             ("frobnicate", false),
         ];
         for (line, sound) in table {

@@ -13,6 +13,7 @@ use crate::config::capacity;
 use crate::config::discover;
 use crate::config::keys::{self, Root};
 use crate::config::lists::{self, Lists, Surroundings};
+use crate::config::llm;
 use crate::config::node::Place;
 use crate::config::reader::Reader;
 use crate::config::routes;
@@ -39,12 +40,14 @@ pub(crate) fn lower(
     let upstreams = root.upstreams.iter().zip(fallbacks);
     let upstreams =
         upstreams.filter_map(|(named, fallback)| upstream(named, root, fallback, reader, base_dir)).collect();
+    let mut upstreams: Vec<Upstream> = upstreams;
+    let llm = Arc::new(llm::lower(root, &mut upstreams, reader, base_dir));
     let routes = routes::lower(root, reader);
     let (kernel, lists) = plan(&root.kernel, reader, base_dir, hash);
     let workers = root.workers.unwrap_or_else(processors);
     let access_log = root.access_log.as_ref().and_then(|log| access_log(log, base_dir));
     let drain_timeout = root.drain_timeout;
-    let proxy = Proxy { workers, drain_timeout, access_log, listeners, upstreams, routes };
+    let proxy = Proxy { workers, drain_timeout, access_log, listeners, upstreams, routes, llm };
     Some(Model {
         kernel,
         lists,
@@ -309,24 +312,7 @@ fn secure_upstream(
         }
         return None;
     }
-    let mut lowered = UpstreamTls { ca: None, name: None, identity: None, verify: true, protocol };
-    if let Some(tls) = tls {
-        let ca = tls.ca.as_ref().map(|ca| (base_dir.join(&ca.value), ca.place));
-        if let Some((path, place)) = &ca
-            && let Err(why) = tls::authorities(path)
-        {
-            reader.error::<()>(*place, why);
-        }
-        let identity = tls.certificate.as_ref();
-        let identity = identity.and_then(|located| certificate(located, reader, base_dir));
-        lowered = UpstreamTls {
-            ca: ca.map(|(path, _)| path),
-            name: tls.name.clone(),
-            identity,
-            verify: tls.verify,
-            protocol,
-        };
-    }
+    let lowered = whom(tls, protocol, reader, base_dir);
     if lowered.verify
         && lowered.ca.is_none()
         && let Err(why) = tls::system_roots()
@@ -337,6 +323,32 @@ fn secure_upstream(
         reader.error::<()>(named.place, why);
     }
     Some(lowered)
+}
+
+/// Whom endpoints have to be, as far as that is said.
+pub(crate) fn whom(
+    tls: Option<&keys::UpstreamTls>,
+    protocol: Protocol,
+    reader: &mut Reader<'_>,
+    base_dir: &Path,
+) -> UpstreamTls {
+    let Some(tls) = tls else {
+        return UpstreamTls { ca: None, name: None, identity: None, verify: true, protocol };
+    };
+    let ca = tls.ca.as_ref().map(|ca| (base_dir.join(&ca.value), ca.place));
+    if let Some((path, place)) = &ca
+        && let Err(why) = tls::authorities(path)
+    {
+        reader.error::<()>(*place, why);
+    }
+    let identity = tls.certificate.as_ref().and_then(|located| certificate(located, reader, base_dir));
+    UpstreamTls {
+        ca: ca.map(|(path, _)| path),
+        name: tls.name.clone(),
+        identity,
+        verify: tls.verify,
+        protocol,
+    }
 }
 
 /// A certificate that an authority issues: its files may be there already, or not yet.

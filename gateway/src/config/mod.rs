@@ -6,6 +6,7 @@ mod discover;
 mod guide;
 mod keys;
 mod lists;
+mod llm;
 mod lower;
 mod matching;
 mod node;
@@ -39,6 +40,7 @@ use crate::model::Model;
 pub(crate) use discover::{MAX_ENDPOINTS_BYTES, endpoints};
 pub use guide::{reference, schema};
 pub(crate) use lists::{column_of, is_own_list};
+pub(crate) use llm::key_field;
 pub use report::{Diagnostic, MAX_DIAGNOSTICS, Report, Severity};
 
 /// Bytes of a configuration file.

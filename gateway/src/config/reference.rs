@@ -1,5 +1,7 @@
-//! References in scalars: `${NAME}`, `${NAME:-default}` and `${file:PATH}`, replaced once after parsing,
-//! so what they stand for can never change the structure of the file.
+//! References in scalars: `${NAME}`, `${NAME:-default}`, `${file:PATH}` and `${command: PROGRAM ARGUMENTS}`, replaced once
+//! after parsing, so what they stand for can never change the structure of the file.
+
+mod command;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -75,6 +77,9 @@ fn look_up(reference: &str, sources: &Sources<'_>) -> Result<String, String> {
         return read_secret(&sources.base_dir.join(path))
             .map_err(|why| format!("cannot read {}: {why}", shown(path)));
     }
+    if let Some(command) = reference.strip_prefix("command:") {
+        return command::run(command, sources.base_dir);
+    }
     let (name, default) = match reference.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (reference, None),
@@ -83,8 +88,8 @@ fn look_up(reference: &str, sources: &Sources<'_>) -> Result<String, String> {
         && name.bytes().next().is_some_and(|first| !first.is_ascii_digit());
     if !well_formed {
         return Err(format!(
-            "`${{{}}}` is not a reference; write ${{NAME}}, ${{NAME:-default}} or ${{file:PATH}}, and $${{ for \
-             the two characters themselves",
+            "`${{{}}}` is not a reference; write ${{NAME}}, ${{NAME:-default}}, ${{file:PATH}} or ${{command: \
+             PROGRAM ARGUMENTS}}, and $${{ for the two characters themselves",
             shown(reference)
         ));
     }
@@ -106,6 +111,10 @@ fn read_secret(path: &Path) -> Result<String, String> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("it has more than {MAX_FILE_BYTES} bytes"));
     }
+    secret(bytes)
+}
+
+fn secret(bytes: Vec<u8>) -> Result<String, String> {
     let mut text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     // Editors and `echo` end a file with a line break that is no part of the secret.
     if text.ends_with('\n') {

@@ -8,6 +8,7 @@ use gateway_kernel::feed::shown;
 use http::{HeaderName, Method, StatusCode};
 
 use crate::config::keys::{self, Root};
+use crate::config::llm;
 use crate::config::lower::distinct;
 use crate::config::notation::METHODS;
 use crate::config::reader::{Reader, Wrong, closest};
@@ -128,18 +129,22 @@ fn action(
     names: &Names<'_>,
     reader: &mut Reader<'_>,
 ) -> Option<Action> {
-    let keys::Route { upstream, split, sticky, mirror, rewrite, redirect, respond, .. } = route;
-    let actions = [upstream.is_some(), !split.is_empty(), redirect.is_some(), respond.is_some()];
+    let keys::Route { upstream, split, llm, sticky, mirror, rewrite, redirect, respond, .. } = route;
+    let llm = llm.as_ref().and_then(|llm| Some((llm.place, llm.value.as_ref()?)));
+    let actions =
+        [upstream.is_some(), !split.is_empty(), llm.is_some(), redirect.is_some(), respond.is_some()];
     match actions.iter().filter(|has| **has).count() {
         1 => {}
         0 => {
-            let message =
-                format!("the route `{}` needs `upstream`, `split`, `redirect` or `respond`", named.name);
+            let message = format!(
+                "the route `{}` needs `upstream`, `split`, `llm`, `redirect` or `respond`",
+                named.name
+            );
             return reader.error(named.place, message);
         }
         _ => {
             let message = format!(
-                "the route `{}` has more than one of `upstream`, `split`, `redirect` and `respond`",
+                "the route `{}` has more than one of `upstream`, `split`, `llm`, `redirect` and `respond`",
                 named.name
             );
             return reader.error(named.place, message);
@@ -148,11 +153,15 @@ fn action(
     if let Some(sticky) = sticky.as_ref().filter(|_| split.is_empty()) {
         reader.error::<()>(sticky.place, "`sticky` is for routes with `split`");
     }
-    if let Some(rewrite) = rewrite.as_ref().filter(|_| redirect.is_some() || respond.is_some()) {
+    let goes_nowhere = llm.is_some() || redirect.is_some() || respond.is_some();
+    if let Some(rewrite) = rewrite.as_ref().filter(|_| goes_nowhere) {
         reader.error::<()>(rewrite.place, "`rewrite` is for routes with `upstream` or `split`");
     }
-    if let Some(mirror) = mirror.first().filter(|_| redirect.is_some() || respond.is_some()) {
+    if let Some(mirror) = mirror.first().filter(|_| goes_nowhere) {
         reader.error::<()>(mirror.place, "`mirror` is for routes with `upstream` or `split`");
+    }
+    if let Some((place, keys)) = llm {
+        return llm::route(place, keys, names.root, reader).map(Action::Llm);
     }
     if let Some(redirect) = redirect {
         return lower_redirect(redirect, pattern, reader).map(Action::Redirect);
@@ -414,7 +423,13 @@ pub(crate) fn unknown_upstream(
     unknown("an upstream", "upstreams", wanted, upstreams, reader);
 }
 
-fn unknown<T>(one: &str, all: &str, wanted: &Located<String>, known: &[Named<T>], reader: &mut Reader<'_>) {
+pub(crate) fn unknown<T>(
+    one: &str,
+    all: &str,
+    wanted: &Located<String>,
+    known: &[Named<T>],
+    reader: &mut Reader<'_>,
+) {
     let names = || known.iter().map(|named| named.name.as_str());
     let valid: Vec<String> = names().take(MAX_VALID).map(str::to_owned).collect();
     let none = if valid.is_empty() { format!("; no {all} are declared") } else { String::new() };

@@ -30,7 +30,7 @@ const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.
 
 fn env(name: &str) -> Option<String> {
     match name {
-        "SECRET" => Some("hunter2".to_owned()),
+        "SECRET" | "OPENAI_API_KEY" => Some("hunter2".to_owned()),
         "EMPTY" => Some(String::new()),
         "PORT" => Some("8080".to_owned()),
         _ => None,
@@ -401,7 +401,7 @@ fn a_default_is_the_same_said_or_unsaid() {
     let unsaid = read(
         "kernel: {deny: [192.0.2.1]}\nlisteners: {web: {address: 0.0.0.0:8080, tls: {certificates: [{cert: site.pem, \
          key: site.key}], clients: {ca: clients.pem}}}}\nupstreams: {users: {endpoints: [http://127.0.0.1, \
-         https://127.0.0.1], discover: {dns: http://users.internal}, health: {}, ejection: {success_rate: {}}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nroutes: {all: {upstream: users}, shared: {match: {path: /a}, \
+         https://127.0.0.1], discover: {dns: http://users.internal}, health: {}, ejection: {success_rate: {}}, retry: {}, breaker: {}, tls: {ca: clients.pem}}}\nllm: {providers: {openai: {dialect: openai_chat, base_url: \"http://127.0.0.1:9002/v1\"}}, models: {fast: {targets: [{provider: openai}]}}}\nroutes: {models: {match: {path: /f}, llm: true}, all: {upstream: users}, shared: {match: {path: /a}, \
          split: [{upstream: users}]}, copied: {match: {path: /e}, upstream: users, mirror: [{upstream: users}]}, moved: {match: {path: /b}, redirect: {prefix: /c}}, told: {match: {path: /d, \
          body: {fields: {/model: x}}}, \
          respond: {}, response_headers: {}, cors: {origins: [\"https://app.test\"]}}}\nacme: {directory: https://ca.example.com/dir, agree_to_terms: true}\naccess_log: {path: stdout}\n",
@@ -572,6 +572,7 @@ fn references_are_replaced_once() {
         ("$${SECRET}", "${SECRET}"),
         ("$$${SECRET}", "$${SECRET}"),
         ("${file:secret.txt}", "hunter2"),
+        ("${command: echo hunter2}", "hunter2"),
         ("$SECRET", "$SECRET"),
         ("${NOWHERE:-${PORT}", "${PORT"),
     ];
@@ -789,4 +790,75 @@ proptest! {
         std::fs::write(&path, bytes).expect("a file");
         let _ = load(&path, &env).map_err(|report| report.render(false));
     }
+}
+
+#[test]
+fn providers_become_upstreams_and_names_lead_to_them() {
+    let model = good(
+        "\
+upstreams: {fleet: {endpoints: [\"http://127.0.0.1:8001\", \"http://127.0.0.1:8002\"]}}
+llm:
+  providers:
+    openai: {dialect: openai_chat, base_url: \"https://api.openai.com/v1/\", api_key: \"${SECRET}\", models: [\"gpt-*\", o3]}
+    claude: {dialect: anthropic_messages, base_url: \"https://api.anthropic.com:8443\", api_key: \"${SECRET}\", idle_timeout: 7s}
+    azure: {dialect: openai_chat, base_url: \"https://a.test/openai\", quirks: azure, api_version: 2024-10-21, api_key: pass}
+    own: {dialect: openai_chat, base_url: \"http://vllm/v1\", quirks: vllm, upstream: fleet, headers: {x-team: \"${SECRET}\"}}
+  models:
+    fast: {targets: [{provider: openai, model: gpt-4.1-mini}, {provider: claude, model: claude-haiku-4-5}]}
+    \"gpt-4*\": {targets: [{provider: azure}]}
+  aliases: {quick: fast, old: gpt-4-x}
+routes: {chat: {llm: {lossy: refuse}}}
+",
+    );
+    let proxy = &model.proxy;
+    let names: Vec<_> = proxy.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(names, ["fleet", "llm/openai", "llm/claude", "llm/azure"]);
+    assert_eq!(proxy.upstreams[2].idle_timeout, Duration::from_secs(7));
+    assert!(proxy.upstreams[1].tls.as_ref().is_some_and(|tls| tls.verify));
+    let provider = |provider: &crate::model::Provider| {
+        (provider.host.to_str().unwrap_or("").to_owned(), provider.base_path.clone(), provider.upstream)
+    };
+    let expected = [
+        ("api.openai.com", "/v1", 1),
+        ("api.anthropic.com:8443", "", 2),
+        ("a.test", "/openai", 3),
+        ("vllm", "/v1", 0),
+    ];
+    let expected = expected.map(|(host, path, upstream)| (host.to_owned(), path.to_owned(), upstream));
+    assert_eq!(proxy.llm.providers.iter().map(provider).collect::<Vec<_>>(), expected);
+    let key = |index: usize| match &proxy.llm.providers[index].key {
+        crate::model::ProviderKey::Own(name, value) => format!("{name}: {}", value.to_str().unwrap_or("")),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(
+        [key(0), key(1), key(2), key(3)],
+        ["authorization: Bearer hunter2", "x-api-key: hunter2", "Pass", "None"]
+    );
+    assert!(!format!("{model:?}").contains("hunter2"), "a secret is shown");
+    let target = |name: &str| match proxy.llm.find(name) {
+        Some(crate::model::Found::Group(targets)) => {
+            let of = |target: &crate::model::LlmTarget| {
+                (target.provider, target.model.as_ref().map(|(model, _)| model.clone()))
+            };
+            targets.iter().map(of).collect::<Vec<_>>()
+        }
+        Some(crate::model::Found::Named(provider, model)) => vec![(provider, Some(model.to_owned()))],
+        None => Vec::new(),
+    };
+    let fast = vec![(0, Some("gpt-4.1-mini".to_owned())), (1, Some("claude-haiku-4-5".to_owned()))];
+    for (name, expected) in [
+        ("fast", fast.clone()),
+        ("quick", fast),
+        ("old", vec![(2, Some("gpt-4-x".to_owned()))]),
+        ("gpt-4.1", vec![(2, None)]),
+        ("gpt-5", vec![(0, None)]),
+        ("o3", vec![(0, None)]),
+        ("openai/gpt-4", vec![(0, Some("gpt-4".to_owned()))]),
+        ("openai/o4", vec![]),
+        ("own/meta/llama", vec![(3, Some("meta/llama".to_owned()))]),
+        ("o4", vec![]),
+    ] {
+        assert_eq!(target(name), expected, "{name}");
+    }
+    assert_eq!(proxy.llm.listed, ["fast", "o3", "old", "quick"]);
 }

@@ -33,10 +33,11 @@ fn unused_upstreams(root: &Root, proxy: &Proxy, reader: &mut Reader<'_>) {
             let mirrored = forward.mirrors.iter().map(|mirror| mirror.upstream);
             Some(forward.shares.iter().map(|share| share.upstream).chain(mirrored))
         }
-        Action::Redirect(_) | Action::Respond(_) => None,
+        Action::Redirect(_) | Action::Respond(_) | Action::Llm(_) => None,
     });
     let passed = proxy.listeners.iter().flat_map(|listener| &listener.passthrough).map(|to| to.upstream);
-    let mut wanted: Vec<usize> = forwarded.flatten().chain(passed).collect();
+    let serving = proxy.llm.providers.iter().map(|provider| provider.upstream);
+    let mut wanted: Vec<usize> = forwarded.flatten().chain(passed).chain(serving).collect();
     let mut used = HashSet::new();
     while let Some(upstream) = wanted.pop() {
         if used.insert(upstream) {

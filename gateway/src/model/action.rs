@@ -14,6 +14,8 @@ pub enum Action {
     Redirect(Redirect),
     /// The client gets this answer.
     Respond(FixedAnswer),
+    /// It goes to whoever serves the model that it names.
+    Llm(super::LlmRoute),
 }
 
 /// Which upstream gets a request, and in which form.

@@ -10,6 +10,7 @@ mod discovery;
 mod headers;
 mod health;
 mod limits;
+mod llm;
 mod matching;
 mod retry;
 
@@ -33,6 +34,9 @@ pub use discovery::{Discovery, DnsDiscovery, Family, Records};
 pub use headers::{Cors, FieldPart, FieldTemplate, HeaderChanges, OriginPattern, Variable};
 pub use health::{Ejection, HealthCheck, Probe, SuccessRate};
 pub use limits::{Breaker, Limits};
+pub use llm::{
+    Found, Llm, LlmRoute, NamePattern, Provider, ProviderKey, Target as LlmTarget, facts as model_facts,
+};
 pub use matching::{
     BodyBounds, BodyTests, Conditions, HostPattern, MediaType, PathPattern, Pattern, Pointer, RouteMatch,
     Segment, Template, Test,
@@ -89,6 +93,8 @@ pub struct Proxy {
     pub listeners: Vec<Listener>,
     /// Where requests go.
     pub upstreams: Vec<Upstream>,
+    /// Who serves which model.
+    pub llm: Arc<Llm>,
     /// Where a line for each request goes; `None`: nowhere.
     pub access_log: Option<AccessLog>,
     /// Which request goes where; order has no meaning, precedence comes from the patterns.

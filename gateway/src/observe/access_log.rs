@@ -77,8 +77,23 @@ pub(crate) struct Entry {
     pub(crate) trace_parent: Option<HeaderValue>,
     pub(crate) referer: Option<HeaderValue>,
     pub(crate) user_agent: Option<HeaderValue>,
+    /// Which model was asked.
+    pub(crate) llm: Option<Box<LlmEntry>>,
     /// What decided about it: `ok`, or the code of what went wrong.
     pub(crate) why: &'static str,
+}
+
+/// The model that a request was sent to, or tried at last.
+#[derive(Debug, Clone)]
+pub(crate) struct LlmEntry {
+    pub(crate) provider: String,
+    pub(crate) model: String,
+    pub(crate) lane: &'static str,
+    /// What the translation could not carry.
+    pub(crate) losses: usize,
+    /// Tokens, as the provider counts them.
+    pub(crate) input: Option<u64>,
+    pub(crate) output: Option<u64>,
 }
 
 /// An access log, shared by all workers. The thread ends with its last holder.
@@ -325,8 +340,28 @@ struct Row<'a> {
     trace_id: Option<String>,
     referer: Option<String>,
     user_agent: Option<String>,
+    /// Only of requests to models: most lines have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    llm: Option<LlmRow<'a>>,
     kernel: Option<Kernel<'a>>,
     why: &'a str,
+}
+
+#[derive(Serialize)]
+struct LlmRow<'a> {
+    provider: &'a str,
+    model: &'a str,
+    lane: &'a str,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    losses: usize,
+}
+
+impl<'a> LlmRow<'a> {
+    fn of(entry: &'a LlmEntry) -> Self {
+        let LlmEntry { provider, model, lane, losses, input, output } = entry;
+        Self { provider, model, lane, input_tokens: *input, output_tokens: *output, losses: *losses }
+    }
 }
 
 /// What the rules for packets say of the client.
@@ -367,6 +402,7 @@ fn json(out: &mut String, entry: &Entry, kernel: Option<&Ruling>) {
             .and_then(|value| Some(trace_id(value.to_str().ok()?)?.to_owned())),
         referer: entry.referer.as_ref().map(text),
         user_agent: entry.user_agent.as_ref().map(text),
+        llm: entry.llm.as_deref().map(LlmRow::of),
         kernel: kernel.map(|ruling| Kernel {
             reason: ruling.reason,
             list: ruling.list.as_deref(),
@@ -502,6 +538,7 @@ mod tests {
             )),
             referer: None,
             user_agent: Some(HeaderValue::from_bytes(b"a \"b\"\xe9\t").unwrap()),
+            llm: None,
             why: "ok",
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod access_log;
 mod exposition;
 pub mod http;
+pub mod llm;
 pub mod log;
 pub mod metrics;
 mod rule_labels;

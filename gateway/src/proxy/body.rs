@@ -18,6 +18,7 @@ use super::grpc;
 use super::grpc_web;
 use super::incoming::Incoming;
 use super::kept::Kept;
+use super::llm::Spoken;
 use super::mirror::{Copied, GivenUp, Tee};
 use super::problem::Kind;
 use super::trailers;
@@ -53,6 +54,8 @@ enum Source {
     Client(Incoming),
     /// It was read before.
     Gathered(Gathered),
+    /// It was made here.
+    Here(Option<Bytes>),
     /// It is the copy of another one.
     Copy(Copied),
 }
@@ -74,6 +77,8 @@ pub(super) enum BodyError {
     NotBase64,
     #[error("the copy was given up")]
     GivenUp,
+    #[error("the answer broke off")]
+    Cut,
 }
 
 impl RequestBody {
@@ -89,6 +94,15 @@ impl RequestBody {
     pub(super) fn gathered(gathered: Gathered, watch: Rc<Watch>, response_timeout: Duration) -> Self {
         let upload =
             Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Gathered(gathered)) };
+        Self(Some(Box::new(upload)))
+    }
+
+    /// One that is here.
+    pub(super) fn of_bytes(bytes: Bytes, watch: Rc<Watch>, response_timeout: Duration) -> Self {
+        if bytes.is_empty() {
+            return Self::empty();
+        }
+        let upload = Upload { watch: Some(watch), response_timeout, ..Upload::of(Source::Here(Some(bytes))) };
         Self(Some(Box::new(upload)))
     }
 
@@ -263,6 +277,7 @@ impl Body for Source {
         match self.get_mut() {
             Self::Client(incoming) => Pin::new(incoming).poll_frame(cx),
             Self::Gathered(gathered) => Poll::Ready(gathered.next().map(Ok)),
+            Self::Here(bytes) => Poll::Ready(bytes.take().map(Frame::data).map(Ok)),
             Self::Copy(copied) => copied.poll_frame(cx).map_err(|GivenUp| BodyError::GivenUp),
         }
     }
@@ -271,6 +286,7 @@ impl Body for Source {
         match self {
             Self::Client(incoming) => incoming.is_end_stream(),
             Self::Gathered(gathered) => gathered.is_end(),
+            Self::Here(bytes) => bytes.is_none(),
             Self::Copy(copied) => copied.is_over(),
         }
     }
@@ -281,6 +297,7 @@ impl Body for Source {
             Self::Gathered(gathered) => {
                 gathered.length().map_or_else(SizeHint::default, SizeHint::with_exact)
             }
+            Self::Here(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Copy(copied) => copied.size_hint(),
         }
     }
@@ -292,6 +309,8 @@ pub(super) enum ResponseBody {
     Own { text: Option<Bytes>, exchange: Box<Exchange> },
     /// The upstream's.
     Upstream(Box<UpstreamBody>),
+    /// What a model says.
+    Llm(Box<Spoken>),
     /// None: the connection is another protocol's from here on, or a call's time is over.
     Nothing,
     /// None: the stream is another protocol's from here on.
@@ -349,6 +368,7 @@ impl Body for ResponseBody {
                 Poll::Ready(text.map(|text| Ok(Frame::data(text))))
             }
             Self::Upstream(body) => body.poll_frame(cx),
+            Self::Llm(spoken) => spoken.poll_frame(cx),
             Self::Nothing | Self::Tunnel(_) => Poll::Ready(None),
         }
     }
@@ -357,6 +377,7 @@ impl Body for ResponseBody {
         match self {
             Self::Own { text, .. } => text.is_none(),
             Self::Upstream(body) => body.incoming.is_end_stream(),
+            Self::Llm(spoken) => spoken.is_end(),
             Self::Nothing | Self::Tunnel(_) => true,
         }
     }
@@ -366,6 +387,7 @@ impl Body for ResponseBody {
             Self::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Self::Upstream(body) if body.form.is_some() => SizeHint::default(),
             Self::Upstream(body) => body.incoming.size_hint(),
+            Self::Llm(spoken) => spoken.size_hint(),
             Self::Nothing | Self::Tunnel(_) => SizeHint::with_exact(0),
         }
     }

@@ -203,6 +203,7 @@ fn spell_action(action: &Action, proxy: &model::Proxy) -> String {
     match action {
         Action::Redirect(redirect) => format!("redirected with {}", redirect.status.as_u16()),
         Action::Respond(answer) => format!("answered with {}", answer.status.as_u16()),
+        Action::Llm(_) => "sent to whoever serves its model".to_owned(),
         Action::Forward(forward) => {
             let name = |share: &model::Share| proxy.upstreams[share.upstream].name.as_str();
             if let [only] = forward.shares.as_slice() {

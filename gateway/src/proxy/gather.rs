@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use http_body::{Body as _, Frame};
 
-use crate::model::BodyBounds;
+use crate::model::{BodyBounds, LlmRoute};
 
 use super::incoming::Incoming;
 use super::media_type;
@@ -29,6 +29,11 @@ const MAX_HELD_BYTES: usize = 64 << 20;
 // One body, as large as may be, must not keep out all others.
 const _: () = assert!(MAX_HELD_BYTES >= 4 * BodyBounds::MAX_BYTES);
 
+/// The same of requests to LLMs, which are held until one of their targets has answered. They are apart: prompts are long,
+/// and must not keep others from being routed.
+const MAX_PROMPT_BYTES: usize = 256 << 20;
+const _: () = assert!(MAX_PROMPT_BYTES >= 4 * LlmRoute::MAX_BODY_BYTES);
+
 /// What a worker may still hold.
 #[derive(Debug, Clone)]
 pub(super) struct Budget(Rc<Cell<usize>>);
@@ -36,6 +41,13 @@ pub(super) struct Budget(Rc<Cell<usize>>);
 impl Default for Budget {
     fn default() -> Self {
         Self(Rc::new(Cell::new(MAX_HELD_BYTES)))
+    }
+}
+
+impl Budget {
+    /// For requests to LLMs.
+    pub(super) fn of_prompts() -> Self {
+        Self(Rc::new(Cell::new(MAX_PROMPT_BYTES)))
     }
 }
 
@@ -80,6 +92,11 @@ impl Gathered {
     pub(super) fn text(&self) -> Option<&str> {
         // It was looked at when it was read.
         std::str::from_utf8(&self.bytes).ok().filter(|text| !text.is_empty())
+    }
+
+    /// All of it.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// What comes next of it.
@@ -139,8 +156,21 @@ pub(super) fn text(body: &[u8]) -> Result<&str, Problem> {
         .map_err(|_| Problem::new(Kind::BodyUnreadable, "The body is JSON that is not in UTF-8."))
 }
 
-/// Reads a body to its end.
+/// Reads a body in JSON to its end.
 pub(super) async fn gather(
+    body: &mut Incoming,
+    bounds: BodyBounds,
+    began: Instant,
+    watch: &Watch,
+    budget: &Budget,
+) -> Result<Gathered, Problem> {
+    let gathered = gather_bytes(body, bounds, began, watch, budget).await?;
+    text(&gathered.bytes)?;
+    Ok(gathered)
+}
+
+/// Reads a body to its end, whatever is in it.
+pub(super) async fn gather_bytes(
     body: &mut Incoming,
     bounds: BodyBounds,
     began: Instant,
@@ -175,7 +205,6 @@ pub(super) async fn gather(
         }
     }
     watch.busy(Instant::now());
-    text(&bytes)?;
     Ok(Gathered {
         bytes: bytes.into(),
         trailers,

@@ -28,7 +28,7 @@ pub(super) struct Source<'a> {
 }
 
 /// Changes whose values are made: they can be applied when the request is gone.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Ready {
     remove: Vec<HeaderName>,
     set: Vec<(HeaderName, HeaderValue)>,

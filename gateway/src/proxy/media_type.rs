@@ -27,6 +27,11 @@ pub(super) fn parse(value: &[u8]) -> Option<MediaType<'_>> {
 }
 
 impl<'a> MediaType<'a> {
+    /// Type and subtype, in whatever case.
+    pub(super) fn essence(&self) -> &'a str {
+        self.essence
+    }
+
     /// Whether it is JSON, or built on it (RFC 6839).
     pub(super) fn is_json(&self) -> bool {
         let essence = self.essence.to_ascii_lowercase();

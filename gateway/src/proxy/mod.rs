@@ -23,6 +23,7 @@ mod interim;
 mod json;
 mod kept;
 mod listen;
+mod llm;
 mod media_type;
 mod mirror;
 mod outgoing;

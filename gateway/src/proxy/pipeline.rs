@@ -13,7 +13,7 @@ use http::{HeaderMap, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use crate::acme::OPEN;
-use crate::model::{Action, BodyBounds, HeaderChanges};
+use crate::model::{Action, BodyBounds, HeaderChanges, LlmRoute};
 
 use super::body::{RequestBody, ResponseBody};
 use super::connection::Session;
@@ -30,7 +30,7 @@ use super::tunnel::Tunnel;
 use super::upstream::{Delivery, Lease, Upstream};
 use super::watch::{FOREVER, Watch};
 use super::{
-    action, cors, forwarded, grpc, grpc_web, headers, hop, mirror, request, stream_tunnel, trace, tunnel,
+    action, cors, forwarded, grpc, grpc_web, headers, hop, llm, mirror, request, stream_tunnel, trace, tunnel,
 };
 
 /// Serves one request: the only place where the stages and their order are written down.
@@ -70,6 +70,10 @@ pub(super) async fn serve(
         Ok(Routed::Unread(_)) => return Ok(refuse(exchange, no_route(), has_body)),
         Ok(Routed::To(upstream, changes)) => (upstream, changes),
         Ok(Routed::Answered(response)) => return Ok(answer(exchange, response, has_body)),
+        // Boxed: its task would make those of all other requests larger.
+        Ok(Routed::Llm(settings, changes)) => {
+            return Ok(Box::pin(llm::serve(exchange, request, gathered, settings, changes)).await);
+        }
         Err(problem) => return Ok(refuse(exchange, problem, has_body)),
     };
     let upgrade = tunnel::asked(&request, exchange.upgrades());
@@ -153,6 +157,8 @@ enum Routed {
     To(Rc<Upstream>, Option<headers::Ready>),
     /// It is answered here.
     Answered(Response<Bytes>),
+    /// It goes to whoever serves the model that it names, with these changes to its header.
+    Llm(LlmRoute, Option<headers::Ready>),
     /// Its body says, and has to be read.
     Unread(BodyBounds),
 }
@@ -225,6 +231,7 @@ fn route(
     exchange.reply().changes = route.response_headers.as_ref().map(make);
     match &route.action {
         Action::Respond(answer) => Ok(Routed::Answered(action::respond(answer))),
+        Action::Llm(settings) => Ok(Routed::Llm(*settings, route.request_headers.as_ref().map(make))),
         Action::Redirect(to) => {
             let pattern = &route.matches.path;
             Ok(Routed::Answered(action::redirect(to, request, pattern, &path, is_secure)))
@@ -331,7 +338,7 @@ fn prepare_request(
 }
 
 /// What may be read in two ways is not passed on.
-fn check_response(response: &Response<Incoming>, is_connect: bool) -> Result<(), Problem> {
+pub(super) fn check_response(response: &Response<Incoming>, is_connect: bool) -> Result<(), Problem> {
     let bad = |detail| Err(Problem::new(Kind::UpstreamProtocol, detail));
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return bad("The upstream switched protocols without being asked to.");
@@ -352,7 +359,7 @@ fn check_response(response: &Response<Incoming>, is_connect: bool) -> Result<(),
 }
 
 /// The response as the client gets it.
-fn prepare_response(headers: &mut HeaderMap) {
+pub(super) fn prepare_response(headers: &mut HeaderMap) {
     hop::remove(headers);
     // hyper has made sure that several of them agree.
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
@@ -363,7 +370,7 @@ fn prepare_response(headers: &mut HeaderMap) {
 }
 
 /// What the route does to the header of an answer, its own or its upstream's.
-fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
+pub(super) fn prepare_reply(reply: Reply, headers: &mut HeaderMap) {
     let Reply { changes, cookie, cors, deprecated, request_id, alternative } = reply;
     if let Some(alternative) = alternative {
         // What an upstream says of itself is not said of the gateway.
@@ -415,7 +422,7 @@ fn switch(
 }
 
 /// Answers with a problem.
-fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
+pub(super) fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<ResponseBody> {
     let closes = problem.closes() || has_body;
     let status = problem.status();
     exchange.because(problem.code());
@@ -429,14 +436,18 @@ fn refuse(mut exchange: Exchange, problem: Problem, has_body: bool) -> Response<
 }
 
 /// Answers in the gateway's own words.
-fn answer(mut exchange: Exchange, mut response: Response<Bytes>, has_body: bool) -> Response<ResponseBody> {
+pub(super) fn answer(
+    mut exchange: Exchange,
+    mut response: Response<Bytes>,
+    has_body: bool,
+) -> Response<ResponseBody> {
     let status = response.status();
     prepare_reply(std::mem::take(exchange.reply()), response.headers_mut());
     answer_as(exchange, response, status, has_body)
 }
 
 /// A body that nobody read may still be on its way: the connection ends then, of HTTP/2 the stream alone.
-fn answer_as(
+pub(super) fn answer_as(
     mut exchange: Exchange,
     mut response: Response<Bytes>,
     counts_as: StatusCode,
@@ -463,7 +474,7 @@ fn refused(refusal: Refusal) -> Problem {
 }
 
 /// Why there is no response. When the request's body broke off, it is the client's doing.
-fn unanswered(watch: &Watch, kind: Kind) -> Problem {
+pub(super) fn unanswered(watch: &Watch, kind: Kind) -> Problem {
     // Over HTTP/2 the upstream sees nothing but a reset.
     let kind = if watch.refusal().is_some() { Kind::BadRequest } else { kind };
     let detail = match (kind, watch.refusal()) {

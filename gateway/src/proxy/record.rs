@@ -8,7 +8,10 @@ use std::time::{Instant, SystemTime};
 use http::header::{HOST, HeaderName, HeaderValue, REFERER, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 
-use crate::observe::access_log::Entry;
+use gateway_llm::neutral::Usage;
+
+use crate::observe::access_log::{Entry, LlmEntry};
+use crate::observe::llm::Lane;
 
 use super::connection::Session;
 use super::request_id::X_REQUEST_ID;
@@ -41,6 +44,25 @@ pub(super) struct Record {
     upstream: Option<String>,
     trail: Trail,
     first_byte: Option<Instant>,
+    /// In a box: most requests ask no model.
+    llm: Option<Box<Spent>>,
+}
+
+/// Which model was asked, and what it cost.
+#[derive(Debug)]
+pub(super) struct Spent {
+    provider: String,
+    model: String,
+    lane: Lane,
+    losses: usize,
+    usage: Option<Usage>,
+}
+
+impl Spent {
+    pub(super) fn new(provider: &str, model: &str, lane: Lane, losses: usize) -> Self {
+        let model = cut(model.to_owned());
+        Self { provider: provider.to_owned(), model, lane, losses, usage: None }
+    }
 }
 
 /// The endpoints that a request is tried at.
@@ -98,6 +120,7 @@ impl Record {
             upstream: None,
             trail: Trail::default(),
             first_byte: None,
+            llm: None,
         }
     }
 
@@ -116,6 +139,18 @@ impl Record {
     /// It goes there.
     pub(super) fn goes_to(&mut self, upstream: &str) {
         self.upstream = Some(upstream.to_owned());
+    }
+
+    /// This model is asked. The last one that was is the one that answered.
+    pub(super) fn asks(&mut self, spent: Spent) {
+        self.llm = Some(Box::new(spent));
+    }
+
+    /// The model's answer cost this.
+    pub(super) fn used(&mut self, usage: &Usage) {
+        if let Some(spent) = &mut self.llm {
+            spent.usage = Some(*usage);
+        }
     }
 
     /// Where it is written down which endpoints it is tried at.
@@ -152,6 +187,11 @@ impl Record {
             trace_parent: self.trace_parent.as_ref().and_then(kept),
             referer: self.referer.as_ref().and_then(without_query),
             user_agent: self.user_agent.as_ref().and_then(kept),
+            llm: self.llm.map(|spent| {
+                let Spent { provider, model, lane, losses, usage } = *spent;
+                let (input, output) = usage.map_or((None, None), |usage| (usage.input, usage.output));
+                Box::new(LlmEntry { provider, model, lane: lane.name(), losses, input, output })
+            }),
             why: if why == OK && self.trail.is_hedged.get() { HEDGED } else { why },
         }
     }

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use crate::model;
 use crate::observe::access_log::AccessLog;
 use crate::observe::http::{HttpMeter, ListenerMeter, Names, UpstreamMeter};
+use crate::observe::llm::LlmMeter;
 use crate::tls;
 
 use super::gather::Budget;
@@ -81,6 +82,7 @@ impl Snapshot {
             listeners: Vec::new(),
             upstreams: Vec::new(),
             routes: Vec::new(),
+            llm: Arc::default(),
         };
         Self::new(&nothing, Secrets::default(), None, &[])
     }
@@ -94,8 +96,10 @@ pub(super) struct Local {
     meter: Rc<HttpMeter>,
     random: Random,
     held_bodies: Budget,
+    held_prompts: Budget,
     /// In the order of the listeners.
     listener_meters: Rc<Vec<ListenerMeter>>,
+    llm_meter: Rc<LlmMeter>,
 }
 
 impl Local {
@@ -115,6 +119,7 @@ impl Local {
         };
         let upstreams = states.iter().map(upstream).collect();
         let held_bodies = former.map(|former| former.held_bodies.clone()).unwrap_or_default();
+        let held_prompts = former.map_or_else(Budget::of_prompts, |former| former.held_prompts.clone());
         if let Some(same) = former.filter(|former| Arc::ptr_eq(&former.snapshot, &snapshot)) {
             // Only endpoints have come or gone.
             let (meter, listener_meters) = (Rc::clone(&same.meter), Rc::clone(&same.listener_meters));
@@ -124,14 +129,18 @@ impl Local {
                 meter,
                 random: Random::default(),
                 held_bodies,
+                held_prompts,
                 listener_meters,
+                llm_meter: Rc::clone(&same.llm_meter),
             };
         }
         let model = &snapshot.model;
         let listener_meters = model.listeners.iter().map(|l| ListenerMeter::new(&l.name)).collect();
         let meter = Rc::new(HttpMeter::new(Arc::clone(&snapshot.names)));
         let listener_meters = Rc::new(listener_meters);
-        Self { snapshot, upstreams, meter, random: Random::default(), held_bodies, listener_meters }
+        let llm_meter = former.map(|former| Rc::clone(&former.llm_meter)).unwrap_or_default();
+        let random = Random::default();
+        Self { snapshot, upstreams, meter, random, held_bodies, held_prompts, listener_meters, llm_meter }
     }
 
     /// Closes what is idle to endpoints that `next` does not have. Clients that are silent keep this snapshot, so it
@@ -198,6 +207,20 @@ impl Local {
         &self.held_bodies
     }
 
+    /// What the worker may hold of requests to LLMs.
+    pub(super) fn held_prompts(&self) -> &Budget {
+        &self.held_prompts
+    }
+
+    /// Who serves which model.
+    pub(super) fn llm(&self) -> &model::Llm {
+        &self.snapshot.model.llm
+    }
+
+    pub(super) fn llm_meter(&self) -> &LlmMeter {
+        &self.llm_meter
+    }
+
     pub(super) fn meter(&self) -> &HttpMeter {
         &self.meter
     }
@@ -210,6 +233,7 @@ impl Local {
     /// Hands the counts on.
     pub(super) fn flush(&self) {
         self.meter.flush();
+        self.llm_meter.flush();
         self.listener_meters.iter().for_each(ListenerMeter::flush);
         for upstream in &self.upstreams {
             upstream.meter().flush();

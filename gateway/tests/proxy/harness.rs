@@ -22,6 +22,7 @@ pub(crate) fn model(endpoints: &[SocketAddr]) -> model::Proxy {
         workers: 1,
         drain_timeout: Duration::from_secs(5),
         access_log: None,
+        llm: Arc::default(),
         listeners: vec![model::Listener {
             name: "web".to_owned(),
             address: "127.0.0.1:0".parse().unwrap(),

@@ -23,6 +23,7 @@ mod http2_upstreams;
 mod http3;
 mod interim;
 mod lifecycle;
+mod llm;
 mod mirrors;
 mod name_server;
 mod parsing;

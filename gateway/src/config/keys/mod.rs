@@ -1,6 +1,7 @@
 //! Every key there is, with its shape, default and sentence. `gateway schema`, the mistakes' lists of
 //! valid names and the guide's tables are made of this file.
 
+mod llm;
 mod routes;
 
 use std::net::SocketAddr;
@@ -27,6 +28,9 @@ use crate::model::{
     AcmeChallenge, Balance, Endpoint, HostPattern, LogFormat, Protocol, ProxyVersion, TlsVersion,
 };
 
+pub(crate) use llm::{
+    IsLlm, Llm, LlmRoute, Model as LlmModel, Provider, Strategy, Target, named as named_model,
+};
 pub(crate) use routes::{
     Body, Changes, CorsKeys, Deprecated, Match, Mirror, Redirect, ReplyChanges, Rewrite, Route, Share, Sticky,
 };
@@ -51,6 +55,8 @@ record! {
         /// headers, of query parameters, of cookies, of the body's fields, then those with content types, with what is
         /// accepted, then the narrowest source, server names, listeners, and last the name of the route.
         routes: Vec<Named<Route>> = OrEmpty(MapOf(section::<Route>(), 10_000)),
+        /// Models of LLM providers: who serves them, for routes with `llm`.
+        llm: Llm = OrEmpty(section::<Llm>()),
         /// Where this gateway is: endpoints of this zone come before others.
         zone: Option<String> = Optional(Label),
         /// The name servers that are asked for endpoints. Left out, those of /etc/resolv.conf. It does not matter to names

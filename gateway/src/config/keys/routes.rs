@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use time::OffsetDateTime;
 
+use super::{IsLlm, LlmRoute};
 use crate::config::matching::{FieldsOf, PathOf, TestsBy};
 use crate::config::notation::{
     CookieName, Count, DnsName, FieldName, FieldValue, FreeText, Host, MediaTypeName, MethodName, Moment,
@@ -21,7 +22,7 @@ use crate::model::{FieldTemplate, HostPattern, MediaType, OriginPattern, PathPat
 const MAX_TESTS: usize = 64;
 
 record! {
-    /// An entry of `routes`. It has one of `upstream`, `split`, `redirect` and `respond`.
+    /// An entry of `routes`. It has one of `upstream`, `split`, `llm`, `redirect` and `respond`.
     Route {
         /// Which requests it takes. Left out, every request.
         r#match: Match = OrEmpty(section::<Match>()),
@@ -29,6 +30,9 @@ record! {
         upstream: Option<Located<String>> = Optional(At(NameOf("an upstream"))),
         /// Several upstreams that share its requests by weight.
         split: Vec<Located<Share>> = OrEmpty(ListOf(At(section::<Share>()), 100)),
+        /// Serve the APIs of LLM providers: requests in any of their dialects, by the model that they name. `true`, or a map
+        /// with the keys below.
+        llm: Option<Located<Option<LlmRoute>>> = Optional(At(IsLlm)),
         /// What keeps a client with the upstream of `split` that it was given.
         sticky: Option<Located<Sticky>> = Optional(At(section::<Sticky>())),
         /// An upstream that gets copies of requests, or a list of them. What it answers nobody sees, and no request waits for

@@ -1,5 +1,6 @@
 //! How single values are written: durations, sizes, counts, addresses, names, paths.
 
+mod llm;
 mod proxy;
 mod routes;
 mod upstream;
@@ -14,6 +15,7 @@ use serde_json::{Value as Json, json};
 use crate::config::reader::Wrong;
 use crate::config::shape::Notation;
 
+pub(crate) use llm::{ApiKey, BaseUrl, ModelName, ModelPattern, Secret};
 pub(crate) use proxy::{DnsName, Host, METHODS, MethodName, Pattern, ProtocolName, Server};
 pub(crate) use routes::{
     CookieName, FieldName, FieldValue, FreeText, MediaTypeName, Moment, NewHost, NewPath, Origin, PointerTo,

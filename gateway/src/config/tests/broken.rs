@@ -60,14 +60,14 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "a list at the top",
         "- kernel\n",
         &[
-            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `resolvers`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
+            "1:1+1 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `llm`, `zone`, `resolvers`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found a list",
         ],
     ),
     (
         "a word at the top",
         "hello\n",
         &[
-            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `zone`, `resolvers`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
+            "1:1+5 expected a map with `kernel`, `listeners`, `upstreams`, `routes`, `llm`, `zone`, `resolvers`, `access_log`, `workers`, `drain_timeout`, `acme` and `admin`, found `hello`",
         ],
     ),
     ("unknown key", "kernels: {}\n", &["1:1+7 unknown key `kernels` -> kernel"]),
@@ -384,7 +384,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
          sticky: {cookie: x}}\n  e: {match: {path: /e}, respond: {}, rewrite: {prefix: /}}\n  f: {match: {path: /f}, split: \
          [{upstream: u}, {upstream: u}], sticky: {}}\n",
         &[
-            "3:3+1 the route `a` has more than one of `upstream`, `split`, `redirect` and `respond`",
+            "3:3+1 the route `a` has more than one of `upstream`, `split`, `llm`, `redirect` and `respond`",
             "4:36+2 `redirect` changes nothing: clients would come back for ever",
             "5:3+1 every weight in `split` of the route `c` is 0",
             "6:47+11 `sticky` is for routes with `split`",
@@ -943,7 +943,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
     (
         "route without upstream",
         "upstreams: {u: {endpoints: [http://127.0.0.1:9001]}}\nroutes:\n  r: {match: {path: /a}}\n",
-        &["3:3+1 the route `r` needs `upstream`, `split`, `redirect` or `respond`"],
+        &["3:3+1 the route `r` needs `upstream`, `split`, `llm`, `redirect` or `respond`"],
     ),
     (
         "broken upstream is known",
@@ -1070,7 +1070,7 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
         "reference malformed",
         "drain_timeout: ${X:=1s}\n",
         &[
-            "1:16+8 `${X:=1s}` is not a reference; write ${NAME}, ${NAME:-default} or ${file:PATH}, and $${ for the two characters themselves",
+            "1:16+8 `${X:=1s}` is not a reference; write ${NAME}, ${NAME:-default}, ${file:PATH} or ${command: PROGRAM ARGUMENTS}, and $${ for the two characters themselves",
         ],
     ),
     (
@@ -1205,6 +1205,66 @@ pub(crate) const BROKEN: &[(&str, &str, &[&str])] = &[
             "2:45+13 unknown key `always_errors`",
             "2:101+1 expected `true` or `false`, found `1`",
             "2:113+14 there is no variable {request.ip} -> {request.id}",
+        ],
+    ),
+    (
+        "providers",
+        "llm:\n  providers:\n    a: {dialect: openai, base_url: \"api.openai.com/v1\"}\n    b: {dialect: gemini, base_url: \"https://g.test/v1?key=x\", quirks: azure, api_version: \"2024\"}\n    c: {base_url: \"http://c.test/a/../b\", api_key: \"two words\", headers: {x-api-key: y, \"a b\": c}}\n    d: {dialect: gemini, base_url: http://d.test, tls: {}, upstream: up}\n    e: {dialect: gemini, base_url: http://e.test, quirks: vllm, api_version: x, models: [\"a*b\", \"\"]}\n",
+        &[
+            "3:18+6 expected `openai_chat`, `openai_responses`, `anthropic_messages` or `gemini`, found `openai` -> openai_chat",
+            "3:36+19 api.openai.com/v1 does not begin with http:// or https:// -> https://api.openai.com/v1",
+            "4:36+25 a base URL has no query; see `api_version` and `headers`",
+            "5:5+1 `dialect` is missing; it takes `openai_chat`, `openai_responses`, `anthropic_messages` or `gemini`",
+            "5:19+22 /a/../b is not the path of a URL",
+            "5:52+11 this is not a key: up to 8192 printable characters without blanks, or `pass`",
+            "5:89+5 a b is not the name of a header field",
+            "6:70+2 `tls` is the upstream's to say where `upstream` names one",
+            "6:70+2 there is no upstream `up`; no upstreams are declared",
+            "7:59+4 `quirks` are of servers that speak OpenAI's dialects, not gemini",
+            "7:78+1 `api_version` goes with `quirks: azure`",
+            "7:90+5 a `*` stands only at the end of a model's name, as in gpt-* -> a*",
+            "7:97+2  is not the name of a model, or its beginning and a star, such as gpt-*",
+        ],
+    ),
+    (
+        "what a provider is sent",
+        "llm:\n  providers:\n    a: {dialect: openai_chat, base_url: \"http://a.test\", api_key: \"${SECRET} \", headers: {x-api-key: a, authorization: b, x-c: \"${SECRET}\\n\"}}\n    b: {dialect: openai_chat, base_url: \"http://b.test\", api_key: \"${command: false}\", tls: {}}\n    c: {dialect: openai_chat, base_url: \"http://c.test\", api_key: \"\"}\n",
+        &[
+            "3:67+12 what `${SECRET} ` stands for is not a key: up to 8192 printable characters without blanks, or `pass`",
+            "3:91+9 x-api-key cannot be set here: the gateway writes it",
+            "3:105+13 authorization cannot be set here: the gateway writes it",
+            "3:128+13 what `${SECRET}�` stands for is not the value of a header field",
+            "4:5+1 the provider `b` has `tls`, and its `base_url` is not https://",
+            "4:68+17 the command false failed: exit status: 1",
+            "5:67+2 the key is empty; leave `api_key` out where none is needed",
+        ],
+    ),
+    (
+        "models",
+        "llm:\n  providers: {openai: {dialect: openai_chat, base_url: \"http://a.test/v1\"}}\n  models:\n    fast: {targets: [{provider: opnai, model: \"gpt-*\"}], strategy: fallbak}\n    \"a b\": {targets: [{provider: openai}]}\n    none: {targets: []}\n    bare: {}\n  aliases: {fast: none, \"x*\": none, y: nonne, z: openai/gpt}\n",
+        &[
+            "4:33+5 there is no provider `opnai` -> openai",
+            "4:47+7 gpt-* stands for more than one model; name one",
+            "4:68+7 expected `fallback`, found `fallbak` -> fallback",
+            "5:5+5 a b is not the name of a model, or its beginning and a star, such as gpt-*",
+            "6:5+4 the model `none` needs at least one target",
+            "7:5+4 `targets` is missing; it takes a list, each entry a map with `provider` and `model`",
+            "8:13+4 the model `fast` is declared on line 4, too",
+            "8:25+4 an alias is one name; names with a `*` are models",
+            "8:40+5 nobody serves the model `nonne` -> none",
+        ],
+    ),
+    (
+        "a route to models",
+        "routes:\n  a: {llm: true}\n  b: {llm: yes, match: {path: /b}}\n  c: {llm: {lossy: never, max_body: 1GiB}, respond: {}, match: {path: /c}}\n  d: {llm: false, match: {path: /d}}\nupstreams: {up: {endpoints: [\"http://127.0.0.1:1\"]}}\n",
+        &[
+            "2:12+4 `llm` needs somebody who serves models; declare `llm.providers`",
+            "3:3+1 the route `b` needs `upstream`, `split`, `llm`, `redirect` or `respond`",
+            "3:12+3 expected `true`, `false` or a map with `lossy`, `max_body`, `body_timeout`, `timeout`, `ping`, `max_answer` and `hold`, found `yes`",
+            "4:3+1 the route `c` has more than one of `upstream`, `split`, `llm`, `redirect` and `respond`",
+            "4:20+5 expected `report` or `refuse`, found `never`",
+            "4:37+4 1GiB is out of bounds; expected a size from 1KiB to 64MiB",
+            "5:3+1 the route `d` needs `upstream`, `split`, `llm`, `redirect` or `respond`",
         ],
     ),
 ];
