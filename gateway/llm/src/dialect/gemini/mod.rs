@@ -20,6 +20,8 @@ mod reply;
 mod schema;
 mod stream_in;
 mod stream_out;
+#[cfg(test)]
+mod tests;
 mod usage;
 mod write_content;
 mod write_request;

@@ -6,6 +6,7 @@
 //! keyword for is a loss.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use crate::json::{self, Array, Node, Object, Value};
 use crate::loss::{Losses, What};
@@ -18,10 +19,9 @@ const MAX_DEPTH: usize = 24;
 const MAX_BYTES: usize = 1 << 20;
 
 /// Keywords of the subset whose values are passed on as they are.
-const PLAIN: [&str; 15] = [
+const PLAIN: [&str; 14] = [
     "title",
     "description",
-    "format",
     "nullable",
     "default",
     "example",
@@ -35,6 +35,9 @@ const PLAIN: [&str; 15] = [
     "minProperties",
     "maxProperties",
 ];
+
+/// Formats that Google knows. Another one is an error there.
+const FORMATS: [&str; 6] = ["date-time", "enum", "float", "double", "int32", "int64"];
 
 /// Makes JSON Schema of the subset: types in lower case, and `nullable` as a type. What is JSON Schema already stays as it
 /// was written.
@@ -122,6 +125,7 @@ impl<'s, 'a> Subset<'s, 'a> {
     fn members(&mut self, node: &'s Node<'a>, depth: usize) -> Vec<(&'s str, &'s Node<'a>)> {
         let Value::Object(members) = &node.value else { return Vec::new() };
         let mut merged: Vec<(&'s str, &'s Node<'a>)> = Vec::new();
+        let mut known: HashSet<&'s str> = HashSet::new();
         for (name, value) in members {
             let others = match (&**name, &value.value) {
                 ("$ref", Value::Text(place)) => {
@@ -141,10 +145,9 @@ impl<'s, 'a> Subset<'s, 'a> {
                 _ => vec![(&**name, value)],
             };
             for (name, value) in others {
-                match merged.iter().position(|(known, _)| *known == name) {
-                    // Two of one kind cannot both be said; what stands nearer counts.
-                    Some(_) if name != "properties" && name != "required" => {}
-                    _ => merged.push((name, value)),
+                // Two of one kind cannot both be said; what stands nearer counts.
+                if known.insert(name) || matches!(name, "properties" | "required") {
+                    merged.push((name, value));
                 }
             }
         }
@@ -165,9 +168,11 @@ impl<'s, 'a> Subset<'s, 'a> {
 
     fn schema(&mut self, node: &'s Node<'a>, object: &mut Object<'_>, depth: usize) {
         let members = self.members(node, depth);
-        let find = |name: &str| members.iter().find(|(known, _)| *known == name).map(|(_, node)| *node);
+        let by_name: HashMap<&str, &'s Node<'a>> = members.iter().rev().copied().collect();
+        let find = |name: &str| by_name.get(name).copied();
         self.kind(find("type"), find("items").is_some(), find("properties").is_some(), object);
-        if find("nullable").is_none() && is_nullable(find("type")) {
+        let has_null = is_nullable(find("type")) || find("enum").is_some_and(holds_null);
+        if find("nullable").is_none() && has_null {
             object.boolean("nullable", true);
         }
         let mut required: Vec<&str> = Vec::new();
@@ -178,12 +183,18 @@ impl<'s, 'a> Subset<'s, 'a> {
                 // Said by each schema anew, and to no effect here.
                 ("additionalProperties", Value::Bool(_)) => {}
                 ("const", _) => self.values(std::slice::from_ref(value), object),
+                // Whoever says both means the one that is narrower.
+                ("enum", Value::Array(_)) if find("const").is_some() => {}
                 ("enum", Value::Array(items)) => self.values(items, object),
+                ("format", Value::Text(format)) if FORMATS.contains(&&**format) => {
+                    object.text("format", format)
+                }
                 ("properties", Value::Object(more)) => {
                     properties.extend(more.iter().map(|(name, schema)| (&**name, schema)));
                 }
                 ("required", Value::Array(items)) => required.extend(items.iter().filter_map(Node::as_text)),
                 ("items", Value::Object(_)) => self.nested("items", value, object, depth),
+                ("oneOf", Value::Array(_)) if find("anyOf").is_some() => self.lose("oneOf"),
                 ("anyOf" | "oneOf", Value::Array(items)) => {
                     if name == "oneOf" {
                         self.lose("oneOf");
@@ -196,7 +207,7 @@ impl<'s, 'a> Subset<'s, 'a> {
                 (unknown, _) => self.lose(unknown),
             }
         }
-        let is_array = find("type").and_then(Node::as_text) == Some("array");
+        let is_array = find("type").is_some_and(|kind| first_kind(kind) == Some("array"));
         if is_array && !matches!(find("items").map(|node| &node.value), Some(Value::Object(_))) {
             object.object("items", |_| {});
         }
@@ -212,17 +223,18 @@ impl<'s, 'a> Subset<'s, 'a> {
     ) {
         if !properties.is_empty() {
             object.object("properties", |object| {
-                for (index, (name, schema)) in properties.iter().enumerate() {
-                    if properties[..index].iter().all(|(before, _)| before != name) {
+                let mut before = HashSet::new();
+                for (name, schema) in properties {
+                    if before.insert(*name) {
                         self.nested(name, schema, object, depth);
                     }
                 }
             });
         }
         // One that no property has is an error there.
-        let there = |name: &&&str| properties.iter().any(|(known, _)| known == *name);
+        let mut there: HashSet<&str> = properties.iter().map(|(name, _)| *name).collect();
         let required: Vec<Cow<'_, str>> =
-            required.iter().filter(there).map(|name| Cow::Borrowed(*name)).collect();
+            required.iter().filter(|name| there.remove(**name)).map(|name| Cow::Borrowed(*name)).collect();
         if !required.is_empty() {
             object.texts("required", &required);
         }
@@ -247,7 +259,7 @@ impl<'s, 'a> Subset<'s, 'a> {
             .filter(|value| value.value != Value::Null)
             .map(|value| value.as_text().map_or(Cow::Borrowed(value.raw), Cow::Borrowed))
             .collect();
-        if values.iter().any(|value| value.as_text().is_none()) {
+        if values.iter().any(|value| value.as_text().is_none() && value.value != Value::Null) {
             self.lose("enum");
         } else {
             object.texts("enum", &texts);
@@ -281,6 +293,19 @@ impl<'s, 'a> Subset<'s, 'a> {
     }
 }
 
+/// The type of a schema; of several the first that is not `null`.
+fn first_kind<'n>(kind: &'n Node<'_>) -> Option<&'n str> {
+    match &kind.value {
+        Value::Text(kind) => Some(kind),
+        Value::Array(kinds) => kinds.iter().filter_map(Node::as_text).find(|kind| *kind != "null"),
+        _ => None,
+    }
+}
+
+fn holds_null(values: &Node<'_>) -> bool {
+    matches!(&values.value, Value::Array(items) if items.iter().any(|item| item.value == Value::Null))
+}
+
 fn is_nullable(kind: Option<&Node<'_>>) -> bool {
     match kind.map(|node| &node.value) {
         Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind.as_text() == Some("null")),
@@ -290,7 +315,67 @@ fn is_nullable(kind: Option<&Node<'_>>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Schemas, right and wrong, that refer to themselves and to what is not there.
+    fn schemas() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("{}".to_owned()),
+            Just("true".to_owned()),
+            Just(r#"{"type":["string","null"],"format":"uri","minLength":1}"#.to_owned()),
+            Just(r##"{"$ref":"#"}"##.to_owned()),
+            Just(r##"{"$ref":"#/properties/a"}"##.to_owned()),
+            Just(r##"{"$ref":"#/nowhere"}"##.to_owned()),
+            Just(r#"{"enum":["a",null,1]}"#.to_owned()),
+        ];
+        leaf.prop_recursive(4, 40, 4, |inner| {
+            let some = proptest::collection::vec(inner.clone(), 0..4);
+            prop_oneof![
+                (some.clone(), any::<bool>()).prop_map(|(items, is_all)| {
+                    let name = if is_all { "allOf" } else { "anyOf" };
+                    format!(r#"{{"{name}":[{}],"oneOf":[{}]}}"#, items.join(","), items.join(","))
+                }),
+                some.prop_map(|items| {
+                    let fields: Vec<String> = items
+                        .iter()
+                        .zip(["a", "b", "type", "c"])
+                        .map(|(item, name)| format!("\"{name}\":{item}"))
+                        .collect();
+                    format!(
+                        r#"{{"type":"object","properties":{{{}}},"required":["a","x","a"],"x":1}}"#,
+                        fields.join(",")
+                    )
+                }),
+                inner.prop_map(|item| format!(r#"{{"type":"array","items":{item},"uniqueItems":true}}"#)),
+            ]
+        })
+    }
+
+    /// Whether a schema has keywords of the subset only.
+    fn is_subset(node: &Node<'_>) -> bool {
+        let Value::Object(members) = &node.value else { return false };
+        members.iter().all(|(name, value)| match (&**name, &value.value) {
+            ("properties", Value::Object(properties)) => {
+                properties.iter().all(|(_, schema)| is_subset(schema))
+            }
+            ("items", _) => is_subset(value),
+            ("anyOf", Value::Array(items)) => items.iter().all(is_subset),
+            ("type" | "enum" | "required" | "format", _) => true,
+            (known, _) => PLAIN.contains(&known),
+        })
+    }
+
+    proptest! {
+        /// One keyword outside of the subset is an error at Google; a name that stands twice is one everywhere.
+        #[test]
+        fn what_is_written_is_of_the_subset(schema in schemas()) {
+            let subset = to_subset(&schema, "s", &mut Losses::default());
+            let node = json::parse(subset.as_bytes());
+            prop_assert!(node.as_ref().is_ok_and(is_subset), "{schema}\n{subset}\n{node:?}");
+        }
+    }
 
     #[test]
     fn the_subset_becomes_json_schema() {
@@ -319,6 +404,26 @@ mod tests {
         for (name, schema, expected, lost) in [
             ("types", r#"{"type":["string","null"]}"#, r#"{"type":"STRING","nullable":true}"#, ""),
             ("const", r#"{"const":"a"}"#, r#"{"enum":["a"]}"#, ""),
+            (
+                "formats",
+                r#"{"anyOf":[{"format":"date-time"},{"format":"uri"}]}"#,
+                r#"{"anyOf":[{"format":"date-time"},{}]}"#,
+                "schema_keyword;at=\"s.format\"",
+            ),
+            ("null among values", r#"{"enum":["a",null]}"#, r#"{"nullable":true,"enum":["a"]}"#, ""),
+            ("const and enum", r#"{"const":"a","enum":["a","b"]}"#, r#"{"enum":["a"]}"#, ""),
+            (
+                "any and one of",
+                r#"{"anyOf":[{"type":"string"}],"oneOf":[{}]}"#,
+                r#"{"anyOf":[{"type":"STRING"}]}"#,
+                "schema_keyword;at=\"s.oneOf\"",
+            ),
+            (
+                "an array or null",
+                r#"{"type":["array","null"]}"#,
+                r#"{"type":"ARRAY","nullable":true,"items":{}}"#,
+                "",
+            ),
             ("an array", r#"{"type":"array"}"#, r#"{"type":"ARRAY","items":{}}"#, ""),
             (
                 "unknown",
