@@ -16,7 +16,7 @@ use crate::neutral::Raw;
 const MAX_DEPTH: usize = 24;
 
 /// How large a schema may become by references, in bytes.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 1 << 16;
 
 /// Keywords of the subset whose values are passed on as they are.
 const PLAIN: [&str; 14] = [
