@@ -48,7 +48,7 @@ record! {
             ("anthropic_messages", Dialect::AnthropicMessages),
             ("gemini", Dialect::Gemini),
         ]))),
-        /// Where it is: what stands in front of `/chat/completions` or `/responses` (as in https://api.openai.com/v1), of
+        /// Where it is: what stands in front of `/chat/completions` or `/responses` (as in `https://api.openai.com/v1`), of
         /// `/v1/messages` or of `/v1beta/models`.
         base_url: Option<Located<(Endpoint, String)>> = Required(At(BaseUrl)),
         /// The key that it is shown, as a rule a reference: `${NAME}`, `${file:PATH}` or `${command: PROGRAM ARGUMENTS}`.

@@ -87,7 +87,7 @@ pub(super) fn write(usage: &Usage, object: &mut Object<'_>) {
     }
 }
 
-/// The counts that [`write`] has no words for.
+/// The counts that `write` has no words for.
 pub(super) const fn unsaid(usage: &Usage) -> bool {
     matches!(usage.cache_written_1h, Some(1..)) || matches!(usage.tool_prompt, Some(1..))
 }

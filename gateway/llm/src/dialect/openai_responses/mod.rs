@@ -6,7 +6,7 @@
 //! - Items have the identities that they would have there, made from the provider's name for the answer and their place.
 //! - A client's `encrypted_content` carries whatever a provider signed, marked with whose it is. Where it belongs to a
 //!   call or a text and not to thoughts (Gemini's `thoughtSignature`), an empty item of reasoning follows, which the
-//!   client sends back in its place as it must with any other; see [`FOR_PREVIOUS`].
+//!   client sends back in its place as it must with any other; see `FOR_PREVIOUS` below.
 //! - Custom tools and tools of namespaces become plain functions, and an answer's calls turn back into what they were by
 //!   the tools that the client declared: [`crate::dialect::Asked::echo`] has them, since the answer repeats them anyway.
 //!   Names with marks were rejected, as prompts speak of tools by their names.
