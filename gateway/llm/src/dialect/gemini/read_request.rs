@@ -446,7 +446,8 @@ fn read_thinking<'a>(node: Node<'a>, path: &Path<'_>, reader: &mut Reader) -> Re
         let mut reasoning = Reasoning { summary: shown.map(Cow::Borrowed), ..Reasoning::default() };
         let inner = path.field("thinkingLevel");
         if let Some(node) = either(fields, "thinkingLevel", "thinking_level") {
-            reasoning.effort = Some(Cow::Owned(node.into_text(&inner)?.to_ascii_lowercase()));
+            let level = node.into_text(&inner)?.to_ascii_lowercase();
+            reasoning.effort = Some(Cow::Owned(level)).filter(|level| level != "thinking_level_unspecified");
         }
         match number(fields, "thinkingBudget", "thinking_budget")?.map(|number| number.as_i64()) {
             None => {}

@@ -145,9 +145,11 @@ impl<'s, 'a> Subset<'s, 'a> {
                 _ => vec![(&**name, value)],
             };
             for (name, value) in others {
-                // Two of one kind cannot both be said; what stands nearer counts.
                 if known.insert(name) || matches!(name, "properties" | "required") {
                     merged.push((name, value));
+                } else if merged.iter().any(|(before, said)| *before == name && said.raw != value.raw) {
+                    // Two of one kind cannot both be said; what stands nearer counts.
+                    self.lose(name);
                 }
             }
         }
@@ -170,7 +172,9 @@ impl<'s, 'a> Subset<'s, 'a> {
         let members = self.members(node, depth);
         let by_name: HashMap<&str, &'s Node<'a>> = members.iter().rev().copied().collect();
         let find = |name: &str| by_name.get(name).copied();
-        self.kind(find("type"), find("items").is_some(), find("properties").is_some(), object);
+        let has_values =
+            find("enum").is_some() || find("const").is_some_and(|value| value.as_text().is_some());
+        self.kind(find("type"), find("items").is_some(), find("properties").is_some(), has_values, object);
         let has_null = is_nullable(find("type")) || find("enum").is_some_and(holds_null);
         if find("nullable").is_none() && has_null {
             object.boolean("nullable", true);
@@ -227,6 +231,8 @@ impl<'s, 'a> Subset<'s, 'a> {
                 for (name, schema) in properties {
                     if before.insert(*name) {
                         self.nested(name, schema, object, depth);
+                    } else {
+                        self.lose("allOf");
                     }
                 }
             });
@@ -271,6 +277,7 @@ impl<'s, 'a> Subset<'s, 'a> {
         kind: Option<&Node<'_>>,
         has_items: bool,
         has_properties: bool,
+        has_values: bool,
         object: &mut Object<'_>,
     ) {
         let name = match kind.map(|node| &node.value) {
@@ -285,6 +292,8 @@ impl<'s, 'a> Subset<'s, 'a> {
             }
             _ if has_properties => Some("object".to_owned()),
             _ if has_items => Some("array".to_owned()),
+            // Google wants to be told the type of what it may choose from, which are texts.
+            _ if has_values => Some("string".to_owned()),
             _ => None,
         };
         if let Some(name) = name {
@@ -403,15 +412,20 @@ mod tests {
     fn json_schema_is_brought_into_the_subset() {
         for (name, schema, expected, lost) in [
             ("types", r#"{"type":["string","null"]}"#, r#"{"type":"STRING","nullable":true}"#, ""),
-            ("const", r#"{"const":"a"}"#, r#"{"enum":["a"]}"#, ""),
+            ("const", r#"{"const":"a"}"#, r#"{"type":"STRING","enum":["a"]}"#, ""),
             (
                 "formats",
                 r#"{"anyOf":[{"format":"date-time"},{"format":"uri"}]}"#,
                 r#"{"anyOf":[{"format":"date-time"},{}]}"#,
                 "schema_keyword;at=\"s.format\"",
             ),
-            ("null among values", r#"{"enum":["a",null]}"#, r#"{"nullable":true,"enum":["a"]}"#, ""),
-            ("const and enum", r#"{"const":"a","enum":["a","b"]}"#, r#"{"enum":["a"]}"#, ""),
+            (
+                "null among values",
+                r#"{"enum":["a",null]}"#,
+                r#"{"type":"STRING","nullable":true,"enum":["a"]}"#,
+                "",
+            ),
+            ("const and enum", r#"{"const":"a","enum":["a","b"]}"#, r#"{"type":"STRING","enum":["a"]}"#, ""),
             (
                 "any and one of",
                 r#"{"anyOf":[{"type":"string"}],"oneOf":[{}]}"#,

@@ -22,6 +22,8 @@ struct Sent<'s, 'a> {
     facts: &'s Model,
     /// Whether the model takes JSON Schema as it is.
     takes_schema: bool,
+    /// How it is told to think: where nothing is known of it, its name tells its generation.
+    thinking: Option<Thinking>,
     native: Vec<&'s Native<'a>>,
 }
 
@@ -41,7 +43,13 @@ pub fn encode_request(
     let contents = Contents::of(&request.turns, target.model, losses)?;
     note_losses(request, losses);
     let native: Vec<&Native<'_>> = neutral::own(&request.native, Dialect::Gemini, "", losses).collect();
-    let sent = Sent { request, facts: &target.model_facts, takes_schema: takes_schema(target.model), native };
+    let sent = Sent {
+        request,
+        facts: &target.model_facts,
+        takes_schema: takes_schema(target.model),
+        thinking: thinking(target),
+        native,
+    };
     // What is cached already holds these, and saying them again is an error.
     let is_cached = sent.native.iter().any(|native| native.name == "cachedContent");
 
@@ -74,6 +82,11 @@ pub fn encode_request(
 fn takes_schema(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model);
     !["gemini-1.", "gemini-2.0", "gemma", "learnlm"].iter().any(|old| name.starts_with(old))
+}
+
+fn thinking(target: &Target<'_>) -> Option<Thinking> {
+    let name = target.model.rsplit('/').next().unwrap_or(target.model);
+    target.model_facts.thinking.or_else(|| name.starts_with("gemini-3").then_some(Thinking::Effort))
 }
 
 fn write_tools(sent: &Sent<'_, '_>, object: &mut Object<'_>, losses: &mut Losses) {
@@ -208,7 +221,7 @@ fn write_generation(sent: &Sent<'_, '_>, object: &mut Object<'_>, losses: &mut L
         }
         write_format(sent, format.as_ref(), object, losses);
         if let Some(reasoning) = reasoning {
-            write_thinking(sent.facts, reasoning, object, losses);
+            write_thinking(sent.thinking, reasoning, object, losses);
         }
         for native in &sent.native {
             if let Some(name) = native.name.strip_prefix("generationConfig.") {
@@ -287,11 +300,16 @@ fn write_format(
     }
 }
 
-fn write_thinking(facts: &Model, reasoning: &Reasoning<'_>, object: &mut Object<'_>, losses: &mut Losses) {
+fn write_thinking(
+    style: Option<Thinking>,
+    reasoning: &Reasoning<'_>,
+    object: &mut Object<'_>,
+    losses: &mut Losses,
+) {
     let Reasoning { enabled, effort, budget, summary } = reasoning;
     let effort = effort.as_deref();
     let is_off = *enabled == Some(false) || effort == Some("none");
-    if facts.thinking == Some(Thinking::None) {
+    if style == Some(Thinking::None) {
         if !is_off {
             losses.add(What::Reasoning, "reasoning");
         }
@@ -299,7 +317,7 @@ fn write_thinking(facts: &Model, reasoning: &Reasoning<'_>, object: &mut Object<
     }
     let mut level = None;
     let mut tokens: Option<i64> = None;
-    match facts.thinking {
+    match style {
         Some(Thinking::Effort | Thinking::Adaptive) => {
             level = match (effort, budget) {
                 _ if is_off => {
