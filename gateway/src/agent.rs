@@ -33,9 +33,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 /// How often workers are told of other endpoints at most: sources that change together are taken together.
 const TAKE_ENDPOINTS_EVERY: Duration = Duration::from_millis(200);
-/// How far a reload stands back behind requests. On a machine that is busy throughout it still gets some of each hundredth
-/// of a second: in the class of idle work it might wait for minutes.
-const RELOAD_NICENESS: i32 = 19;
+/// How far a reload stands back behind requests. On a machine that is busy throughout it still gets a tenth of what a worker
+/// gets: at 19 that is a hundredth, and a reload may take half a minute there; in the class of idle work, minutes.
+const RELOAD_NICENESS: i32 = 10;
 /// How long the requests of a configuration that was replaced may keep it from being freed by the thread for that.
 const FREE_WITHIN: Duration = Duration::from_secs(2);
 /// Reloads that wait for the one under way.
