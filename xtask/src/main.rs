@@ -44,6 +44,9 @@ enum Command {
     /// The server behind every proxy in `bench request`
     #[command(hide = true)]
     Origin(bench::request::origin::Options),
+    /// The provider behind every gateway in `bench llm`
+    #[command(hide = true)]
+    LlmOrigin(bench::llm::origin::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,5 +68,6 @@ fn run(command: Command) -> Result<()> {
         Command::Ci(options) => ci::run(&options),
         Command::Relay(options) => bench::request::relay::run(&options),
         Command::Origin(options) => bench::request::origin::run(&options),
+        Command::LlmOrigin(options) => bench::llm::origin::run(&options),
     }
 }

@@ -3,7 +3,7 @@
 //! All proxy the same upstream, over connections that are kept. The proxy under test has CPU 0 to itself; load and
 //! upstream have CPU 1. Rounds alternate, so that what changes on the machine meets everybody.
 
-mod load;
+pub(super) mod load;
 pub(crate) mod origin;
 mod peers;
 pub(crate) mod relay;
@@ -13,7 +13,7 @@ mod scene;
 mod websocket;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -26,8 +26,9 @@ use report::{Sample, Series};
 use scene::Scene;
 
 use super::machine;
+use super::scratch::{self, Directory};
 use crate::process::{self, Group};
-use crate::{tools, workspace};
+use crate::tools;
 
 const PROXY_CPU: usize = 0;
 const LOAD_CPU: usize = 1;
@@ -131,13 +132,13 @@ struct Bench {
 
 impl Bench {
     fn start() -> Result<Self> {
-        let dir = Directory::new()?;
-        let upstream = peers::free_address()?;
+        let dir = Directory::new("bench-request")?;
+        let upstream = scratch::free_address()?;
         let mut command = process::command(env::current_exe().context("the path of this program")?);
         command.args(["origin", "--listen", &upstream.to_string()]);
         let mut group = Group::start("the upstream", LOAD_CPU, &command)?;
         wait_until_served(&mut group, Scene::Plain, upstream).context("the upstream")?;
-        let pem = peers::certificate(&dir.0)?;
+        let pem = peers::certificate(dir.path())?;
         Ok(Self { upstream, pem, _upstream: group, dir })
     }
 
@@ -185,14 +186,14 @@ impl Bench {
 
     /// Starts the peer, and says how it is loaded.
     fn serve(&self, peer: Peer, scene: Scene, seconds: u32, rate: f64) -> Result<(Group, Load<'_>)> {
-        let address = peers::free_address()?;
-        let dir = self.dir.0.join(peer.name());
+        let address = scratch::free_address()?;
+        let dir = self.dir.path().join(peer.name());
         fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
         let pem = scene.is_secure().then_some(self.pem.as_path());
         let setting = Setting { dir: &dir, scene, pem, listen: address, upstream: self.upstream };
         let mut group = Group::start(peer.name(), PROXY_CPU, &peer.command(&setting)?)?;
         wait_until_served(&mut group, scene, address)?;
-        Ok((group, Load { scene, address, seconds, rate, dir: &self.dir.0 }))
+        Ok((group, Load { scene, address, seconds, rate, dir: self.dir.path() }))
     }
 
     /// Starts the peer, warms it up, and measures it under one run of load. `None`: it does not speak what the scene
@@ -236,7 +237,7 @@ impl Bench {
     fn measure_reloads(&self, peer: Peer, group: &mut Group, load: Load<'_>) -> Result<Sample> {
         let file = peer.reloaded_file().context("it cannot be reloaded")?;
         let quiet = load.run()?;
-        let file = self.dir.0.join(peer.name()).join(file);
+        let file = self.dir.path().join(peer.name()).join(file);
         let (busy, reloads) = reload::during(group, &file, load.address, || load.run())?;
         group.check_running()?;
         let latency = |report: &Report| {
@@ -270,30 +271,6 @@ fn measure_idle(group: &mut Group, address: SocketAddr) -> Result<Sample> {
     idle::check(&streams)?;
     group.check_running()?;
     Ok(vec![(with - without) / 1024.0 / streams.len() as f64, with / MIB, without / MIB])
-}
-
-/// A scratch directory under the target directory; one that an interrupted run left is emptied by the next.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Result<Self> {
-        let path = workspace::target_dir().join("bench-request");
-        let directory = Self(path);
-        directory.remove();
-        fs::create_dir_all(&directory.0).with_context(|| format!("making {}", directory.0.display()))?;
-        Ok(directory)
-    }
-
-    fn remove(&self) {
-        let path: &Path = &self.0;
-        let _ = fs::remove_dir_all(path);
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        self.remove();
-    }
 }
 
 fn wait_until_served(group: &mut Group, scene: Scene, address: SocketAddr) -> Result<()> {

@@ -55,19 +55,16 @@ fn serve(stream: TcpStream, small: &[u8], large: &[u8]) -> Result<()> {
             writer.write_all(websocket::agreement(&key).as_bytes())?;
             return websocket::echo(&mut reader, &mut writer);
         }
-        std::io::copy(&mut reader.by_ref().take(head.length), &mut std::io::sink())?;
-        if head.is_chunked {
-            skip_chunks(&mut reader)?;
-        }
-        writer.write_all(if head.is_large { large } else { small })?;
+        head.copy_body(&mut reader, &mut std::io::sink())?;
+        writer.write_all(if head.target.ends_with(LARGE_PATH) { large } else { small })?;
     }
     Ok(())
 }
 
-/// What of a request matters here.
+/// What of a request matters to an origin.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Head {
-    is_large: bool,
+pub(in crate::bench) struct Head {
+    pub(in crate::bench) target: String,
     length: u64,
     is_chunked: bool,
     websocket_key: Option<String>,
@@ -75,13 +72,13 @@ struct Head {
 
 impl Head {
     /// `None` at the end of the connection.
-    fn read(reader: &mut impl BufRead) -> Result<Option<Self>> {
+    pub(in crate::bench) fn read(reader: &mut impl BufRead) -> Result<Option<Self>> {
         let mut reader = reader.take(HEAD_BYTES_MAX);
         let (mut head, mut line) = (Self::default(), String::new());
         if reader.read_line(&mut line)? == 0 {
             return Ok(None);
         }
-        head.is_large = line.split(' ').nth(1).is_some_and(|target| target.ends_with(LARGE_PATH));
+        head.target = line.split(' ').nth(1).unwrap_or_default().to_owned();
         loop {
             line.clear();
             ensure!(reader.read_line(&mut line)? > 0, "a head without an end");
@@ -99,16 +96,22 @@ impl Head {
             }
         }
     }
-}
 
-fn skip_chunks(reader: &mut impl BufRead) -> Result<()> {
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let size = u64::from_str_radix(line.trim_end(), 16)?;
-        std::io::copy(&mut reader.by_ref().take(size + 2), &mut std::io::sink())?;
-        if size == 0 {
+    /// Reads the body to its end, whichever way its length is told.
+    pub(in crate::bench) fn copy_body(&self, reader: &mut impl BufRead, to: &mut impl Write) -> Result<()> {
+        if !self.is_chunked {
+            std::io::copy(&mut reader.take(self.length), to)?;
             return Ok(());
+        }
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let size = u64::from_str_radix(line.trim_end(), 16)?;
+            std::io::copy(&mut reader.take(size), to)?;
+            std::io::copy(&mut reader.take(2), &mut std::io::sink())?;
+            if size == 0 {
+                return Ok(());
+            }
         }
     }
 }
@@ -119,12 +122,17 @@ mod tests {
 
     #[test]
     fn heads() {
-        let head = |is_large, length, is_chunked| Head { is_large, length, is_chunked, websocket_key: None };
+        let head = |target: &str, length, is_chunked| Head {
+            target: target.to_owned(),
+            length,
+            is_chunked,
+            websocket_key: None,
+        };
         let cases = [
-            ("small", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", head(false, 0, false)),
-            ("large", "GET /large HTTP/1.1\r\n\r\n", head(true, 0, false)),
-            ("a length", "POST / HTTP/1.1\r\ncontent-LENGTH: 12\r\n\r\n", head(false, 12, false)),
-            ("chunks", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", head(false, 0, true)),
+            ("small", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", head("/", 0, false)),
+            ("large", "GET /large HTTP/1.1\r\n\r\n", head("/large", 0, false)),
+            ("a length", "POST / HTTP/1.1\r\ncontent-LENGTH: 12\r\n\r\n", head("/", 12, false)),
+            ("chunks", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", head("/", 0, true)),
         ];
         for (name, text, expected) in cases {
             assert_eq!(Head::read(&mut text.as_bytes()).unwrap(), Some(expected), "{name}");
@@ -134,9 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_skipped() {
-        let mut text = &b"3\r\nabc\r\n0\r\n\r\nrest"[..];
-        skip_chunks(&mut text).unwrap();
-        assert_eq!(text, b"rest");
+    fn bodies() {
+        let chunked = Head { is_chunked: true, ..Head::default() };
+        let sized = Head { length: 3, ..Head::default() };
+        let cases = [("chunks", chunked, "3\r\nabc\r\n0\r\n\r\nrest"), ("a length", sized, "abcrest")];
+        for (name, head, text) in cases {
+            let (mut text, mut body) = (text.as_bytes(), Vec::new());
+            head.copy_body(&mut text, &mut body).unwrap();
+            assert_eq!((text, body.as_slice()), (&b"rest"[..], &b"abc"[..]), "{name}");
+        }
     }
 }

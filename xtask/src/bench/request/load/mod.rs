@@ -4,9 +4,9 @@ mod h2load;
 pub(crate) mod idle;
 mod paced;
 pub(crate) mod probe;
-mod threads;
+pub(in crate::bench) mod threads;
 mod websocket;
-mod wrk;
+pub(in crate::bench) mod wrk;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -45,7 +45,7 @@ pub(super) fn run(
 }
 
 /// Of sorted figures: the least that so many of a thousand are not above.
-fn percentile_us(sorted: &[Duration], of_thousand: usize) -> f64 {
+pub(in crate::bench) fn percentile_us(sorted: &[Duration], of_thousand: usize) -> f64 {
     let rank = (sorted.len() * of_thousand).div_ceil(1000);
     sorted.get(rank.saturating_sub(1)).map_or(0.0, |took| took.as_secs_f64() * 1e6)
 }

