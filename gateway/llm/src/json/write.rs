@@ -20,6 +20,16 @@ pub fn quoted(text: &str) -> String {
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
+    // All of it is looked at first, without a branch a byte: most texts are long and are copied as they are.
+    let is_plain =
+        !text.bytes().fold(false, |has, byte| has | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
+    if is_plain {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     // Writing into memory cannot fail, and a string can always be written.
     let _ = serde_json::to_writer(out, text);
 }
