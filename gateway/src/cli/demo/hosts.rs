@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::traffic::Upstream;
+use super::traffic::{self, Upstream};
+use crate::mock_provider::MockProvider;
 
 const PREFIX: &str = "gateway-demo-";
 const READY: &str = "gateway is ready";
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A model that the mock provider has too much to do for.
+const OVERLOADED: &str = "gpt-4.1-mini--status.503";
 
 /// Where the scenes play.
 pub(super) struct Hosts {
@@ -31,7 +34,11 @@ pub(super) struct Hosts {
     directory: PathBuf,
     pin_dir: PathBuf,
     agent: std::sync::Mutex<Option<Child>>,
-    _upstream: Upstream,
+    /// Where the agent tells its metrics, on its host.
+    admin: SocketAddr,
+    upstream: Upstream,
+    /// Stands for the providers of models.
+    provider: MockProvider,
 }
 
 impl Hosts {
@@ -66,6 +73,7 @@ impl Hosts {
             ip(&["-n", &namespace.name, "link", "set", "lo", "up"])?;
         }
         let upstream = host.run(Upstream::start)??;
+        let provider = host.run(start_provider)??;
         let kernel = "kernel: {interfaces: [eth0]}";
         let hosts = Self {
             client: IpAddr::from([198, 18, 0, 10]),
@@ -77,7 +85,9 @@ impl Hosts {
             directory: directory()?,
             pin_dir: PathBuf::from(format!("/sys/fs/bpf/{PREFIX}{pid}")),
             agent: std::sync::Mutex::new(None),
-            _upstream: upstream,
+            admin: SocketAddr::from(([127, 0, 0, 1], 9901)),
+            upstream,
+            provider,
         };
         hosts.configure(kernel)?;
         Ok(hosts)
@@ -97,7 +107,9 @@ impl Hosts {
             // Never used in this mode, but named, so that no command meets another gateway's maps.
             pin_dir: PathBuf::from(format!("/sys/fs/bpf/{PREFIX}{}", std::process::id())),
             agent: std::sync::Mutex::new(None),
-            _upstream: upstream,
+            admin: free_port()?,
+            upstream,
+            provider: start_provider()?,
         };
         hosts.configure("kernel: {attach: off}")?;
         Ok(hosts)
@@ -109,11 +121,20 @@ impl Hosts {
              workers: 1\n\
              listeners:\n  web: {{address: \"{}\"}}\n\
              upstreams:\n  site: {{endpoints: [\"http://{}\"]}}\n\
-             routes:\n  site: {{match: {{path: \"/**\"}}, upstream: site}}\n\
-             admin: {{address: off, socket: {}}}\n",
+             routes:\n  site: {{match: {{path: \"/**\"}}, upstream: site}}\n  \
+             models: {{match: {{path: \"/v1/**\"}}, llm: true}}\n\
+             llm:\n  providers:\n    \
+             openai: {{dialect: openai_chat, base_url: \"http://{provider}/v1\", api_key: demo}}\n    \
+             anthropic: {{dialect: anthropic_messages, base_url: \"http://{provider}\", api_key: demo}}\n  \
+             models:\n    fast:\n      targets:\n      \
+             - {{provider: openai, model: \"{OVERLOADED}\"}}\n      \
+             - {{provider: anthropic, model: claude-haiku-4-5}}\n\
+             admin: {{address: \"{}\", socket: {}}}\n",
             self.gateway,
-            self._upstream.address,
+            self.upstream.address,
+            self.admin,
             self.socket().display(),
+            provider = self.provider.address(),
         );
         fs::write(self.config(), text)
             .map_err(|error| format!("cannot write the demo's configuration: {error}"))
@@ -176,6 +197,12 @@ impl Hosts {
         in_namespace(self.internet.as_ref(), work)
     }
 
+    /// What the agent's metrics say, those whose names begin so.
+    pub(super) fn metrics(&self, prefix: &str) -> Result<Vec<String>, String> {
+        let text = in_namespace(self.host.as_ref(), || traffic::fetch(self.admin, "/metrics"))??;
+        Ok(text.lines().filter(|line| line.starts_with(prefix)).map(str::to_owned).collect())
+    }
+
     fn gateway(&self) -> Result<Command, String> {
         let program =
             std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
@@ -197,6 +224,10 @@ impl Drop for Hosts {
         }
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn start_provider() -> Result<MockProvider, String> {
+    MockProvider::start().map_err(|error| format!("no provider of models: {error}"))
 }
 
 /// A named network namespace; deleted when dropped.

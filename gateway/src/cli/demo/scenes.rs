@@ -8,12 +8,13 @@ use super::super::failure::{Failure, Outcome};
 use super::super::output::Out;
 use super::INTERRUPTED;
 use super::hosts::Hosts;
-use super::traffic::{flood, get};
+use super::traffic::{ask, flood, get};
 
 /// Datagrams of the flood.
 const FLOOD: u32 = 100_000;
 /// How long the attacker is banned.
 const BAN: Duration = Duration::from_secs(5);
+const METRICS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Plays all scenes.
 pub(super) fn play(hosts: &Hosts, out: &mut Out) -> Outcome {
@@ -24,6 +25,8 @@ pub(super) fn play(hosts: &Hosts, out: &mut Out) -> Outcome {
     title(out, "A request goes through the proxy; the upstream learns who asked")?;
     expect_served(hosts, out, "client", hosts.client)?;
     expect_served(hosts, out, "attacker", hosts.attacker)?;
+
+    model(hosts, out)?;
 
     title(out, "An operator bans the attacker while everything runs")?;
     let attacker = hosts.attacker.to_string();
@@ -56,6 +59,78 @@ pub(super) fn play(hosts: &Hosts, out: &mut Out) -> Outcome {
         std::thread::sleep(Duration::from_millis(50));
     }
     expect_served(hosts, out, "attacker", hosts.attacker)
+}
+
+/// What the mock provider is told to say, and what the client must have heard at the end.
+const SAID: &str = "One API, any model.";
+
+/// A model is asked in one dialect and answers in another, after the first of its providers had too much to do.
+fn model(hosts: &Hosts, out: &mut Out) -> Outcome {
+    title(
+        out,
+        "A client of OpenAI's API asks a model; its first provider answers 503, the second speaks Anthropic's",
+    )?;
+    let prompt = format!("Why? [[say=\"{SAID}\"]]");
+    let messages = [serde_json::json!({"role": "user", "content": prompt})];
+    let body =
+        serde_json::json!({"model": "fast", "stream": true, "seed": 7, "messages": messages}).to_string();
+    say(out, &format!("client asks: {body}"))?;
+    let answer = wrong(wrong(hosts.on_the_internet(|| ask(hosts.client, hosts.gateway, &body)))?)?;
+    for line in &answer.head {
+        say(out, line)?;
+    }
+    // The others differ in a word each.
+    for event in
+        answer.events.iter().filter(|event| word_of(event).is_some_and(|word| !word.is_empty())).take(1)
+    {
+        say(out, &format!("data: {event}"))?;
+    }
+    let text: String = answer.events.iter().filter_map(|event| word_of(event)).collect();
+    let losses = answer.head.iter().find(|line| line.starts_with("gateway-llm-losses:"));
+    expect(text == SAID, || format!("the client heard `{text}`, and the provider said `{SAID}`"))?;
+    expect(answer.events.last().is_some_and(|last| last == "[DONE]"), || {
+        "the stream did not end".to_owned()
+    })?;
+    expect(losses.is_some_and(|line| line.contains("seed")), || {
+        "the client was not told that its `seed` was lost".to_owned()
+    })?;
+    let (count, took) = (answer.events.len(), answer.took.as_millis());
+    say(out, &format!("… together: {text} ({count} events in {took} ms)"))?;
+    for (metric, part) in [
+        ("gateway_llm_fallbacks_total", "provider=\"openai\""),
+        ("gateway_llm_tokens_total", "provider=\"anthropic\""),
+    ] {
+        for line in counted(hosts, metric, part)? {
+            say(out, &line)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lines of metrics that have counted something, and have this in their labels. Workers tell what they counted now and then.
+fn counted(hosts: &Hosts, metric: &str, part: &str) -> Outcome<Vec<String>> {
+    let until = Instant::now() + METRICS_PATIENCE;
+    loop {
+        let lines = wrong(hosts.metrics(metric))?;
+        let is_counted = |line: &String| line.contains(part) && !line.ends_with(" 0");
+        let counted: Vec<String> = lines.into_iter().filter(is_counted).collect();
+        if !counted.is_empty() {
+            return Ok(counted);
+        }
+        expect(Instant::now() < until, || format!("{metric} has counted nothing for {part}"))?;
+        stop_if_interrupted()?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// What a chunk of Chat Completions adds to the text.
+fn word_of(event: &str) -> Option<String> {
+    let chunk: serde_json::Value = serde_json::from_str(event).ok()?;
+    chunk.pointer("/choices/0/delta/content")?.as_str().map(str::to_owned)
+}
+
+fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Outcome {
+    if holds { Ok(()) } else { Err(Failure::System(otherwise())) }
 }
 
 fn picture(hosts: &Hosts, out: &mut Out) -> Outcome {

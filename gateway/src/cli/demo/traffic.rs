@@ -50,12 +50,7 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
 /// One request from an address; its status line, body and how long it took.
 pub(super) fn get(from: IpAddr, to: SocketAddr) -> Result<(String, Duration), String> {
     let started = Instant::now();
-    let reply = request(from, to).map_err(|error| match error.kind() {
-        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
-            format!("no answer within {} ms", CLIENT_PATIENCE.as_millis())
-        }
-        _ => error.to_string(),
-    })?;
+    let reply = request(from, to, "GET / HTTP/1.1", "").map_err(told)?;
     let head = reply.lines().next().unwrap_or_default().to_owned();
     if head.is_empty() {
         return Err("the connection was closed without an answer".to_owned());
@@ -64,16 +59,58 @@ pub(super) fn get(from: IpAddr, to: SocketAddr) -> Result<(String, Duration), St
     Ok((format!("{head}: {body}"), started.elapsed()))
 }
 
-fn request(from: IpAddr, to: SocketAddr) -> std::io::Result<String> {
+/// What stands at an address, fetched from its own host.
+pub(super) fn fetch(at: SocketAddr, path: &str) -> Result<String, String> {
+    request(at.ip(), at, &format!("GET {path} HTTP/1.1"), "").map_err(told)
+}
+
+/// What a client of OpenAI's API gets for a request whose answer is streamed.
+pub(super) struct Streamed {
+    /// The status, and what the gateway says that no provider does.
+    pub(super) head: Vec<String>,
+    /// The data of each event.
+    pub(super) events: Vec<String>,
+    pub(super) took: Duration,
+}
+
+/// Asks a model.
+pub(super) fn ask(from: IpAddr, to: SocketAddr, body: &str) -> Result<Streamed, String> {
+    let started = Instant::now();
+    let reply = request(from, to, "POST /v1/chat/completions HTTP/1.1", body).map_err(told)?;
+    let (head, rest) = reply.split_once("\r\n\r\n").ok_or("an answer without an end of its head")?;
+    let shown = |line: &&str| line.starts_with("HTTP/") || line.starts_with("gateway-");
+    Ok(Streamed {
+        head: head.lines().filter(shown).map(str::to_owned).collect(),
+        // Events come whole, so that the sizes of chunks stand on lines of their own.
+        events: rest.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned).collect(),
+        took: started.elapsed(),
+    })
+}
+
+fn told(error: std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock => {
+            format!("no answer within {} ms", CLIENT_PATIENCE.as_millis())
+        }
+        _ => error.to_string(),
+    }
+}
+
+fn request(from: IpAddr, to: SocketAddr, line: &str, body: &str) -> std::io::Result<String> {
     use socket2::{Domain, SockAddr, Socket, Type};
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.bind(&SockAddr::from(SocketAddr::new(from, 0)))?;
     socket.connect_timeout(&SockAddr::from(to), CLIENT_PATIENCE)?;
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(CLIENT_PATIENCE))?;
-    write!(stream, "GET / HTTP/1.1\r\nhost: demo\r\nconnection: close\r\n\r\n")?;
+    let length = body.len();
+    let content = match length {
+        0 => String::new(),
+        _ => format!("content-type: application/json\r\ncontent-length: {length}\r\n"),
+    };
+    write!(stream, "{line}\r\nhost: demo\r\nconnection: close\r\n{content}\r\n{body}")?;
     let mut reply = String::new();
-    stream.take(64 * 1024).read_to_string(&mut reply)?;
+    stream.take(1024 * 1024).read_to_string(&mut reply)?;
     Ok(reply)
 }
 
