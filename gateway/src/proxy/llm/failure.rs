@@ -1,7 +1,7 @@
 //! What went wrong, in the words of the client's dialect.
 
 use bytes::Bytes;
-use gateway_llm::dialect::Dialect;
+use gateway_llm::dialect::{Dialect, gemini};
 use gateway_llm::failure::{Failure, FailureKind};
 use gateway_llm::invalid::{Invalid, Reason};
 use gateway_llm::loss::Losses;
@@ -82,7 +82,15 @@ impl Refusal {
 
     /// A provider's own error.
     pub(super) fn of_provider(failure: Failure, headers: &HeaderMap) -> Self {
-        Self { failure: Box::new(failure), why: OK, headers: kept(headers) }
+        let mut headers = kept(headers);
+        // Google says it in the error and not in the header, where clients of all others look.
+        let said = failure.details.as_deref().and_then(gemini::retry_after_s);
+        if let Some(seconds) = said
+            && !headers.contains_key(RETRY_AFTER)
+        {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        Self { failure: Box::new(failure), why: OK, headers }
     }
 
     /// The answer, its body still apart.
@@ -113,4 +121,31 @@ fn is_kept(name: &HeaderName) -> bool {
     name == RETRY_AFTER.as_str()
         || matches!(name, "retry-after-ms" | "x-should-retry" | "request-id" | "x-request-id")
         || ["x-ratelimit-", "anthropic-ratelimit-", "ratelimit"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_told_when_to_come_back() {
+        let info = r#"[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3.2s"}]"#;
+        for (name, header, details, expected) in [
+            ("nothing", None, None, None),
+            ("in the header", Some("7"), None, Some("7")),
+            ("in the error", None, Some(info), Some("4")),
+            ("in both", Some("7"), Some(info), Some("7")),
+            ("in neither", None, Some(r#"[{"reason":"x"}]"#), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(seconds) = header {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static(seconds));
+            }
+            let details = details.map(str::to_owned);
+            let failure = Failure { details, ..Failure::new(FailureKind::RateLimit, "Later.") };
+            let refusal = Refusal::of_provider(failure, &headers);
+            let told = refusal.headers.get(RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(told, expected, "{name}");
+        }
+    }
 }
