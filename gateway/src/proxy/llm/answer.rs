@@ -25,6 +25,7 @@ use super::super::media_type;
 use super::super::upstream::Lease;
 use super::super::watch::Watch;
 use super::call::{Api, Call};
+use super::embedding::Embedding;
 use super::failure::{RUBBISH, Refusal, kept};
 use super::source::{Cut, Source};
 use super::spoken::{Delivered, Passing, Translation, Verbatim};
@@ -54,6 +55,8 @@ pub(super) struct Awaited<'a> {
     pub(super) hides_usage: bool,
     /// What of the request is needed for a translation, and what of it was lost.
     pub(super) asked: Option<Asked>,
+    /// The same of embeddings.
+    pub(super) embedding: Option<Embedding>,
     pub(super) losses: Losses,
     pub(super) settings: LlmRoute,
     /// When the request came.
@@ -240,6 +243,9 @@ impl Awaited<'_> {
 
     /// An answer that came whole, in the client's words.
     fn translate(mut self, headers: &HeaderMap, body: &[u8]) -> Judged {
+        if let Some(embedding) = self.embedding.take() {
+            return self.translate_embeddings(&embedding, headers, body);
+        }
         let Some(asked) = self.asked.take() else { return self.rubbish("Nothing was asked for.") };
         let mut reader = Reader::default();
         if self.call.counts() {
@@ -252,6 +258,9 @@ impl Awaited<'_> {
                 return self.rubbish("The provider answered with something that is no answer of a model.");
             }
         };
+        if let Some(usage) = &reply.usage {
+            self.meter.used(usage);
+        }
         let mut losses = std::mem::take(&mut self.losses);
         losses.append(reader.losses);
         let written = match self.framing {
@@ -274,6 +283,22 @@ impl Awaited<'_> {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         note(&losses, response.headers_mut());
         Judged::Taken(Answer::Whole(Box::new(Whole { response, usage: reply.usage, losses })))
+    }
+
+    /// Vectors, in the client's shape.
+    fn translate_embeddings(self, embedding: &Embedding, headers: &HeaderMap, body: &[u8]) -> Judged {
+        let mut losses = self.losses.clone();
+        let Ok((written, usage)) = embedding.reply(body, &mut losses) else {
+            return self.rubbish("The provider answered with something that is no embedding.");
+        };
+        if let Some(usage) = &usage {
+            self.meter.used(usage);
+        }
+        let mut response = Response::new(Bytes::from(written));
+        *response.headers_mut() = kept(headers);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        note(&losses, response.headers_mut());
+        Judged::Taken(Answer::Whole(Box::new(Whole { response, usage, losses })))
     }
 
     /// How many tokens a request has, in the client's words.
@@ -398,24 +423,29 @@ fn kind_of(headers: &HeaderMap) -> ContentKind {
 
 /// The header of an answer that passes, without what is about the gateway's account or the provider's own connection.
 fn passed(mut headers: HeaderMap) -> HeaderMap {
-    const DROPPED: [&str; 12] = [
-        "set-cookie",
-        "alt-svc",
-        "strict-transport-security",
-        "nel",
-        "report-to",
-        "openai-organization",
-        "openai-project",
-        "anthropic-organization-id",
-        "access-control-allow-origin",
-        "access-control-expose-headers",
-        "server",
-        "via",
-    ];
-    for name in DROPPED {
-        headers.remove(name);
+    // Names are compared, and only those that are there are looked up to be removed: most answers have one or two.
+    while let Some(dropped) = headers.keys().find(|name| is_dropped(name)).cloned() {
+        headers.remove(dropped);
     }
     headers
+}
+
+fn is_dropped(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "set-cookie"
+            | "alt-svc"
+            | "strict-transport-security"
+            | "nel"
+            | "report-to"
+            | "openai-organization"
+            | "openai-project"
+            | "anthropic-organization-id"
+            | "access-control-allow-origin"
+            | "access-control-expose-headers"
+            | "server"
+            | "via"
+    )
 }
 
 /// Says what was lost.

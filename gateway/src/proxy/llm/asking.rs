@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use gateway_llm::counting;
 use gateway_llm::dialect::{self, Asked, Dialect};
+use gateway_llm::embeddings::Shape;
 use gateway_llm::failure::FailureKind;
 use gateway_llm::frames::Framing;
 use gateway_llm::json::Reader;
@@ -28,6 +29,7 @@ use super::super::upstream::Delivery;
 use super::answer::{Answer, Awaited, FINAL, Judged};
 use super::ask::{Ask, Changes};
 use super::call::{Api, Call};
+use super::embedding::{self, Embedding};
 use super::failure::{INVALID, LOSSY, NO_TARGET, Refusal};
 use super::models;
 use super::sending::{Sending, names_model};
@@ -57,6 +59,7 @@ struct Prepared {
     lane: Lane,
     hides_usage: bool,
     asked: Option<Asked>,
+    embedding: Option<Embedding>,
     losses: Losses,
 }
 
@@ -129,7 +132,7 @@ impl<'a> Asking<'a> {
         prepared: Prepared,
     ) -> Judged {
         let Chosen { provider, model, meter, has_next } = chosen;
-        let Prepared { body, lane, hides_usage, asked, losses } = prepared;
+        let Prepared { body, lane, hides_usage, asked, embedding, losses } = prepared;
         let local = Rc::clone(exchange.local());
         let now = Instant::now();
         // None that stands in for it: keys go to the provider's own host. The next target does instead.
@@ -142,7 +145,8 @@ impl<'a> Asking<'a> {
         let body = RequestBody::of_bytes(body, Rc::clone(&watch), timeout);
         let framing = ask.framing;
         let Self { call, head, settings, changes } = *self;
-        let sending = Sending { call, head, provider, model, framing, lane, changes };
+        let tail = embedding.as_ref().map(Embedding::tail);
+        let sending = Sending { call, head, provider, model, framing, lane, tail, changes };
         let Some(request) = sending.request(body) else {
             let message = "The model's name cannot stand in a path.";
             return Judged::Failed(Refusal::new(INVALID, FailureKind::InvalidRequest, message), FINAL);
@@ -177,6 +181,7 @@ impl<'a> Asking<'a> {
             lane,
             hides_usage,
             asked,
+            embedding,
             losses,
             settings,
             watch: &watch,
@@ -203,6 +208,11 @@ impl<'a> Asking<'a> {
         let counts = self.call.counts() && counting::counts(provider.dialect) && client != provider.dialect;
         if !matches!(self.call.api, Api::Generate { .. }) && !counts {
             if !is_family(client, provider.dialect) {
+                if let Some(shape) = embedding::shape_of(self.call)
+                    && let Some(prepared) = self.embed(shape, ask, body, provider, model)?
+                {
+                    return Ok(prepared);
+                }
                 let message = format!("The provider `{}` does not serve this API.", provider.name);
                 return Err(Refusal::new(NO_TARGET, FailureKind::InvalidRequest, message));
             }
@@ -249,7 +259,36 @@ impl<'a> Asking<'a> {
         let model = names_model(provider).then_some(model);
         let (body, is_changed) = ask.spliced(body, Changes { model, asks_usage, quirks });
         let lane = if is_changed { Lane::Splice } else { Lane::Pass };
-        Ok(Prepared { body, lane, hides_usage: asks_usage, asked: None, losses })
+        Ok(Prepared { body, lane, hides_usage: asks_usage, asked: None, embedding: None, losses })
+    }
+
+    /// Texts that become vectors, in the provider's shape. `None`: it has none.
+    fn embed(
+        &self,
+        shape: Shape,
+        ask: &Ask<'_>,
+        body: &Bytes,
+        provider: &Provider,
+        model: &str,
+    ) -> Result<Option<Prepared>, Refusal> {
+        let mut losses = Losses::default();
+        let asked = Embedding::request((shape, &ask.model), body, (provider.dialect, model), &mut losses);
+        // Tokens of one provider's mean nothing to another, so that the next target may be right.
+        let other = |invalid| Refusal { why: NO_TARGET, ..Refusal::invalid(&invalid) };
+        let Some((embedding, written)) = asked.map_err(other)? else {
+            return Ok(None);
+        };
+        if self.settings.refuses_losses && !losses.is_empty() {
+            return Err(Refusal::lossy(&losses));
+        }
+        Ok(Some(Prepared {
+            body: written.into(),
+            lane: Lane::Translate,
+            hides_usage: false,
+            asked: None,
+            embedding: Some(embedding),
+            losses,
+        }))
     }
 
     fn decode<'b>(&self, ask: &Ask<'b>, body: &'b Bytes) -> Result<Neutral<'b>, Refusal>
@@ -297,6 +336,7 @@ impl<'a> Asking<'a> {
             lane: Lane::Translate,
             hides_usage: false,
             asked: Some(asked),
+            embedding: None,
             losses,
         })
     }

@@ -5,6 +5,7 @@ mod ask;
 mod asking;
 mod call;
 mod coding;
+mod embedding;
 mod failure;
 mod form;
 mod models;

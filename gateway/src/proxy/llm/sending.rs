@@ -27,6 +27,8 @@ pub(super) struct Sending<'a> {
     /// How the client's answer is cut, if it comes in pieces.
     pub(super) framing: Option<Framing>,
     pub(super) lane: Lane,
+    /// What stands at the end of the provider's path, where that is not what the client's call says.
+    pub(super) tail: Option<&'static str>,
     /// What the route changes of the header.
     pub(super) changes: Option<&'a Ready>,
 }
@@ -139,6 +141,9 @@ impl Sending<'_> {
 
     /// What stands behind the version in the path, or behind the colon.
     fn tail(&self) -> &'static str {
+        if let Some(tail) = self.tail {
+            return tail;
+        }
         match &self.call.api {
             Api::Other { .. } if self.call.counts() => return count_tail(self.provider.dialect),
             Api::Other { tail, .. } => return tail,
@@ -205,7 +210,8 @@ mod tests {
         }
         let head = request.into_parts().0;
         let framing = streams.then_some(Framing::Events);
-        let sending = Sending { call, head: &head, provider, model, framing, lane, changes: None };
+        let sending =
+            Sending { call, head: &head, provider, model, framing, lane, tail: None, changes: None };
         sending.request(RequestBody::empty()).unwrap()
     }
 

@@ -235,27 +235,23 @@ pub(in crate::proxy) struct Spoken {
     heard: Instant,
     said: Instant,
     is_first: bool,
-    timer: Pin<Box<Sleep>>,
+    /// Made when there is something to wait for: of an answer that is there at once, nobody pays for a timer.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Spoken {
     pub(super) fn new(delivered: Delivered, exchange: Exchange) -> Self {
         let now = Instant::now();
-        let timer = Box::pin(tokio::time::sleep_until((now + delivered.idle).into()));
-        let out = Bytes::new();
-        let mut spoken = Self {
+        Self {
             delivered,
             exchange,
             phase: Phase::Flows,
-            out,
+            out: Bytes::new(),
             heard: now,
             said: now,
             is_first: true,
-            timer,
-        };
-        let due = spoken.due();
-        spoken.timer.as_mut().reset(due.into());
-        spoken
+            timer: None,
+        }
     }
 
     pub(in crate::proxy) fn poll_frame(
@@ -291,7 +287,12 @@ impl Spoken {
                 Poll::Ready(Some(Err(cut))) => self.fail(cut),
                 Poll::Ready(None) => self.end(),
                 Poll::Pending => {
-                    ready!(self.timer.as_mut().poll(cx));
+                    if self.timer.is_none() {
+                        self.wake_at(self.due());
+                    }
+                    if let Some(timer) = &mut self.timer {
+                        ready!(timer.as_mut().poll(cx));
+                    }
                     self.look();
                 }
             }
@@ -343,7 +344,14 @@ impl Spoken {
 
     fn closes(&mut self) {
         self.phase = Phase::Closes;
-        self.timer.as_mut().reset((Instant::now() + GRACE).into());
+        self.wake_at(Instant::now() + GRACE);
+    }
+
+    fn wake_at(&mut self, due: Instant) {
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(due.into()),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(due.into()))),
+        }
     }
 
     /// The provider has ended the answer.
@@ -432,8 +440,7 @@ impl Spoken {
             self.out = out.into();
             self.said = now;
         }
-        let due = self.due();
-        self.timer.as_mut().reset(due.into());
+        self.wake_at(self.due());
     }
 
     pub(in crate::proxy) fn is_end(&self) -> bool {

@@ -1,5 +1,6 @@
 //! Routes to models: providers are small scripts on loopback, clients speak raw HTTP.
 
+mod embeddings;
 mod fallback;
 mod pairs;
 mod passing;
