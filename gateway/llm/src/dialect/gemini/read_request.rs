@@ -224,7 +224,8 @@ fn read_result<'a>(
     })
 }
 
-/// `{"output": text}` and `{"error": text}` are what clients make of texts; every other object is passed on as JSON.
+/// `{"output": text}` and `{"error": text}` are what clients make of texts, and `{"result": text}` is what Google's SDKs make
+/// of what a function returned; every other object is passed on as JSON.
 fn read_response<'a>(node: Node<'a>, path: &Path<'_>) -> Result<(Vec<Part<'a>>, Option<bool>), Invalid> {
     let raw = node.raw;
     let Value::Object(members) = node.value else {
@@ -232,7 +233,9 @@ fn read_response<'a>(node: Node<'a>, path: &Path<'_>) -> Result<(Vec<Part<'a>>, 
     };
     let mut members = members.into_iter();
     Ok(match (members.next(), members.next()) {
-        (Some((name, Node { value: Value::Text(text), .. })), None) if name == "output" => {
+        (Some((name, Node { value: Value::Text(text), .. })), None)
+            if name == "output" || name == "result" =>
+        {
             (vec![Part::text(text)], None)
         }
         (Some((name, Node { value: Value::Text(text), .. })), None) if name == "error" => {

@@ -105,7 +105,8 @@ impl StreamEncoder {
             Event::Usage(usage) => self.usage.get_or_insert_default().update(usage),
             // An array has no room for it, but the space between items.
             Event::Ping if self.asked.framing == Framing::Items => out.push(b'\n'),
-            Event::Ping => out.extend_from_slice(b": ping\n\n"),
+            // Google's own SDKs take a comment for an event that is no JSON, and give up. They know words that are empty.
+            Event::Ping => self.part(0, out, |object, _| object.text("text", "")),
             Event::Failed(failure) => {
                 self.is_over = true;
                 self.piece(out, |_, out| failure::write(failure, out));
