@@ -1,5 +1,7 @@
 //! OpenAI Responses.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::answer::{Asked, Choice, End, Said, Usage, media_url, shreds, signature, words};
@@ -163,9 +165,9 @@ fn read_item(item: &Object<'_>, asked: &mut Asked, open: &mut Vec<String>) -> Ch
         }
         "reasoning" => {
             item.need("summary")?;
-            let id = item.text("id")?.unwrap_or_default();
+            let id = item.text("id")?;
             match item.text("encrypted_content")? {
-                Some(content) if content != encrypted_content(id) => wrong(
+                Some(content) if !is_content_of(content, id) => wrong(
                     &item.place("encrypted_content"),
                     "The encrypted content for item could not be verified. Reason: Encrypted content could not be decrypted or parsed.",
                 ),
@@ -176,8 +178,19 @@ fn read_item(item: &Object<'_>, asked: &mut Asked, open: &mut Vec<String>) -> Ch
     }
 }
 
+/// What an item holds encrypted: its name, which items that come back may leave out.
 fn encrypted_content(id: &str) -> String {
-    format!("gAAAAA{}", signature(id))
+    format!("gAAAAA{}{}", signature(id), URL_SAFE_NO_PAD.encode(id))
+}
+
+fn is_content_of(content: &str, id: Option<&str>) -> bool {
+    let decoded = || {
+        let rest = content.strip_prefix("gAAAAA")?;
+        let (signed, held) = rest.split_at_checked(signature("").len())?;
+        let held = String::from_utf8(URL_SAFE_NO_PAD.decode(held).ok()?).ok()?;
+        (signature(&held) == signed).then_some(held)
+    };
+    decoded().is_some_and(|held| id.is_none_or(|id| id == held))
 }
 
 fn message(item: &Object<'_>, asked: &mut Asked) -> Checked {

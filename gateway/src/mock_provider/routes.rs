@@ -37,6 +37,7 @@ enum Endpoint<'a> {
     Stored(&'a str),
     Messages,
     Count,
+    ResponsesCount,
     Gemini(&'a str, &'a str),
     Embeddings,
     Models(Option<&'a str>),
@@ -60,6 +61,7 @@ fn endpoint<'a>(method: &Method, path: &'a str) -> Endpoint<'a> {
     match path {
         _ if post && last("/chat/completions") => Endpoint::Chat,
         _ if post && last("/responses") => Endpoint::Responses,
+        _ if post && last("/responses/input_tokens") => Endpoint::ResponsesCount,
         _ if post && last("/messages/count_tokens") => Endpoint::Count,
         _ if post && last("/messages") => Endpoint::Messages,
         _ if post && last("/embeddings") => Endpoint::Embeddings,
@@ -246,6 +248,13 @@ impl State {
                 *script = Script::read(&asked.model, &asked.last).or_else(|text| wrong("", text))?;
                 self.fail(script)?;
                 Ok(Reply::Json(200, json!({"input_tokens": asked.words.max(1)})))
+            }
+            Endpoint::ResponsesCount => {
+                let (asked, _) = responses::read(&body, &|_| None)?;
+                *script = Script::read(&asked.model, &asked.last).or_else(|text| wrong("", text))?;
+                self.fail(script)?;
+                let count = asked.words.max(1);
+                Ok(Reply::Json(200, json!({"object": "response.input_tokens", "input_tokens": count})))
             }
             Endpoint::Gemini(model, verb) => {
                 let events = query(parts, "alt") == Some("sse");

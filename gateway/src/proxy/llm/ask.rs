@@ -60,7 +60,10 @@ impl<'b> Ask<'b> {
         let invalid = |invalid| Refusal::invalid(&invalid);
         let model = match named {
             Some(named) => named.clone(),
-            None => members.text("model").map_err(invalid)?.ok_or_else(no_model)?,
+            None => {
+                let said = members.text("model").map_err(invalid)?;
+                said.or_else(|| usual_model(&call.api).map(Cow::Borrowed)).ok_or_else(no_model)?
+            }
         };
         // A method of Gemini's is what streams there, and no field.
         let says_stream =
@@ -146,6 +149,14 @@ fn with_usage(members: &Members<'_>) -> String {
     added
         .and_then(|added| String::from_utf8(added).ok())
         .unwrap_or_else(|| "{\"include_usage\":true}".to_owned())
+}
+
+/// The model of requests that need not name one.
+fn usual_model(api: &Api<'_>) -> Option<&'static str> {
+    match api {
+        Api::Other { tail: "/moderations", .. } => Some("omni-moderation-latest"),
+        _ => None,
+    }
 }
 
 fn no_model() -> Refusal {

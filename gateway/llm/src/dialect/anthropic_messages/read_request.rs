@@ -259,6 +259,10 @@ fn read_thinking<'a>(
                 return Err(path.field("type").refused(message));
             }
         }
+        if reasoning.enabled == Some(true) && reasoning.summary.is_none() {
+            // What its clients get unless they say otherwise; elsewhere thoughts are shown only if that is asked for.
+            reasoning.summary = Some(Cow::Borrowed("summarized"));
+        }
         if is_own {
             request.native.push(Native::new(DIALECT, What::Reasoning, "thinking", raw));
         }
