@@ -19,6 +19,7 @@ mod stream_parts;
 mod tests;
 mod usage;
 mod words;
+mod write_answer;
 mod write_message;
 mod write_request;
 mod write_tools;

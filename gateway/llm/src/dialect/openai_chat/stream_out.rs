@@ -8,7 +8,7 @@ use super::reply_in::OF_REPLIES;
 use super::reply_out::{Tools, write_image, write_probabilities};
 use super::usage;
 use super::words::{SELF, data_url, end_words, reply_id, write_citation};
-use super::write_message::extra_content;
+use super::write_answer::extra_content;
 use crate::custom;
 use crate::dialect::{Asked, Dialect};
 use crate::frames::write_event;
