@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::reasoning;
 use super::words::{
-    Known, SELF, citation, made_id, media_type_of, natives, sniff_sound, source, type_of_file,
+    Known, SELF, citation, made_id, media_type_of, natives, sniff_sound, source, type_of_file, unknown,
 };
 use crate::dialect::Dialect;
 use crate::invalid::Invalid;
@@ -57,25 +57,31 @@ fn message<'a>(
     reader: &mut Reader,
 ) -> Result<Turn<'a>, Invalid> {
     reader.object(node, path, |fields, reader| {
-        let role = match &*fields.need_text("role")? {
-            "system" => Role::System,
-            "developer" => Role::Developer,
-            "user" => Role::User,
-            "assistant" => return assistant(fields, index, conversation, reader),
-            "tool" => return tool(fields, conversation, reader),
-            "function" => return function(fields, conversation, reader),
+        let mut turn = match &*fields.need_text("role")? {
+            "system" => said(Role::System, fields, reader),
+            "developer" => said(Role::Developer, fields, reader),
+            "user" => said(Role::User, fields, reader),
+            "assistant" => assistant(fields, index, conversation, reader),
+            "tool" => tool(fields, conversation, reader),
+            "function" => function(fields, conversation, reader),
             _ => {
                 let known = "This must be system, developer, user, assistant, tool or function.";
                 return Err(path.field("role").refused(known));
             }
-        };
-        let name = fields.text("name")?;
-        let cache = mark(fields);
-        let Some(node) = fields.take("content") else { return Err(path.misses("content")) };
-        let mut parts = content(node, &path.field("content"), reader)?;
-        put(cache, &mut parts);
-        Ok(Turn { role, name, parts, native: Vec::new() })
+        }?;
+        turn.native.extend(unknown(fields));
+        Ok(turn)
     })
+}
+
+fn said<'a>(role: Role, fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<Turn<'a>, Invalid> {
+    let path = fields.path();
+    let name = fields.text("name")?;
+    let cache = mark(fields);
+    let Some(node) = fields.take("content") else { return Err(path.misses("content")) };
+    let mut parts = content(node, &path.field("content"), reader)?;
+    put(cache, &mut parts);
+    Ok(Turn { role, name, parts, native: Vec::new() })
 }
 
 /// A cache mark on a message (LiteLLM) is one on its last part.

@@ -22,6 +22,12 @@ pub(super) fn natives<'a>(fields: &mut Fields<'a, '_>, known: Known) -> Vec<Nati
     known.iter().filter_map(take).collect()
 }
 
+/// Takes what is left, of which nothing is known: a server that is built after OpenAI's may know it all the same.
+pub(super) fn unknown<'a>(fields: &mut Fields<'a, '_>) -> Vec<Native<'a>> {
+    let rest = fields.take_rest().into_iter().filter(|(_, node)| node.value != Value::Null);
+    rest.map(|(name, node)| Native::new(SELF, What::UnknownField, name, node.raw)).collect()
+}
+
 /// How sound is called here, and elsewhere.
 const SOUNDS: &[(&str, &str)] = &[
     ("wav", "audio/wav"),
