@@ -268,7 +268,18 @@ fn image<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<PartKin
 
 fn audio<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<PartKind<'a>, Invalid> {
     let path = fields.path().field("input_audio");
-    reader.object(fields.need("input_audio")?, &path, |fields, _| {
+    let node = fields.need("input_audio")?;
+    if let Value::Text(text) = node.value {
+        // Mistral's: base64, or where the sound is.
+        let source = match source(text, &path)? {
+            Source::Url { url, .. } if !url.starts_with("https://") && !url.starts_with("http://") => {
+                Source::Data { media_type: Cow::Borrowed(sniff_sound(&url)), data: url }
+            }
+            other => other,
+        };
+        return Ok(PartKind::Audio { source, transcript: None });
+    }
+    reader.object(node, &path, |fields, _| {
         let data = fields.need_text("data")?;
         let media_type = media_type_of(fields.need_text("format")?);
         Ok(PartKind::Audio { source: Source::Data { media_type, data }, transcript: None })
@@ -281,6 +292,7 @@ fn file<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<PartKind
         let name = fields.text("filename")?;
         let at = path.field("file_data");
         let source = match (fields.text("file_data")?, fields.text("file_id")?) {
+            (Some(_), Some(_)) => return Err(path.refused("A file has file_data or file_id, and not both.")),
             (Some(data), _) if data.starts_with("data:") => source(data, &at)?,
             (Some(url), _) if url.starts_with("https://") || url.starts_with("http://") => {
                 Source::Url { url, media_type: None }

@@ -8,7 +8,7 @@ use crate::dialect::Dialect;
 use crate::json::{Array, Object};
 use crate::loss::What;
 use crate::neutral::{Part, PartKind, Source, State, own};
-use crate::target::Thoughts;
+use crate::target::{Sounds, Thoughts};
 use crate::tool_ids::fit;
 
 impl<'w> Writer<'w> {
@@ -52,7 +52,9 @@ impl<'w> Writer<'w> {
                 answer.thoughts.push((at, Said { place, text, is_summary, is_redacted, id, signature }));
             }
             PartKind::ToolCall { .. } => answer.calls.push((at, part)),
-            PartKind::Audio { source: Source::File { id, dialect: SELF }, .. } if self.quirks.audio => {
+            PartKind::Audio { source: Source::File { id, dialect: SELF }, .. }
+                if self.quirks.audio == Sounds::Openai =>
+            {
                 answer.audio = Some((at, id));
             }
             // OpenRouter gives its models' pictures back as it sent them.

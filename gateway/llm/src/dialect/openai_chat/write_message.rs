@@ -7,7 +7,7 @@ use crate::dialect::Dialect;
 use crate::json::{Array, Object, object};
 use crate::loss::{Losses, What};
 use crate::neutral::{Citation, Native, Part, PartKind, Role, Source, State, Turn, own};
-use crate::target::{Files, Images, Quirks};
+use crate::target::{Files, Images, Quirks, Sounds};
 use crate::tool_ids::fit;
 
 /// What is the same for all messages.
@@ -201,13 +201,24 @@ impl<'w> Writer<'w> {
                 });
             }
             PartKind::Audio { source: Source::Data { media_type, data }, transcript: _ }
-                if self.quirks.audio =>
+                if self.quirks.audio != Sounds::None =>
             {
                 object.text("type", "input_audio");
-                object.object("input_audio", |object| {
-                    object.text("data", data);
-                    object.text("format", format_of(media_type));
-                });
+                if self.quirks.audio == Sounds::Bare {
+                    object.text("input_audio", data);
+                } else {
+                    object.object("input_audio", |object| {
+                        object.text("data", data);
+                        object.text("format", format_of(media_type));
+                    });
+                }
+            }
+            // Mistral fetches sound, too.
+            PartKind::Audio { source: Source::Url { url, media_type: _ }, transcript: _ }
+                if self.quirks.audio == Sounds::Bare =>
+            {
+                object.text("type", "input_audio");
+                object.text("input_audio", url);
             }
             PartKind::Video { source } if self.quirks.video => {
                 let url = match source {
