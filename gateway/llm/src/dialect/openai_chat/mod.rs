@@ -12,6 +12,7 @@ mod read_tools;
 mod reasoning;
 mod reply_in;
 mod reply_out;
+mod stream_choice;
 mod stream_in;
 mod stream_out;
 mod stream_parts;
