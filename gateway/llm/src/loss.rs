@@ -117,6 +117,8 @@ what! {
     UsageDetail = "usage_detail",
     /// Where in a conversation an instruction stood.
     InstructionPlace = "instruction_place",
+    /// That words stood behind a call of a tool, and not before it.
+    PartOrder = "part_order",
     /// What becomes of a prompt that is too long.
     Truncation = "truncation",
 }

@@ -16,8 +16,6 @@ use std::fmt::Write as _;
 const ESCAPED: &str = "gwi-";
 /// Before a hash.
 const HASHED: &str = "gwh-";
-/// Before the name of a tool that takes text, where all tools take JSON.
-const CUSTOM: &str = "gwc-";
 
 /// What a dialect allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +35,7 @@ pub fn fit(id: &str, shape: Shape) -> Cow<'_, str> {
     let fits = match shape {
         // What looks as if it were made here must not be taken for that when it comes back.
         Shape::Words(most) => {
-            is_words(id, most) && ![ESCAPED, HASHED, CUSTOM].iter().any(|mark| id.starts_with(mark))
+            is_words(id, most) && ![ESCAPED, HASHED].iter().any(|mark| id.starts_with(mark))
         }
         Shape::UpTo(most) => id.len() <= most,
         Shape::Exactly(length) => id.len() == length && id.bytes().all(|byte| byte.is_ascii_alphanumeric()),
@@ -57,22 +55,6 @@ pub fn fit(id: &str, shape: Shape) -> Cow<'_, str> {
 pub fn fit_name(name: &str, most: usize) -> Option<Cow<'_, str>> {
     let fitted = fit(name, Shape::Words(most));
     (restore(Cow::Borrowed(&*fitted)) == name).then_some(fitted)
-}
-
-/// The name of a tool that takes text, for a dialect whose tools all take JSON: the answer then says by itself that it
-/// calls such a tool.
-#[must_use]
-pub fn fit_custom_name(name: &str, most: usize) -> Option<String> {
-    fit_name(name, most - CUSTOM.len()).map(|name| format!("{CUSTOM}{name}"))
-}
-
-/// The name behind [`fit_name`] or [`fit_custom_name`], and whether it was the latter.
-#[must_use]
-pub fn restore_name(name: Cow<'_, str>) -> (Cow<'_, str>, bool) {
-    match name.strip_prefix(CUSTOM) {
-        Some(custom) => (Cow::Owned(restore(Cow::Borrowed(custom)).into_owned()), true),
-        None => (restore(name), false),
-    }
 }
 
 /// The identity that [`fit`] escaped. One that was not escaped stays as it is.
@@ -176,7 +158,6 @@ mod tests {
             ("é", ANTHROPIC, "gwi--C3-A9"),
             ("gwi-a", ANTHROPIC, "gwi-gwi--a"),
             ("gwh-a", ANTHROPIC, "gwi-gwh--a"),
-            ("gwc-a", ANTHROPIC, "gwi-gwc--a"),
             (&long, ANTHROPIC, "gwh-e09d1c9073eb86771c3233a27c7d3d77"),
             ("functions.weather:0", Shape::UpTo(40), "functions.weather:0"),
             (&long, Shape::UpTo(40), "gwh-e09d1c9073eb86771c3233a27c7d3d77"),
@@ -211,21 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn names_of_custom_tools_come_back() {
-        for (name, is_custom, expected) in [
-            ("sql", true, "gwc-sql"),
-            ("my.sql", true, "gwc-gwi-my-2Esql"),
-            ("gwc-sql", false, "gwi-gwc--sql"),
-            ("sql", false, "sql"),
-        ] {
-            let fitted =
-                if is_custom { fit_custom_name(name, 128) } else { fit_name(name, 128).map(Cow::into_owned) };
-            assert_eq!(fitted.as_deref(), Some(expected), "{name}");
-            assert_eq!(restore_name(Cow::Borrowed(expected)), (Cow::Borrowed(name), is_custom), "{name}");
-        }
-    }
-
-    #[test]
     fn short_identities_are_told_apart() {
         let ids: Vec<String> = (0..20_000).map(|n| format!("call_{n}")).collect();
         let fitted: HashSet<String> = ids.iter().map(|id| fit(id, Shape::Exactly(9)).into_owned()).collect();
@@ -235,7 +201,7 @@ mod tests {
     proptest! {
         /// What is written fits, comes back where it can, and stays apart from others.
         #[test]
-        fn fitted_identities_are_reversible(id in "(gwi-|gwh-|gwc-|)[a-zA-Z0-9_.:|é-]{0,70}", other in ".{0,20}") {
+        fn fitted_identities_are_reversible(id in "(gwi-|gwh-|)[a-zA-Z0-9_.:|é-]{0,70}", other in ".{0,20}") {
             let fitted = fit(&id, ANTHROPIC);
             prop_assert!(is_words(&fitted, 64));
             if !fitted.starts_with(HASHED) {

@@ -12,6 +12,9 @@
 
 mod harness;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use harness::run_all;
 
 macro_rules! cases_of {
@@ -30,3 +33,55 @@ macro_rules! cases_of {
 }
 
 cases_of!(openai_chat openai_responses anthropic_messages gemini);
+
+/// Traps that lie outside of a translation, and the test that is about each: a file, and a function in it.
+const ELSEWHERE: &[(u8, &str, &str)] = &[
+    (39, "src/endpoint.rs", "a_name_is_one_segment"),
+    (59, "../src/proxy/llm/coding.rs", "bodies_are_decoded_wherever_they_are_cut"),
+];
+
+/// Traps of what this gateway does not have. Who adds it takes the trap off this list.
+const NOT_HERE: &[(u8, &str)] = &[
+    (35, "Bedrock is no dialect yet, so nothing is signed over its final bytes"),
+    (55, "Bedrock is no dialect yet, so no stream has its frames"),
+    (67, "answers are not cached, so there are no keys that a tenant could be missing from"),
+    (68, "answers are not masked, so there is no mask that a chunk could cut"),
+];
+
+/// Each known trap has a case, a test elsewhere that is still there, or a reason; and one of them only, so that the lists
+/// do not outlive what they say.
+#[test]
+fn each_trap_has_a_case() {
+    #[derive(serde::Deserialize)]
+    struct Traps {
+        traps: Vec<u8>,
+    }
+    let mut homes: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for dialect in std::fs::read_dir(harness::root()).expect("the cases are there") {
+        let dialect = dialect.expect("it can be read").path();
+        for case in std::fs::read_dir(dialect).expect("it is a directory") {
+            let path = case.expect("it can be read").path().join("case.json");
+            let text = std::fs::read(&path).expect("a case has one");
+            let Traps { traps } = serde_json::from_slice(&text).expect("it is JSON");
+            for trap in traps {
+                homes.entry(trap).or_default().push("a case".to_owned());
+            }
+        }
+    }
+    homes.values_mut().for_each(|homes| homes.dedup());
+    for (trap, file, test) in ELSEWHERE {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(text.contains(&format!("fn {test}(")), "trap {trap}: {file} has no test {test}");
+        homes.entry(*trap).or_default().push(format!("{file}: {test}"));
+    }
+    for (trap, why) in NOT_HERE {
+        homes.entry(*trap).or_default().push(format!("not here: {why}"));
+    }
+    let wrong: Vec<_> = (1..=harness::case::TRAPS)
+        .map(|trap| (trap, homes.remove(&trap).unwrap_or_default()))
+        .filter(|(_, homes)| homes.len() != 1)
+        .collect();
+    assert!(wrong.is_empty(), "traps without a home, or with more than one: {wrong:?}");
+    assert!(homes.is_empty(), "no traps: {homes:?}");
+}

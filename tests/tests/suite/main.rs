@@ -18,6 +18,7 @@ mod hostile_http;
 mod imports;
 mod inspect;
 mod lists;
+mod llm_golden_types;
 mod llm_sdks;
 mod odd_frames;
 mod proxy;

@@ -2,7 +2,7 @@
 
 mod quirks;
 
-pub use quirks::{Efforts, Files, Images, Quirks, Thinks, Thoughts};
+pub use quirks::{Efforts, Files, Images, Quirks, Sounds, Thinks, Thoughts, Tiers};
 
 /// Where a translated request goes.
 #[derive(Debug, Clone)]

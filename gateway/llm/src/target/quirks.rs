@@ -39,8 +39,8 @@ pub struct Quirks {
     pub images: Images,
     /// Which documents it takes.
     pub files: Files,
-    /// Whether it takes sound.
-    pub audio: bool,
+    /// How it takes sound, if it does.
+    pub audio: Sounds,
     /// Whether it takes films (`video_url`).
     pub video: bool,
     /// Whether messages can have a speaker's name.
@@ -69,6 +69,8 @@ pub struct Quirks {
     pub thinks: Thinks,
     /// Which efforts it knows.
     pub efforts: Efforts,
+    /// What its tiers of service are called there, where not as OpenAI's. One that is not among them is lost.
+    pub tiers: Option<Tiers>,
 }
 
 /// Which images a server takes.
@@ -95,6 +97,17 @@ pub enum Files {
     DocumentUrl,
 }
 
+/// How a server takes sound in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sounds {
+    /// Not at all.
+    None,
+    /// As OpenAI: `input_audio: {data, format}`.
+    Openai,
+    /// As Mistral: `input_audio` is the base64 itself.
+    Bare,
+}
+
 /// How thoughts are given back to a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thoughts {
@@ -117,10 +130,15 @@ pub enum Thinks {
     Object,
     /// By `thinking: {type}` and, if it has any efforts, `reasoning_effort` (DeepSeek).
     Switch,
+    /// By `reasoning: {enabled}` and `reasoning_effort` (Together).
+    Flag,
 }
 
 /// Efforts, from the least to the most.
 pub type Efforts = &'static [&'static str];
+
+/// Tiers of service: OpenAI's word, and the server's.
+pub type Tiers = &'static [(&'static str, &'static str)];
 
 /// What OpenAI alone has: servers that are built after it refuse these fields or read past them.
 const OPENAI_ONLY: &[(&str, What)] = &[
@@ -159,7 +177,7 @@ const OPENAI: Quirks = Quirks {
     logprobs_are_counted: false,
     images: Images::Any,
     files: Files::Openai,
-    audio: true,
+    audio: Sounds::Openai,
     video: false,
     names: true,
     refusals: true,
@@ -174,6 +192,7 @@ const OPENAI: Quirks = Quirks {
     thoughts: Thoughts::None,
     thinks: Thinks::Effort,
     efforts: ALL_EFFORTS,
+    tiers: None,
 };
 
 /// A server of which nothing is known but that it speaks the dialect. What it may refuse is left out.
@@ -187,7 +206,7 @@ const GENERIC: Quirks = Quirks {
     custom_tools: false,
     allowed_tools: false,
     files: Files::None,
-    audio: false,
+    audio: Sounds::None,
     refusals: false,
     lists: false,
     extensions: true,
@@ -220,16 +239,16 @@ const ALL: &[Quirks] = &[
             "repetition_penalty",
             "min_tokens",
             "prefix",
+            "prompt_logprobs",
+            "top_prompt_logprobs",
         ],
         refused: &[
             ("store", What::Stored),
-            ("service_tier", What::ServiceTier),
             ("modalities", What::Modalities),
             ("audio", What::Audio),
             ("verbosity", What::Verbosity),
             ("web_search_options", What::ProviderTool),
             ("moderation", What::Safety),
-            ("prompt_cache_key", What::CacheControl),
             ("prompt_cache_options", What::CacheControl),
             ("prompt_cache_retention", What::CacheControl),
             ("safety_identifier", What::Metadata),
@@ -242,11 +261,12 @@ const ALL: &[Quirks] = &[
         stream_options: false,
         tool_ids: Shape::Exactly(9),
         files: Files::DocumentUrl,
-        audio: true,
+        audio: Sounds::Bare,
         names: false,
         lists: true,
         thoughts: Thoughts::Parts,
         efforts: ALL_EFFORTS,
+        tiers: Some(&[("auto", "auto"), ("default", "standard_only")]),
         ..GENERIC
     },
     Quirks {
@@ -260,6 +280,9 @@ const ALL: &[Quirks] = &[
             "compound_custom",
             "documents",
             "citation_options",
+            "include_domains",
+            "exclude_domains",
+            "disable_tool_validation",
         ],
         top_k: false,
         output_limit: "max_completion_tokens",
@@ -286,6 +309,14 @@ const ALL: &[Quirks] = &[
         names: false,
         thoughts: Thoughts::Field("reasoning"),
         efforts: &["none", "low", "medium", "high"],
+        tiers: Some(&[
+            ("auto", "auto"),
+            ("default", "on_demand"),
+            ("on_demand", "on_demand"),
+            ("flex", "flex"),
+            ("priority", "performance"),
+            ("performance", "performance"),
+        ]),
         ..GENERIC
     },
     Quirks {
@@ -345,7 +376,7 @@ const ALL: &[Quirks] = &[
         renamed: TO_MAX_COMPLETION_TOKENS,
         developer_role: true,
         thoughts: Thoughts::Field("reasoning_content"),
-        efforts: &["none", "low", "medium", "high"],
+        efforts: &["none", "low", "medium", "high", "xhigh"],
         ..GENERIC
     },
     Quirks {
@@ -370,6 +401,7 @@ const ALL: &[Quirks] = &[
         logprobs_are_counted: true,
         video: true,
         thoughts: Thoughts::Field("reasoning"),
+        thinks: Thinks::Flag,
         ..GENERIC
     },
     Quirks {
@@ -383,7 +415,7 @@ const ALL: &[Quirks] = &[
         ],
         developer_role: true,
         files: Files::DataOrUrl,
-        audio: true,
+        audio: Sounds::Openai,
         video: true,
         refusals: true,
         lists: true,
@@ -393,7 +425,13 @@ const ALL: &[Quirks] = &[
         efforts: ALL_EFFORTS,
         ..GENERIC
     },
-    Quirks { name: "vllm", audio: true, video: true, thoughts: Thoughts::Field("reasoning"), ..GENERIC },
+    Quirks {
+        name: "vllm",
+        audio: Sounds::Openai,
+        video: true,
+        thoughts: Thoughts::Field("reasoning"),
+        ..GENERIC
+    },
     Quirks {
         name: "ollama",
         refused: &[
@@ -417,6 +455,8 @@ const ALL: &[Quirks] = &[
             ("tool_choice", What::ToolChoice),
         ],
         strict: false,
+        // Its own API has it, and this dialect's address reads past it.
+        top_k: false,
         images: Images::Data,
         names: false,
         thoughts: Thoughts::Field("reasoning"),
@@ -426,7 +466,7 @@ const ALL: &[Quirks] = &[
     Quirks {
         name: "llama_cpp",
         strict: false,
-        audio: true,
+        audio: Sounds::Openai,
         thoughts: Thoughts::Field("reasoning_content"),
         ..GENERIC
     },
@@ -456,7 +496,7 @@ const ALL: &[Quirks] = &[
             ("parallel_tool_calls", What::ParallelToolCalls),
         ],
         images: Images::Data,
-        audio: true,
+        audio: Sounds::Openai,
         names: false,
         extra_content: true,
         efforts: &["none", "minimal", "low", "medium", "high"],

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// How many traps are known; a case names those that it is about.
-const TRAPS: u8 = 68;
+pub(crate) const TRAPS: u8 = 68;
 
 /// `case.json`
 #[derive(Debug, Deserialize)]

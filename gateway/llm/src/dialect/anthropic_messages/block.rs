@@ -328,7 +328,7 @@ fn call<'r>(
         losses.add(What::ToolDetail, format!("{place}.arguments"));
         Cow::Owned(custom::arguments(arguments))
     };
-    let name = fit_name(name, is_custom, || format!("{place}.name"))?;
+    let name = fit_name(name, || format!("{place}.name"))?;
     Ok(Kind::ToolUse { id: tool_ids::fit(id, IDS), name, input })
 }
 
@@ -336,17 +336,8 @@ fn call<'r>(
 ///
 /// # Errors
 /// When it could not be restored in the answer.
-pub(super) fn fit_name<'r>(
-    name: &'r str,
-    is_custom: bool,
-    at: impl FnOnce() -> String,
-) -> Result<Cow<'r, str>, Invalid> {
-    let fitted = if is_custom {
-        tool_ids::fit_custom_name(name, MAX_NAME).map(Cow::Owned)
-    } else {
-        tool_ids::fit_name(name, MAX_NAME)
-    };
-    fitted.ok_or_else(|| {
+pub(super) fn fit_name<'r>(name: &'r str, at: impl FnOnce() -> String) -> Result<Cow<'r, str>, Invalid> {
+    tool_ids::fit_name(name, MAX_NAME).ok_or_else(|| {
         Invalid::new(Reason::Value, at(), "This name of a tool is too long for Anthropic's Messages API.")
     })
 }

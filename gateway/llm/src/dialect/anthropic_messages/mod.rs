@@ -25,8 +25,8 @@
 //! schemas gets none, and that is a loss. So is a mode of "any JSON": Anthropic has none.
 //!
 //! # Tools that take text
-//! OpenAI's custom tools become tools with one text as input ([`crate::custom`]), under a name that says so, and their
-//! calls are custom calls again in the answer, for clients of each dialect ([`crate::tool_ids::fit_custom_name`]).
+//! OpenAI's custom tools become tools with one text as input, under the name that they have. Who writes the answer for
+//! the client knows from the request which calls are of such tools ([`crate::custom`]).
 //!
 //! # Signatures for others
 //! A client of this dialect keeps Gemini's signature of a call in a block of `redacted_thinking` behind the call: the

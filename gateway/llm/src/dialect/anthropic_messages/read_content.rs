@@ -7,7 +7,7 @@ use crate::invalid::Invalid;
 use crate::json::{Fields, Node, Path, Reader, Value};
 use crate::loss::What;
 use crate::neutral::{CacheControl, Citation, Native, Part, PartKind, Signature, Source, State, Text};
-use crate::{custom, tool_ids};
+use crate::tool_ids;
 
 /// Blocks of which only this dialect knows the meaning. They travel whole.
 const OWN_BLOCKS: &[&str] = &[
@@ -292,11 +292,10 @@ fn read_tool_use<'a>(fields: &mut Fields<'a, '_>, side: Side) -> Result<Part<'a>
         (None, Side::Provider) => Cow::Borrowed(""),
         (None, Side::Client) => return Err(fields.path().misses("id")),
     };
-    let (name, is_custom) = tool_ids::restore_name(fields.need_text("name")?);
+    let name = tool_ids::restore(fields.need_text("name")?);
     let path = fields.path().field("input");
     let input = fields.need("input")?;
     let arguments = match &input.value {
-        Value::Object(_) if is_custom => custom::input(input.raw),
         Value::Object(_) => Cow::Borrowed(input.raw),
         // Some servers write the object's text.
         Value::Text(text) if side == Side::Provider => text.clone(),
@@ -305,7 +304,7 @@ fn read_tool_use<'a>(fields: &mut Fields<'a, '_>, side: Side) -> Result<Part<'a>
             return Err(Invalid::new(crate::invalid::Reason::Type, path.to_string(), message));
         }
     };
-    let mut part = marked(PartKind::ToolCall { id, name, arguments, is_custom }, fields);
+    let mut part = marked(PartKind::ToolCall { id, name, arguments, is_custom: false }, fields);
     part.state.native = read_call_details(fields);
     Ok(part)
 }

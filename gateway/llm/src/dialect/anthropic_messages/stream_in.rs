@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use super::read_content::{name_call, read_block, read_citation};
 use super::reply::Tail;
 use super::{DIALECT, Side, failure};
-use crate::custom;
 use crate::dialect::Dialect;
 use crate::failure::{Failure, FailureKind};
 use crate::frames::{Frame, MAX_FRAME};
@@ -57,13 +56,10 @@ struct Open {
 enum Kind {
     Text,
     Thinking,
-    /// A call. `begun` is the input it began with, `text` what came since of a custom tool's, which is only known when
-    /// all of it is there.
+    /// A call. `begun` is the input it began with.
     Call {
         begun: String,
         has_input: bool,
-        is_custom: bool,
-        text: String,
     },
     /// A block that travels whole: what it began with, and what came since.
     Whole {
@@ -283,13 +279,10 @@ impl StreamDecoder {
                 let value = Cow::Borrowed(text("signature").unwrap_or_default());
                 tell(Delta::Signature(Signature { by: DIALECT, value }));
             }
-            ("input_json_delta", Kind::Call { has_input, is_custom, text: gathered, .. }) => {
+            ("input_json_delta", Kind::Call { has_input, .. }) => {
                 let piece = text("partial_json").unwrap_or_default();
                 *has_input |= !piece.is_empty();
-                if *is_custom {
-                    self.held += piece.len();
-                    gathered.push_str(piece);
-                } else if !piece.is_empty() {
+                if !piece.is_empty() {
                     tell(Delta::Arguments(Cow::Borrowed(piece)));
                 }
             }
@@ -329,17 +322,10 @@ impl StreamDecoder {
         let Some(Open { block: _, index, kind }) = self.open.take() else { return };
         match kind {
             Kind::Text | Kind::Thinking => {}
-            Kind::Call { begun, has_input, is_custom, text } => {
-                self.held = self.held.saturating_sub(text.len());
+            Kind::Call { begun, has_input } => {
                 // A call without any input has an empty one.
-                let arguments = if is_custom {
-                    // What it began with is already the text.
-                    Some(if has_input { custom::input(&text).into_owned() } else { begun })
-                } else {
-                    (!has_input).then_some(begun)
-                };
-                if let Some(arguments) = arguments {
-                    let delta = Delta::Arguments(Cow::Owned(arguments));
+                if !has_input {
+                    let delta = Delta::Arguments(Cow::Owned(begun));
                     say(Event::PartDelta { candidate: 0, index, delta });
                 }
             }
@@ -405,9 +391,8 @@ fn open(kind: PartKind<'_>, state: &State<'_>, raw: &str, index: usize, say: &mu
         }
         PartKind::ToolCall { id, name, arguments, is_custom } => {
             begin(PartStart::ToolCall { id, name, is_custom });
-            let begun =
-                if arguments.is_empty() && !is_custom { "{}".to_owned() } else { arguments.into_owned() };
-            Kind::Call { begun, has_input: false, is_custom, text: String::new() }
+            let begun = if arguments.is_empty() { "{}".to_owned() } else { arguments.into_owned() };
+            Kind::Call { begun, has_input: false }
         }
         PartKind::Native { kind, raw, dialect: Dialect::AnthropicMessages } => whole(&kind, &raw),
         // No model answers with one. It travels whole if one does.

@@ -239,7 +239,7 @@ impl StreamEncoder {
     }
 
     fn call(&mut self, index: usize, id: &str, name: &str, is_custom: bool) -> Open {
-        let Ok(name) = fit_name(name, is_custom, || format!("parts[{index}].name")) else {
+        let Ok(name) = fit_name(name, || format!("parts[{index}].name")) else {
             self.losses.add(What::ToolDetail, format!("parts[{index}].name"));
             return Open::Nothing;
         };

@@ -151,13 +151,7 @@ fn choice<'r>(request: &'r Request<'_>) -> Result<Option<Choice<'r>>, Invalid> {
         ToolChoice::None => ("none", None),
         ToolChoice::Required | ToolChoice::Allowed { required: true, names: _ } => ("any", None),
         ToolChoice::Allowed { required: false, names: _ } => ("auto", None),
-        ToolChoice::Named(name) => {
-            let is_custom = request
-                .tools
-                .iter()
-                .any(|tool| matches!(&tool.kind, ToolKind::Custom { name: known, .. } if known == name));
-            ("tool", Some(fit_name(name, is_custom, || "tool_choice.name".to_owned())?))
-        }
+        ToolChoice::Named(name) => ("tool", Some(fit_name(name, || "tool_choice.name".to_owned())?)),
     }))
 }
 
@@ -183,7 +177,7 @@ fn written<'r>(
         ToolKind::Function { name, description, schema, strict } => {
             let at = format!("{place}.schema");
             Body::Function {
-                name: fit_name(name, false, || format!("{place}.name"))?,
+                name: fit_name(name, || format!("{place}.name"))?,
                 description: description.as_deref().map(Cow::Borrowed),
                 schema: schema::of_input(schema.as_deref(), *strict == Some(true), &at, losses),
                 strict: *strict,
@@ -194,7 +188,7 @@ fn written<'r>(
                 losses.add(What::CustomTool, format!("{place}.format"));
             }
             Body::Function {
-                name: fit_name(name, true, || format!("{place}.name"))?,
+                name: fit_name(name, || format!("{place}.name"))?,
                 description: custom::description(description.as_deref(), format.as_deref()),
                 schema: Cow::Borrowed(custom::SCHEMA),
                 strict: None,

@@ -198,13 +198,15 @@ fn list<'n, 'a>(node: Option<&'n Node<'a>>) -> &'n [Node<'a>] {
 /// Probabilities in OpenAI's words.
 fn probabilities(result: &Node<'_>) -> String {
     let write = |object: &mut Object<'_>, node: &Node<'_>| {
-        object.text("token", node.get("token").and_then(Node::as_text).unwrap_or_default());
+        let token = node.get("token").and_then(Node::as_text).unwrap_or_default();
+        object.text("token", token);
         match either(node, "logProbability", "log_probability").map(|node| &node.value) {
             Some(Value::Number(text)) => object.raw("logprob", text),
             // Google leaves out what is 0.
             _ => object.raw("logprob", "0"),
         }
-        object.null("bytes");
+        // Responses has always a list here, and strict clients need it.
+        object.array("bytes", |array| token.bytes().for_each(|byte| array.raw(&byte.to_string())));
     };
     let chosen = list(either(result, "chosenCandidates", "chosen_candidates"));
     let top = list(either(result, "topCandidates", "top_candidates"));

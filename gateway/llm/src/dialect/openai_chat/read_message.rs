@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::reasoning;
 use super::words::{
-    Known, SELF, citation, made_id, media_type_of, natives, sniff_sound, source, type_of_file,
+    Known, SELF, citation, made_id, media_type_of, natives, sniff_sound, source, type_of_file, unknown,
 };
 use crate::dialect::Dialect;
 use crate::invalid::Invalid;
@@ -57,25 +57,31 @@ fn message<'a>(
     reader: &mut Reader,
 ) -> Result<Turn<'a>, Invalid> {
     reader.object(node, path, |fields, reader| {
-        let role = match &*fields.need_text("role")? {
-            "system" => Role::System,
-            "developer" => Role::Developer,
-            "user" => Role::User,
-            "assistant" => return assistant(fields, index, conversation, reader),
-            "tool" => return tool(fields, conversation, reader),
-            "function" => return function(fields, conversation, reader),
+        let mut turn = match &*fields.need_text("role")? {
+            "system" => said(Role::System, fields, reader),
+            "developer" => said(Role::Developer, fields, reader),
+            "user" => said(Role::User, fields, reader),
+            "assistant" => assistant(fields, index, conversation, reader),
+            "tool" => tool(fields, conversation, reader),
+            "function" => function(fields, conversation, reader),
             _ => {
                 let known = "This must be system, developer, user, assistant, tool or function.";
                 return Err(path.field("role").refused(known));
             }
-        };
-        let name = fields.text("name")?;
-        let cache = mark(fields);
-        let Some(node) = fields.take("content") else { return Err(path.misses("content")) };
-        let mut parts = content(node, &path.field("content"), reader)?;
-        put(cache, &mut parts);
-        Ok(Turn { role, name, parts, native: Vec::new() })
+        }?;
+        turn.native.extend(unknown(fields));
+        Ok(turn)
     })
+}
+
+fn said<'a>(role: Role, fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<Turn<'a>, Invalid> {
+    let path = fields.path();
+    let name = fields.text("name")?;
+    let cache = mark(fields);
+    let Some(node) = fields.take("content") else { return Err(path.misses("content")) };
+    let mut parts = content(node, &path.field("content"), reader)?;
+    put(cache, &mut parts);
+    Ok(Turn { role, name, parts, native: Vec::new() })
 }
 
 /// A cache mark on a message (LiteLLM) is one on its last part.
@@ -262,7 +268,18 @@ fn image<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<PartKin
 
 fn audio<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<PartKind<'a>, Invalid> {
     let path = fields.path().field("input_audio");
-    reader.object(fields.need("input_audio")?, &path, |fields, _| {
+    let node = fields.need("input_audio")?;
+    if let Value::Text(text) = node.value {
+        // Mistral's: base64, or where the sound is.
+        let source = match source(text, &path)? {
+            Source::Url { url, .. } if !url.starts_with("https://") && !url.starts_with("http://") => {
+                Source::Data { media_type: Cow::Borrowed(sniff_sound(&url)), data: url }
+            }
+            other => other,
+        };
+        return Ok(PartKind::Audio { source, transcript: None });
+    }
+    reader.object(node, &path, |fields, _| {
         let data = fields.need_text("data")?;
         let media_type = media_type_of(fields.need_text("format")?);
         Ok(PartKind::Audio { source: Source::Data { media_type, data }, transcript: None })
@@ -275,6 +292,7 @@ fn file<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<PartKind
         let name = fields.text("filename")?;
         let at = path.field("file_data");
         let source = match (fields.text("file_data")?, fields.text("file_id")?) {
+            (Some(_), Some(_)) => return Err(path.refused("A file has file_data or file_id, and not both.")),
             (Some(data), _) if data.starts_with("data:") => source(data, &at)?,
             (Some(url), _) if url.starts_with("https://") || url.starts_with("http://") => {
                 Source::Url { url, media_type: None }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::words::{Known, SELF, natives};
+use super::words::{Known, SELF, natives, unknown};
 use super::{read_message, read_tools};
 use crate::dialect::Call;
 use crate::invalid::{Invalid, Reason};
@@ -120,6 +120,7 @@ fn read<'a>(fields: &mut Fields<'a, '_>, reader: &mut Reader) -> Result<Request<
     request.native.extend(natives(fields, KNOWN));
     // Behind the others, since an unknown format is kept among them.
     format(fields, reader, &mut request)?;
+    request.native.extend(unknown(fields));
     Ok(request)
 }
 

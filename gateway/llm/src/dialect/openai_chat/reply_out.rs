@@ -4,7 +4,7 @@ use super::read_tools::{CUSTOM, LEGACY};
 use super::reasoning::Said;
 use super::usage;
 use super::words::{SELF, data_url, end_words, reply_id, write_citation};
-use super::write_message::{extra_content, write_call};
+use super::write_answer::{extra_content, write_call};
 use crate::custom;
 use crate::dialect::{Asked, Dialect};
 use crate::json::{Object, Value, object, parse};
@@ -136,6 +136,9 @@ fn gather<'p>(parts: &'p [Part<'p>], at: &str, losses: &mut Losses) -> Message<'
         let was_text = !message.texts.is_empty();
         match &part.kind {
             PartKind::Text { text, citations } => {
+                if !message.calls.is_empty() && !text.trim().is_empty() {
+                    losses.add(What::PartOrder, &*at);
+                }
                 let each = citations.iter().enumerate();
                 message
                     .citations

@@ -8,7 +8,7 @@ use super::reply_in::OF_REPLIES;
 use super::reply_out::{Tools, write_image, write_probabilities};
 use super::usage;
 use super::words::{SELF, data_url, end_words, reply_id, write_citation};
-use super::write_message::extra_content;
+use super::write_answer::extra_content;
 use crate::custom;
 use crate::dialect::{Asked, Dialect};
 use crate::frames::write_event;
@@ -18,6 +18,10 @@ use crate::neutral::{Delta, Event, Finish, Native, PartStart, Usage, own};
 
 /// How many answers are told apart.
 const MAX_CANDIDATES: usize = 1024;
+
+/// Up to which index candidates are begun in order. OpenAI's `n` is at most 128.
+const MAX_LOWER: u64 = 128;
+const _: () = assert!(MAX_LOWER <= MAX_CANDIDATES as u64);
 
 /// Writes a stream.
 #[derive(Debug)]
@@ -195,7 +199,21 @@ impl StreamEncoder {
         });
     }
 
+    /// Begins the candidates before this one, which may say their first word later: OpenAI's accumulators keep choices in a
+    /// list, and an index beyond its end breaks them.
+    fn begin_lower(&mut self, candidate: u64, out: &mut Vec<u8>) {
+        // Of more nobody asks for, and who sends such an index alone is not answered with as many chunks.
+        let lower = if candidate < MAX_LOWER { candidate } else { 0 };
+        for index in 0..lower {
+            let at = self.candidate(index);
+            if !self.candidates[at].has_role {
+                self.piece(at, out, |object| object.text("content", ""));
+            }
+        }
+    }
+
     fn part(&mut self, candidate: u64, part: &PartStart<'_>, out: &mut Vec<u8>) {
+        self.begin_lower(candidate, out);
         let at = self.candidate(candidate);
         let Self { candidates, losses, tools, .. } = self;
         let candidate = &mut candidates[at];
@@ -270,12 +288,18 @@ impl StreamEncoder {
                 let (index, is_custom, is_legacy) = (*index, *is_custom, self.tools.are_legacy);
                 self.piece(at, out, |object| write_arguments(index, text, is_custom, is_legacy, object));
             }
-            (Delta::Signature(signature), Open::Call { index, .. }) => {
-                let index = *index;
+            // A function as it was before tools has no place for it.
+            (Delta::Signature(_), Open::Call { .. }) if self.tools.are_legacy => {
+                self.losses.add(What::Signature, place());
+            }
+            (Delta::Signature(signature), Open::Call { index, is_custom, .. }) => {
+                let (index, (kind, field)) = (*index, fields_of_call(*is_custom));
                 self.piece(at, out, |object| {
                     object.array("tool_calls", |array| {
                         array.object(|object| {
                             object.whole("index", index as u64);
+                            // OpenAI's accumulators take no piece of a call that has none of its arguments.
+                            object.object(kind, |object| object.text(field, ""));
                             extra_content(&signature.pack(Dialect::Gemini), object);
                         });
                     });
@@ -419,6 +443,11 @@ fn field(name: &str, raw: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(raw.as_bytes());
 }
 
+/// What the object of a call is called, and its field for what the model writes.
+const fn fields_of_call(is_custom: bool) -> (&'static str, &'static str) {
+    if is_custom { ("custom", "input") } else { ("function", "arguments") }
+}
+
 fn write_call(index: usize, id: &str, name: &str, is_custom: bool, is_legacy: bool, object: &mut Object<'_>) {
     if is_legacy {
         return object.object("function_call", |object| {
@@ -426,7 +455,7 @@ fn write_call(index: usize, id: &str, name: &str, is_custom: bool, is_legacy: bo
             object.text("arguments", "");
         });
     }
-    let (kind, field) = if is_custom { ("custom", "input") } else { ("function", "arguments") };
+    let (kind, field) = fields_of_call(is_custom);
     object.array("tool_calls", |array| {
         array.object(|object| {
             object.whole("index", index as u64);
@@ -444,7 +473,7 @@ fn write_arguments(index: usize, text: &str, is_custom: bool, is_legacy: bool, o
     if is_legacy {
         return object.object("function_call", |object| object.text("arguments", text));
     }
-    let (kind, field) = if is_custom { ("custom", "input") } else { ("function", "arguments") };
+    let (kind, field) = fields_of_call(is_custom);
     object.array("tool_calls", |array| {
         array.object(|object| {
             object.whole("index", index as u64);

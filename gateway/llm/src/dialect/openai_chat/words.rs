@@ -22,6 +22,12 @@ pub(super) fn natives<'a>(fields: &mut Fields<'a, '_>, known: Known) -> Vec<Nati
     known.iter().filter_map(take).collect()
 }
 
+/// Takes what is left, of which nothing is known: a server that is built after OpenAI's may know it all the same.
+pub(super) fn unknown<'a>(fields: &mut Fields<'a, '_>) -> Vec<Native<'a>> {
+    let rest = fields.take_rest().into_iter().filter(|(_, node)| node.value != Value::Null);
+    rest.map(|(name, node)| Native::new(SELF, What::UnknownField, name, node.raw)).collect()
+}
+
 /// How sound is called here, and elsewhere.
 const SOUNDS: &[(&str, &str)] = &[
     ("wav", "audio/wav"),
@@ -134,6 +140,7 @@ pub(super) fn finish(word: Option<&str>, ending: Ending<'_>) -> Finish<'static> 
     match word.unwrap_or("stop") {
         "length" | "max_tokens" | "model_length" => match ending.native {
             Some("model_context_window_exceeded") => Finish::ContextExceeded,
+            Some(cut) if CUT.contains(&cut) => Finish::Other(owned(cut)),
             _ => Finish::Length,
         },
         "tool_calls" | "function_call" | "tool_use" => Finish::ToolCalls,
@@ -164,6 +171,19 @@ pub(super) struct EndWords<'f> {
     pub(super) stop: Option<&'f str>,
 }
 
+/// Words of servers for an answer that is not all there: vLLM's, OpenRouter's, DeepSeek's, and states of a response.
+/// Nobody must take it for a whole one.
+const CUT: &[&str] = &[
+    "abort",
+    "cancelled",
+    "error",
+    "failed",
+    "in_progress",
+    "incomplete",
+    "insufficient_system_resource",
+    "queued",
+];
+
 /// Says why an answer ended.
 pub(super) fn end_words<'f>(finish: &'f Finish<'_>, has_refusal: bool, is_legacy: bool) -> EndWords<'f> {
     let (reason, native, stop) = match finish {
@@ -179,7 +199,9 @@ pub(super) fn end_words<'f>(finish: &'f Finish<'_>, has_refusal: bool, is_legacy
         Finish::Refusal => ("content_filter", Some("refusal"), None),
         Finish::Pause => ("stop", Some("pause_turn"), None),
         Finish::ContextExceeded => ("length", Some("model_context_window_exceeded"), None),
-        Finish::Other(word) => (&**word, None, None),
+        // Clients take their words from a closed list, and what is none of them breaks those that are strict.
+        Finish::Other(word) if CUT.contains(&&**word) => ("length", Some(&**word), None),
+        Finish::Other(word) => ("stop", Some(&**word), None),
     };
     EndWords { reason, native, stop }
 }

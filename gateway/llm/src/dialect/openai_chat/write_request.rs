@@ -143,8 +143,7 @@ fn fields(request: &Request<'_>, target: &Target<'_>, sent: &mut Sent<'_, '_>) {
     sent.text("verbosity", verbosity.as_deref());
     write_metadata(metadata, sent);
     write_user(user.as_deref(), echo, native, sent);
-    let tier = service_tier.as_deref().map(|tier| if tier == "standard_only" { "default" } else { tier });
-    sent.text("service_tier", tier);
+    write_tier(service_tier.as_deref(), sent);
     sent.boolean("store", *store);
     if previous_response.is_some() {
         sent.losses.add(What::Stored, "previous_response");
@@ -157,6 +156,19 @@ fn fields(request: &Request<'_>, target: &Target<'_>, sent: &mut Sent<'_, '_>) {
     }
     write_native(native, sent);
     write_stream(*stream, echo, sent);
+}
+
+fn write_tier(tier: Option<&str>, sent: &mut Sent<'_, '_>) {
+    let Some(tier) = tier else { return };
+    let tier = if tier == "standard_only" { "default" } else { tier };
+    let there = match sent.quirks.tiers {
+        None => Some(tier),
+        Some(tiers) => tiers.iter().find(|(known, _)| *known == tier).map(|(_, there)| *there),
+    };
+    match there {
+        Some(there) => sent.text("service_tier", Some(there)),
+        None => sent.losses.add(What::ServiceTier, "service_tier"),
+    }
 }
 
 fn list(field: &str, values: &[Text<'_>], sent: &mut Sent<'_, '_>) {
@@ -335,6 +347,12 @@ fn write_reasoning(reasoning: &Reasoning<'_>, target: &Target<'_>, sent: &mut Se
         sent.object.object("thinking", |object| {
             object.text("type", if is_off { "disabled" } else { "enabled" });
         });
+        if is_off {
+            return;
+        }
+    }
+    if sent.quirks.thinks == Thinks::Flag && (enabled.is_some() || is_off) {
+        sent.object.object("reasoning", |object| object.boolean("enabled", !is_off));
         if is_off {
             return;
         }

@@ -7,7 +7,7 @@ use super::content::annotation;
 use crate::frames::write_event;
 use crate::json::{Object, object};
 use crate::loss::{Losses, What};
-use crate::neutral::{Citation, Signature};
+use crate::neutral::{Citation, Native, Signature};
 
 /// Where events go, each with the next number. A reply that is not streamed is written by the same code and without
 /// them, so that both say the same.
@@ -276,18 +276,28 @@ pub(super) struct Calling {
     /// Whether the provider was told of a function where the client declared a tool that takes text. What its arguments
     /// hold is known when they are complete.
     is_wrapped: bool,
+    details: Vec<Native<'static>>,
     text: String,
     ready: Ready,
 }
 
 impl Calling {
     pub(super) fn begin(call: Call, place: Place, sink: &mut Sink, out: &mut Vec<u8>) -> Self {
-        let Call { call_id, name, namespace, is_custom, is_wrapped } = call;
+        let Call { call_id, name, namespace, is_custom, is_wrapped, details } = call;
         let events =
             if is_custom { "response.custom_tool_call_input" } else { "response.function_call_arguments" };
         let ready = Ready::new(&format!("{events}.delta"), |object| place.write(object));
-        let calling =
-            Self { place, call_id, name, namespace, is_custom, is_wrapped, text: String::new(), ready };
+        let calling = Self {
+            place,
+            call_id,
+            name,
+            namespace,
+            is_custom,
+            is_wrapped,
+            details,
+            text: String::new(),
+            ready,
+        };
         sink.event(out, "response.output_item.added", |object| {
             object.whole("output_index", calling.place.output);
             object.object("item", |object| calling.write(object, "in_progress", ""));
@@ -337,6 +347,7 @@ impl Calling {
         object.some_text("namespace", self.namespace.as_ref());
         object.text("name", &self.name);
         object.text(if self.is_custom { "input" } else { "arguments" }, text);
+        self.details.iter().for_each(|native| object.raw(&native.name, &native.raw));
     }
 }
 
@@ -348,6 +359,7 @@ pub(super) struct Call {
     pub(super) namespace: Option<String>,
     pub(super) is_custom: bool,
     pub(super) is_wrapped: bool,
+    pub(super) details: Vec<Native<'static>>,
 }
 
 /// A message that is being written.

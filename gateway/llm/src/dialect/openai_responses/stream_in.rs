@@ -81,6 +81,12 @@ impl StreamDecoder {
             "response.completed" | "response.incomplete" | "response.cancelled" => self.last(node, say),
             "response.failed" | "error" => self.failed(&node, say),
             "keepalive" | "ping" => say(Event::Ping),
+            // Each of its pieces is the same loss.
+            sound if sound.starts_with("response.audio.") => {
+                if !self.reader.losses.has(What::Audio) {
+                    self.reader.loses(What::Audio, &Path::Root.field("response.audio"));
+                }
+            }
             known if is_progress(known) => {}
             unknown => {
                 let path = Path::Root.field(unknown);
@@ -219,8 +225,8 @@ impl StreamDecoder {
                     || tools::restored(name.into()).into_owned(),
                     |space| tools::flat(space, name),
                 );
-                let natives = space.map(|space| tools::namespace(space, name, None));
-                self.slots.announce(output, None, natives.into_iter().collect());
+                let space = space.map(|space| tools::namespace(space, name, None));
+                self.slots.announce(output, None, space.into_iter().chain(details(item)).collect());
                 let start = PartStart::ToolCall {
                     id: id.to_owned().into(),
                     name: flat.into(),
@@ -318,6 +324,17 @@ impl StreamDecoder {
         }
         say(Event::End);
     }
+}
+
+/// Who called, and how, where it is not as it mostly is.
+fn details(item: &Node<'_>) -> impl Iterator<Item = Native<'static>> {
+    let caller = item.get("caller").filter(|node| node.get("type").and_then(Node::as_text) != Some("direct"));
+    let is_async = item.get("async").filter(|node| node.value == Value::Bool(true));
+    let told = [("caller", caller.filter(|node| node.value != Value::Null)), ("async", is_async)];
+    let natives = told.map(|(name, node)| {
+        node.map(|node| Native::new(DIALECT, What::ToolDetail, name, node.raw).to_static())
+    });
+    natives.into_iter().flatten()
 }
 
 /// Which part of the item each is.

@@ -68,7 +68,14 @@ enum Part {
     /// A text of thoughts.
     Thinking { is_summary: bool, writing: Writing },
     /// A call of which nothing was written.
-    Call { id: String, name: String, is_custom: bool, space: Option<(String, String)> },
+    Call {
+        id: String,
+        name: String,
+        is_custom: bool,
+        space: Option<(String, String)>,
+        /// Who called, and how: what only this dialect knows.
+        details: Vec<Native<'static>>,
+    },
     /// A call.
     Calling(Calling),
     /// A picture: its media type and base64.
@@ -209,7 +216,7 @@ impl StreamEncoder {
             PartStart::ToolCall { id, name, is_custom } => {
                 self.close("completed", out);
                 let (id, name, is_custom) = (id.to_string(), name.to_string(), *is_custom);
-                Part::Call { id, name, is_custom, space: None }
+                Part::Call { id, name, is_custom, space: None, details: Vec::new() }
             }
             PartStart::Audio { media_type: _ } => {
                 self.losses.add(What::Audio, "output");
@@ -300,7 +307,8 @@ impl StreamEncoder {
         match &mut self.part {
             Some(Part::Text { phase, .. }) if native.name == "phase" => *phase = Some(native.raw.to_string()),
             Some(Part::Call { name, space, .. }) if native.name == NAMESPACE => *space = spaced(native, name),
-            _ => {}
+            Some(Part::Call { details, .. }) => details.push(native.to_static()),
+            _ => self.losses.add(native.what, format!("output.{}", native.name)),
         }
     }
 
@@ -355,7 +363,7 @@ impl StreamEncoder {
     }
 
     fn begin_call(&mut self, out: &mut Vec<u8>) {
-        let Some(Part::Call { id, name, is_custom, space }) = &mut self.part else { return };
+        let Some(Part::Call { id, name, is_custom, space, details }) = &mut self.part else { return };
         let declared = self.names.get(name);
         let is_wrapped = !*is_custom && declared.is_some_and(|declared| declared.is_custom);
         let is_custom = *is_custom || is_wrapped;
@@ -365,7 +373,8 @@ impl StreamEncoder {
             Some((space, plain)) => (Some(space), plain),
             None => (None, std::mem::take(name)),
         };
-        let call = Call { call_id, name, namespace, is_custom, is_wrapped };
+        let details = std::mem::take(details);
+        let call = Call { call_id, name, namespace, is_custom, is_wrapped, details };
         let place = self.next(if is_custom { "ctc_" } else { "fc_" });
         self.part = Some(Part::Calling(Calling::begin(call, place, &mut self.sink, out)));
     }

@@ -47,7 +47,6 @@ const MODEL_BLOCKS: &[&str] = &[
     r#"{"type":"compaction","content":"c"}"#,
     r#"{"type":"tool_use","id":"toolu_#","name":"f","input":{"a":[1.50,"x"]}}"#,
     r#"{"type":"tool_use","id":"gwi-call-2E#","name":"gwi-a-2Eb","input":{}}"#,
-    r#"{"type":"tool_use","id":"toolu_#","name":"gwc-sql","input":{"input":"select \"1\"\n"}}"#,
     r#"{"type":"tool_use","id":"toolu_#","name":"f","input":{},"caller":{"type":"code_execution_20260120","tool_id":"t"}}"#,
 ];
 
@@ -288,7 +287,6 @@ const EVENTS: &[&str] = &[
     r#"{"type":"content_block_start","index":#,"content_block":{"type":"text","text":""}}"#,
     r#"{"type":"content_block_start","index":#,"content_block":{"type":"thinking","thinking":"","signature":""}}"#,
     r#"{"type":"content_block_start","index":#,"content_block":{"type":"tool_use","id":"","name":"f","input":{}}}"#,
-    r#"{"type":"content_block_start","index":#,"content_block":{"type":"tool_use","id":"t","name":"gwc-f","input":{}}}"#,
     r#"{"type":"content_block_start","index":#,"content_block":{"type":"server_tool_use","id":"s","name":"n","input":{}}}"#,
     r#"{"type":"content_block_start","index":#,"content_block":{"type":"image","source":{"type":"url","url":"u"}}}"#,
     r#"{"type":"content_block_delta","index":#,"delta":{"type":"text_delta","text":"a"}}"#,

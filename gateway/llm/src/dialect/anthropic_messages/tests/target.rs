@@ -325,9 +325,9 @@ fn tools_become_tools() {
         cache: None,
         native: vec![],
     };
-    let sql = format!(r#"{{"name":"gwc-sql","input_schema":{}}}"#, custom::SCHEMA);
+    let sql = format!(r#"{{"name":"sql","input_schema":{}}}"#, custom::SCHEMA);
     let grammar = format!(
-        r#"{{"name":"gwc-sql","description":"`input` must match this Lark grammar:\na","input_schema":{}}}"#,
+        r#"{{"name":"sql","description":"`input` must match this Lark grammar:\na","input_schema":{}}}"#,
         custom::SCHEMA
     );
     let named = |name: &'static str| Some(ToolChoice::Named(name.into()));
@@ -426,7 +426,7 @@ fn tools_become_tools() {
             named("sql"),
             None,
             format!("[{sql}]"),
-            r#"{"type":"tool","name":"gwc-sql"}"#,
+            r#"{"type":"tool","name":"sql"}"#,
             vec![],
         ),
         (
@@ -960,7 +960,7 @@ fn replies_of_others_become_messages() {
             "a call of a tool that takes text",
             vec![custom],
             Finish::ToolCalls,
-            r#"[{"type":"tool_use","id":"c","name":"gwc-sql","input":{"input":"select"}}]"#,
+            r#"[{"type":"tool_use","id":"c","name":"sql","input":{"input":"select"}}]"#,
             "tool_use",
             vec![],
         ),
