@@ -207,12 +207,15 @@ impl<'a> Asking<'a> {
         let client = self.call.dialect;
         let counts = self.call.counts() && counting::counts(provider.dialect) && client != provider.dialect;
         if !matches!(self.call.api, Api::Generate { .. }) && !counts {
+            let shape = embedding::shape_of(self.call);
+            // Gemini's requests for embeddings name the model inside, too, and must agree with the path.
+            let names_inside = client == Dialect::Gemini && *ask.model != *model;
+            if let Some(shape) = shape.filter(|_| names_inside || !is_family(client, provider.dialect))
+                && let Some(prepared) = self.embed(shape, ask, body, provider, model)?
+            {
+                return Ok(prepared);
+            }
             if !is_family(client, provider.dialect) {
-                if let Some(shape) = embedding::shape_of(self.call)
-                    && let Some(prepared) = self.embed(shape, ask, body, provider, model)?
-                {
-                    return Ok(prepared);
-                }
                 let message = format!("The provider `{}` does not serve this API.", provider.name);
                 return Err(Refusal::new(NO_TARGET, FailureKind::InvalidRequest, message));
             }

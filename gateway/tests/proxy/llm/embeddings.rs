@@ -14,6 +14,7 @@ fn everybody(mock: &MockProvider) -> String {
     gemini: {{dialect: gemini, base_url: \"http://{at}/v1beta\", api_key: sk-mock}}
     claude: {{dialect: anthropic_messages, base_url: \"http://{at}\", api_key: sk-mock}}
   models:
+    vectors: {{targets: [{{provider: gemini, model: gemini-embedding-001}}]}}
     text-embedding-3-small: {{targets: [{{provider: openai}}]}}
     either: {{targets: [{{provider: gemini, model: gemini-embedding-001}}, {{provider: openai, model: text-embedding-3-small}}]}}"
     )
@@ -65,6 +66,14 @@ fn shapes_are_translated_both_ways() {
             "/embeddings/2",
             "/v1/embeddings",
         ),
+        (
+            "Gemini's, by another name",
+            "/v1beta/models/vectors:batchEmbedContents",
+            json!({"requests": [{"model": "models/vectors", "content": part("a"), "outputDimensionality": 4}]}),
+            vec!["/embeddings/0/values/3"],
+            "/embeddings/1",
+            "/v1beta/models/gemini-embedding-001:embedContent",
+        ),
     ];
     for (name, target, body, there, not_there, path) in cases {
         mock.forget();
@@ -77,6 +86,10 @@ fn shapes_are_translated_both_ways() {
         let heard = mock.requests();
         assert_eq!(heard.len(), 1, "{name}");
         assert_eq!(heard[0].target, path, "{name}");
+        let names = ["models/gemini-embedding-001", "text-embedding-3-small"];
+        let body: Value = serde_json::from_slice(&heard[0].body).unwrap();
+        let inside = body.pointer("/requests/0/model").unwrap_or(&body["model"]);
+        assert!(names.iter().any(|name| inside == name), "{name}: {inside}");
     }
 }
 
