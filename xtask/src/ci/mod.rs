@@ -162,7 +162,17 @@ fn demo() -> Result<()> {
 
 fn bench() -> Result<()> {
     xtask(&["bench", "packet", "--quick"])?;
-    xtask(&["bench", "request", "--quick"])
+    xtask(&["bench", "request", "--quick"])?;
+    // The other gateways come from far away, and each scene works like one of these.
+    xtask(&[
+        "bench",
+        "llm",
+        "--quick",
+        "--peers",
+        "gateway,floor",
+        "--scenes",
+        "splice,events-translate,alone-translate",
+    ])
 }
 
 fn readme() -> Result<()> {
