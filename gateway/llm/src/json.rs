@@ -337,7 +337,10 @@ impl<'a> Parser<'a> {
             }
         }
         let inner = &text[start..end];
-        let plain = if is_plain && !has_control(inner) {
+        // Looked at to the end, although the first would do: so many bytes are compared at a time, and strings are most of a
+        // prompt.
+        let has_controls = inner.bytes().fold(false, |has, byte| has | (byte < 0x20));
+        let plain = if is_plain && !has_controls {
             Cow::Borrowed(inner)
         } else {
             // Escapes, and what must be escaped and is not. Lone surrogates are refused: no target could be told of one.

@@ -399,7 +399,18 @@ fn what_is_written_is_json() {
     }
 }
 
+/// Text in which what is escaped stands at each place of a block, and often.
+fn hard_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof!["[ -~]{0,70}", "[\\x00-\\x1f\"\\\\\x7f\u{e9}]{0,3}"];
+    prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+}
+
 proptest! {
+    #[test]
+    fn strings_are_written_as_others_write_them(text in prop_oneof![hard_text(), any::<String>()]) {
+        prop_assert_eq!(quoted(&text), serde_json::to_string(&text).expect("a string can be written"));
+    }
+
     #[test]
     fn what_is_written_is_read_again(name in any::<String>(), text in any::<String>(), cut in any::<prop::sample::Index>()) {
         let cut = (0..=cut.index(text.len() + 1)).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);

@@ -20,18 +20,49 @@ pub fn quoted(text: &str) -> String {
 }
 
 fn string(out: &mut Vec<u8>, text: &str) {
-    // All of it is looked at first, without a branch a byte: most texts are long and are copied as they are.
-    let is_plain =
-        !text.bytes().fold(false, |has, byte| has | (byte < 0x20) | (byte == b'"') | (byte == b'\\'));
-    if is_plain {
-        out.reserve(text.len() + 2);
-        out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'"');
-        return;
+    out.reserve(text.len() + 2);
+    out.push(b'"');
+    escaped(out, text);
+    out.push(b'"');
+}
+
+/// What stands between the quotes. serde_json writes the same, and looks at one byte after the other: a prompt is mostly
+/// long strings, in which nearly nothing is escaped.
+fn escaped(out: &mut Vec<u8>, text: &str) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, behind) = rest.split_at(plain_len(rest));
+        out.extend_from_slice(plain);
+        let Some((&byte, behind)) = behind.split_first() else { return };
+        rest = behind;
+        let short = match byte {
+            b'"' | b'\\' => byte,
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x08 => b'b',
+            0x0c => b'f',
+            _ => {
+                let digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&digits);
+                continue;
+            }
+        };
+        out.extend_from_slice(&[b'\\', short]);
     }
-    // Writing into memory cannot fail, and a string can always be written.
-    let _ = serde_json::to_writer(out, text);
+}
+
+/// How many bytes come before the first that is escaped. Whole blocks are looked at without stopping within them, which
+/// takes a few instructions a block.
+fn plain_len(bytes: &[u8]) -> usize {
+    const BLOCK: usize = 32;
+    let is_escaped = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    let is_plain = |block: &&[u8]| !block.iter().fold(false, |has, &byte| has | is_escaped(byte));
+    let start = bytes.chunks_exact(BLOCK).take_while(is_plain).count() * BLOCK;
+    let rest = &bytes[start..];
+    start + rest.iter().position(|&byte| is_escaped(byte)).unwrap_or(rest.len())
 }
 
 fn array(out: &mut Vec<u8>, write: impl FnOnce(&mut Array<'_>)) {
@@ -73,13 +104,7 @@ impl Object<'_> {
     pub fn joined<'t>(&mut self, name: &str, pieces: impl IntoIterator<Item = &'t str>) {
         let out = self.name(name);
         out.push(b'"');
-        for piece in pieces {
-            let start = out.len();
-            string(out, piece);
-            // Without its quotes.
-            out.pop();
-            out.remove(start);
-        }
+        pieces.into_iter().for_each(|piece| escaped(out, piece));
         out.push(b'"');
     }
 
