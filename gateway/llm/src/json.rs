@@ -389,12 +389,6 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Whether a text has characters that JSON only has escaped. All of it is looked at, without a branch a byte, which
-/// compilers turn into a few instructions for many bytes: texts are long, and next to none has one.
-fn has_control(text: &str) -> bool {
-    text.bytes().fold(false, |has, byte| has | (byte < 0x20))
-}
-
 /// Up to how many names each is compared with those before it.
 const FEW: usize = 16;
 

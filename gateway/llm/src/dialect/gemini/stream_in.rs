@@ -122,10 +122,11 @@ impl StreamDecoder {
             && self.candidates.iter().all(|candidate| candidate.finish.is_some())
             || self.blocked.is_some();
         match end {
+            // Nothing but usage could have followed: what breaks now breaks nothing that the client waits for.
+            _ if has_ended => self.complete(say),
             End::TimedOut => {
                 self.fail(Failure::new(FailureKind::Timeout, "The provider was silent for too long."), say);
             }
-            End::Complete if has_ended => self.complete(say),
             End::Complete | End::Broken => {
                 self.fail(Failure::new(FailureKind::Server, "The provider's answer ended too early."), say);
             }

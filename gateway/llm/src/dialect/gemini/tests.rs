@@ -113,3 +113,44 @@ fn streams_are_read_back() {
         assert_eq!(read(&items, Framing::Items).0, said, "{stream}");
     }
 }
+
+/// No word ends a stream of this dialect: an answer is whole when each candidate has said why it ended, however the
+/// connection broke after that.
+#[test]
+fn what_breaks_after_the_end_is_whole() {
+    let ended = r#"{"candidates":[{"index":0,"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}]}"#;
+    let open = r#"{"candidates":[{"index":0,"content":{"parts":[{"text":"a"}]}}]}"#;
+    let half = r#"{"candidates":[{"index":0,"finishReason":"STOP"},{"index":1,"content":{"parts":[{"text":"b"}]}}]}"#;
+    let blocked = r#"{"promptFeedback":{"blockReason":"SAFETY"}}"#;
+    for (name, piece, end, is_whole) in [
+        ("ended", ended, End::Complete, true),
+        ("ended, then broken", ended, End::Broken, true),
+        ("ended, then silent", ended, End::TimedOut, true),
+        ("blocked, then broken", blocked, End::Broken, true),
+        ("open", open, End::Complete, false),
+        ("open, then broken", open, End::Broken, false),
+        ("one of two ended, then broken", half, End::Broken, false),
+        ("nothing", "{}", End::Broken, false),
+    ] {
+        let (mut frames, mut decoder) = (Frames::new(Framing::Events), Dialect::Gemini.stream_decoder());
+        let (mut has_failed, mut has_ended) = (false, false);
+        let mut say = |event: Event<'_>| {
+            has_failed |= matches!(event, Event::Failed(_));
+            has_ended |= matches!(event, Event::End);
+        };
+        let body = format!("data: {piece}\n\n");
+        frames.feed(body.as_bytes(), |frame| decoder.step(&frame, &mut say)).unwrap();
+        decoder.finish(end, &mut say);
+        assert_eq!((has_ended, has_failed), (is_whole, !is_whole), "{name}");
+    }
+}
+
+/// Only what was told is told on: of a prompt with sound, nobody said what the rest was.
+#[test]
+fn modalities_are_not_made_up() {
+    let usage = crate::neutral::Usage { input: Some(10), audio_input: Some(4), ..Default::default() };
+    let mut out = Vec::new();
+    crate::json::object(&mut out, |object| super::usage::write(&usage, object, &mut Losses::default()));
+    let expected = r#"{"usageMetadata":{"promptTokenCount":10,"totalTokenCount":10,"promptTokensDetails":[{"modality":"AUDIO","tokenCount":4}]}}"#;
+    assert_eq!(String::from_utf8(out).unwrap(), expected);
+}

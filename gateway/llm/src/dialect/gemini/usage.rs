@@ -77,23 +77,18 @@ pub(super) fn write(usage: &Usage, object: &mut Object<'_>, losses: &mut Losses)
         object.some_whole("cachedContentTokenCount", cache_read);
         object.some_whole("thoughtsTokenCount", reasoning);
         object.some_whole("toolUsePromptTokenCount", tool_prompt);
-        write_modalities(object, "promptTokensDetails", prompt, audio_input);
-        write_modalities(object, "candidatesTokensDetails", answer, audio_output);
+        write_sound(object, "promptTokensDetails", audio_input);
+        write_sound(object, "candidatesTokensDetails", audio_output);
     });
 }
 
-/// How much of it was sound. What the rest was nobody said: most often it is text.
-fn write_modalities(object: &mut Object<'_>, name: &str, all: Option<u64>, sound: Option<u64>) {
-    let Some(sound) = sound else { return };
+/// How much of it was sound. What the rest was nobody said, and it is not made up: it may be pictures as well as text.
+fn write_sound(object: &mut Object<'_>, name: &str, sound: Option<u64>) {
+    let Some(sound) = sound.filter(|count| *count > 0) else { return };
     object.array(name, |array| {
-        let rest = all.unwrap_or(0).saturating_sub(sound);
-        for (modality, count) in
-            [("TEXT", rest), ("AUDIO", sound)].into_iter().filter(|(_, count)| *count > 0)
-        {
-            array.object(|object| {
-                object.text("modality", modality);
-                object.whole("tokenCount", count);
-            });
-        }
+        array.object(|object| {
+            object.text("modality", "AUDIO");
+            object.whole("tokenCount", sound);
+        });
     });
 }
