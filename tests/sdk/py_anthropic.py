@@ -129,7 +129,7 @@ THINKING = {"type": "enabled", "budget_tokens": 1024}
 def thinking(c):
     reply, kinds = c.final("[[thinking=5]]", thinking=THINKING)
     equal([block.type for block in reply.content], ["thinking", "text"])
-    assert reply.content[0].signature
+    assert reply.content[0].signature, "the thought is not signed"
     return equal(reply.content[0].thinking, "the gateway reads each event")
 
 

@@ -152,7 +152,7 @@ def thinking_with_tools(c):
     config = {"thinking_config": {"include_thoughts": True}}
     reply = c.ask("[[thinking=5 tool=weather]]", tools=TOOLS, **config)
     call = [part for part in reply.candidates[0].content.parts if part.function_call][0]
-    assert call.thought_signature
+    assert call.thought_signature, "the call is not signed"
     return equal(results(c, reply, **config), "The tools said: sun")
 
 
@@ -164,7 +164,7 @@ def too_long(c):
 @scenario
 def blocked(c):
     reply = c.ask("[[filter]]")
-    assert not reply.candidates
+    assert not reply.candidates, "there are candidates"
     return equal(reply.prompt_feedback.block_reason.value, "PROHIBITED_CONTENT")
 
 

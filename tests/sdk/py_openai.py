@@ -308,7 +308,7 @@ def responses_reasoning(c):
     reply = c.respond("[[thinking=5]]", reasoning={"effort": "low", "summary": "auto"}, store=False, include=["reasoning.encrypted_content"])
     item = reply.output[0]
     equal(item.type, "reasoning")
-    assert item.encrypted_content
+    assert item.encrypted_content, "nothing is encrypted"
     again = c.respond([{"role": "user", "content": "hi"}, item.model_dump(exclude_none=True), {"role": "assistant", "content": reply.output_text}, {"role": "user", "content": "on"}])
     equal(again.output_text, EIGHT)
     return equal(item.summary[0].text, "the gateway reads each event")
