@@ -84,7 +84,9 @@ impl Meter {
                 passed.extend_from_slice(frame.raw);
             }
             if let Some(found) = found {
-                usage.get_or_insert_default().update(&found.usage);
+                let known = usage.get_or_insert_default();
+                let later = complete(*dialect, known, found.usage);
+                known.update(&later);
             }
         });
         if fed.is_err() {
@@ -118,6 +120,18 @@ impl Meter {
     pub const fn usage(&self) -> Option<Usage> {
         self.usage
     }
+}
+
+/// Anthropic counts the input that is cached beside the fresh one, and its later figures may leave out either; of all input,
+/// as it is counted here, both are parts.
+fn complete(dialect: Dialect, known: &Usage, mut later: Usage) -> Usage {
+    if dialect == Dialect::AnthropicMessages {
+        let cached = [later.cache_read.or(known.cache_read), later.cache_written.or(known.cache_written)];
+        let cached = cached.into_iter().flatten().fold(0, u64::saturating_add);
+        let fresh = later.fresh_input().or_else(|| known.fresh_input());
+        later.input = fresh.map(|fresh| fresh.saturating_add(cached));
+    }
+    later
 }
 
 struct Found {
@@ -155,4 +169,36 @@ fn read(dialect: Dialect, raw: &str) -> Option<Usage> {
     let usage =
         parse(raw.as_bytes()).ok().filter(|node| matches!(node.value, crate::json::Value::Object(_)))?;
     Some(dialect.decode_usage(&usage))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_later_figures_leave_out_stays() {
+        let start = r#"{"type":"message_start","message":{"usage":{"input_tokens":10,"cache_read_input_tokens":5,"cache_creation_input_tokens":2,"output_tokens":1}}}"#;
+        let delta = |usage: &str| format!(r#"{{"type":"message_delta","usage":{{{usage}}}}}"#);
+        for (name, later, expected) in [
+            ("output alone", r#""output_tokens":7"#, (17, 7)),
+            ("the fresh input again", r#""input_tokens":10,"output_tokens":7"#, (17, 7)),
+            (
+                "all of it",
+                r#""input_tokens":11,"cache_read_input_tokens":6,"cache_creation_input_tokens":2,"output_tokens":7"#,
+                (19, 7),
+            ),
+            ("more of what is cached", r#""cache_read_input_tokens":9,"output_tokens":7"#, (21, 7)),
+        ] {
+            let mut meter = Meter::new(Dialect::AnthropicMessages, Some(Framing::Events), false);
+            for data in [start, &delta(later)] {
+                assert_eq!(
+                    meter.pass(format!("event: x\ndata: {data}\n\n").as_bytes()),
+                    Passed::All,
+                    "{name}"
+                );
+            }
+            let usage = meter.usage().unwrap();
+            assert_eq!((usage.input, usage.output), (Some(expected.0), Some(expected.1)), "{name}");
+        }
+    }
 }
